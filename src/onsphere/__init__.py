@@ -1,0 +1,1 @@
+"""Effective learning rates, training on the sphere and the three regimes of normalised networks."""

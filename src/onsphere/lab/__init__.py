@@ -1,0 +1,1 @@
+"""Whole experiments: data, models, many copies at once, runs on disk, reports, command line."""
