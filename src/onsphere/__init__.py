@@ -1,1 +1,54 @@
-"""Effective learning rates, training on the sphere and the three regimes of normalised networks."""
+"""Effective learning rates, training on the sphere and the three regimes of normalised networks, for PyTorch.
+
+In a network with normalisation layers most weights are scale-invariant: only their direction matters, and the
+effective learning rate (ELR = lr / norm²) decides what training does. The names below are loaded when first used, so
+that importing the package costs nothing; they need torch and numpy alone. ``onsphere.lab`` holds whole experiments
+and is installed as ``onsphere[lab]``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onsphere.optim import SphereSGD as SphereSGD
+    from onsphere.optim import keep_on_sphere as keep_on_sphere
+    from onsphere.optim import release as release
+    from onsphere.scale_invariant import make_scale_invariant as make_scale_invariant
+    from onsphere.spheres import Sphere as Sphere
+    from onsphere.symmetry import SymmetryError as SymmetryError
+    from onsphere.symmetry import sphere_groups as sphere_groups
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Sphere": "onsphere.spheres",
+    "SphereSGD": "onsphere.optim",
+    "SymmetryError": "onsphere.symmetry",
+    "keep_on_sphere": "onsphere.optim",
+    "make_scale_invariant": "onsphere.scale_invariant",
+    "release": "onsphere.optim",
+    "sphere_groups": "onsphere.symmetry",
+}
+
+__all__ = [
+    "Sphere",
+    "SphereSGD",
+    "SymmetryError",
+    "__version__",
+    "keep_on_sphere",
+    "make_scale_invariant",
+    "release",
+    "sphere_groups",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in {"optim", "spheres", "symmetry", "lab"}:
+        return import_module(f"onsphere.{name}")
+    raise AttributeError(f"module 'onsphere' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "lab", "optim", "spheres", "symmetry"])

@@ -1,1 +1,31 @@
-"""Whole experiments: data, models, many copies at once, runs on disk, reports, command line."""
+"""Whole experiments: data, models, many copies at once, runs on disk, reports, command line.
+
+``onsphere.lab.map_regimes`` finds the three regimes of a network of yours; the same experiments are commands
+(``onsphere --help``). Needs the extra ``onsphere[lab]``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onsphere.lab.execution import Interrupted as Interrupted
+    from onsphere.lab.options import InputError as InputError
+    from onsphere.lab.regimes.run import map_regimes as map_regimes
+    from onsphere.lab.regimes.run import resume_regimes as resume_regimes
+    from onsphere.lab.store import Run as Run
+
+_HOME = {
+    "InputError": "onsphere.lab.options",
+    "Interrupted": "onsphere.lab.execution",
+    "Run": "onsphere.lab.store",
+    "map_regimes": "onsphere.lab.regimes.run",
+    "resume_regimes": "onsphere.lab.regimes.run",
+}
+
+__all__ = ["InputError", "Interrupted", "Run", "map_regimes", "resume_regimes"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'onsphere.lab' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,0 +1,50 @@
+# make demo and make test each set up all they need in .venv; they need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/demo
+
+.PHONY: demo test check bench science clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     map the three regimes of a small network (under a minute) and write a page"
+	@echo "make test     everything: linters, types, import contracts, tests"
+	@echo "make check    linters, types and import contracts only"
+	@echo "make science  the slow checks of the phenomena only"
+	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
+
+demo: .venv/lab
+	@rm -rf $(RUN)
+	$(BIN)/onsphere regimes --out $(RUN)
+
+test: check
+	$(BIN)/pytest
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+science: .venv/dev
+	$(BIN)/pytest tests/science
+
+bench: .venv/lab
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("onsphere needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+
+# Torch comes first and pinned: an unpinned one would bring gigabytes of accelerator packages.
+.venv/lab: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
+	@touch $@
+
+.venv/dev: .venv/lab
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,82 @@
+"""The live display on standard error: a bar with steps per second and time left, and the boundaries so far."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from onsphere.lab.progress import Progress
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} steps/s", style="cyan")
+
+
+class Display(Progress):
+    """Draws progress where standard error is a terminal; elsewhere prints one line a round and a finding.
+
+    Attributes:
+        run: The run's folder, once there is one.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.run: Path | None = None
+        self._bar: Bar | None = None
+        self._task = None
+        self._found = ""
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%"),
+                _Speed(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[finding]}", style="green"),
+                console=self.console,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def folder(self, folder: Path) -> None:
+        self.run = folder
+
+    def note(self, text: str) -> None:
+        self.console.print(text)
+
+    def begin(self, title: str, copy_steps: int) -> None:
+        if self._bar is None:
+            self.console.print(f"{title}: {copy_steps:,} training steps")
+            return
+        if self._task is not None:
+            self._bar.update(self._task, finding="")
+        self._task = self._bar.add_task(title, total=copy_steps, finding=self._found)
+
+    def advance(self, copy_steps: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, copy_steps)
+
+    def finding(self, text: str) -> None:
+        if text == self._found:
+            return
+        self._found = text
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, finding=text)
+        else:
+            self.console.print(f"  {text}  ({time.monotonic() - self._began:.0f} s)")

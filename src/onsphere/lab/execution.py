@@ -1,0 +1,187 @@
+"""Who runs shards: this process, or worker processes of this machine. Nothing else in the laboratory knows.
+
+An executor takes shards and a folder and yields the names of the shards as they end. Workers are spawned, one thread
+each; they stop at a checkpoint when asked, and end with their parent however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from onsphere.lab.population import Plan, Problem, Shard, run_shard
+
+
+PROGRESS_SECONDS = 0.2
+
+
+class Interrupted(Exception):  # noqa: N818 (it is not an error: the run was asked to stop)
+    """The run was stopped at its checkpoints; it can be resumed."""
+
+
+class WorkerDied(RuntimeError):  # noqa: N818
+    """A worker process ended without a word, usually killed or out of memory."""
+
+
+class Executor(Protocol):
+    """Runs shards."""
+
+    def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
+        """Run all shards; yield each one's name when it has ended; tell ``progress`` copy-steps as they are done."""
+        ...
+
+
+@dataclass
+class InProcess:
+    """Runs one shard after another in this process, on one thread."""
+
+    problem: Problem
+    plan: Plan
+    folder: Path
+    stop: Callable[[], bool]
+
+    def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
+        """See :class:`Executor`."""
+        for shard in shards:
+            with one_thread():
+                ended = run_shard(
+                    shard, self.problem, self.plan, self.folder / shard.name, progress=progress, stop=self.stop
+                )
+            if not ended:
+                raise Interrupted
+            yield shard.name
+
+
+class Workers:
+    """Runs shards on worker processes of this machine.
+
+    Args:
+        problem: Sent once to every worker.
+        plan: How each shard is executed.
+        folder: The folder of the shards.
+        workers: How many processes.
+        stop: Asked now and then; True stops all workers at a checkpoint.
+    """
+
+    def __init__(self, problem: Problem, plan: Plan, folder: Path, workers: int, stop: Callable[[], bool]) -> None:
+        self.folder, self.stop, self.workers = folder, stop, workers
+        context = get_context("spawn")
+        self._progress: SimpleQueue[int] = context.SimpleQueue()
+        self._stopping: Event = context.Event()
+        self._pool = ProcessPoolExecutor(
+            workers, context, initializer=_start_worker, initargs=(problem, plan, self._progress, self._stopping)
+        )
+
+    def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
+        """See :class:`Executor`."""
+        pending = {self._pool.submit(_work, shard, self.folder / shard.name): shard for shard in shards}
+        stopped = False
+        try:
+            while pending:
+                ended, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+                while not self._progress.empty():
+                    progress(self._progress.get())
+                for future in ended:
+                    shard = pending.pop(future)
+                    stopped |= not _outcome(future)
+                    if not stopped:
+                        yield shard.name
+                if self.stop() and not self._stopping.is_set():
+                    self._stopping.set()
+                    for future in list(pending):
+                        if future.cancel():
+                            del pending[future]
+                            stopped = True
+        finally:
+            self._stopping.set()
+        if stopped:
+            raise Interrupted
+        self._stopping.clear()
+
+    def close(self) -> None:
+        """End the workers."""
+        self._stopping.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def make_executor(
+    problem: Problem, plan: Plan, folder: Path, workers: int, stop: Callable[[], bool]
+) -> Iterator[Executor]:
+    """An executor for this machine: this process for one worker, worker processes for more."""
+    if workers == 1:
+        yield InProcess(problem, plan, folder, stop)
+        return
+    pool = Workers(problem, plan, folder, workers, stop)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one torch thread, as workers do, so that the number of workers never changes a bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _outcome(future: Future[bool]) -> bool:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise WorkerDied("a worker process died (killed, or out of memory)") from error
+
+
+# ------------------------------------------------------------------------------------------ inside a worker
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(problem: Problem, plan: Plan, progress: SimpleQueue[int], stopping: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _worker.update(problem=problem, plan=plan, progress=progress, stopping=stopping)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(shard: Shard, folder: Path) -> bool:
+    waiting, told = 0, 0.0
+
+    def progress(copy_steps: int) -> None:
+        nonlocal waiting, told
+        waiting += copy_steps
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            _worker["progress"].put(waiting)
+            waiting, told = 0, time.monotonic()
+
+    ended = run_shard(
+        shard, _worker["problem"], _worker["plan"], folder, progress=progress, stop=_worker["stopping"].is_set
+    )
+    _worker["progress"].put(waiting)
+    return ended

@@ -1,0 +1,122 @@
+"""The fields that experiments share: data, model, training, engine. Each experiment's spec inherits them.
+
+A spec is a frozen pydantic model: the same fields on the command line (``--label-noise``), in a TOML file
+(``label_noise``), in ``spec.json`` of a run and in Python. Nothing here imports torch, so ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: one line that says which field, what it was, what is allowed (exit status 2)."""
+
+
+def _split(value: Any) -> Any:
+    """Let a list be written as ``64,64`` on the command line."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        return [part.strip() for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+    return value
+
+
+class Options(BaseModel):
+    """Base of every spec: unknown fields are an error, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataOptions(Options):
+    """Which data, how many of them, and what is done to them."""
+
+    data: str = "digits"
+    """Data set: digits, fashion-mnist, cifar10 or cifar100."""
+    data_dir: str | None = None
+    """Folder that holds the files of the data set (digits needs none)."""
+    train: Annotated[int, Field(ge=2)] | None = 500
+    """Number of training images, or all."""
+    test: Annotated[int, Field(ge=1)] | None = None
+    """Number of test images (default: all)."""
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Fraction of training labels replaced by another class, 0 to 1."""
+    pool: Annotated[int, Field(ge=1)] = 1
+    """Average-pool images by this factor (fashion-mnist: 2 gives 14x14, 4 gives 7x7)."""
+    standardise: bool = True
+    """Subtract the training images' mean and divide by their standard deviation, per channel."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _zero_means_all(cls, values: Any) -> Any:
+        if isinstance(values, dict) and str(values.get("train", "")).lower() == "all":
+            values = values | {"train": None}
+        return values
+
+
+class ModelOptions(Options):
+    """Which network."""
+
+    model: str = "mlp"
+    """Network: mlp, convnet, resnet18, or package.module:factory for your own."""
+    widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_split)] = None
+    """Hidden widths of the mlp, comma separated (default 64,64)."""
+    width: Annotated[int, Field(ge=1)] | None = None
+    """Width of the convnet or resnet18: channels of the first layer (default 32)."""
+    head_norm: Annotated[float, Field(gt=0)] | None = None
+    """Frobenius norm of the frozen last layer (default 10 for cross-entropy, 3 for mse)."""
+    preset: Literal["sphere", "paper"] = "sphere"
+    """sphere: unit norm, batch-norm eps 1e-12. paper: initial norm kept, eps 1e-5, as the published code does."""
+
+
+class TrainingOptions(Options):
+    """How each copy is trained."""
+
+    steps: Annotated[int, Field(ge=8)] = 2500
+    """Training steps of each copy."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Images per step."""
+    loss: Literal["cross-entropy", "mse"] = "cross-entropy"
+    """Loss; mse is the mean over classes with 0/1 targets."""
+    evaluations: Annotated[int, Field(ge=1)] = 10
+    """Evaluations on all training and test images along each run (one more is made at the start)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the whole run: initial weights, batch order and label noise follow from it."""
+
+
+class EngineOptions(Options):
+    """What executes the copies; changes the cost, not the question."""
+
+    device: str = "cpu"
+    """Device: cpu, cuda, cuda:1, mps."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Worker processes, one thread each (1: no other process)."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of weights and activations."""
+    mode: Literal["auto", "vmap", "loop"] = "auto"
+    """vmap: many copies in one batched step; loop: one copy after another; auto: by a short timing."""
+    chunk: Annotated[int, Field(ge=1)] | None = None
+    """Copies per shard (default: chosen with the mode)."""
+    compiled: Literal["auto", "yes", "no"] = "auto"
+    """Compile the whole step with torch.compile (auto: only where it pays for itself)."""
+
+
+def one_line(error: ValidationError, *, style: Literal["option", "key"] = "option") -> str:
+    """The first problem of a pydantic error as one line: field, what was given, what is allowed.
+
+    Args:
+        error: What pydantic raised.
+        style: ``option`` writes ``--label-noise``, ``key`` writes ``label_noise``.
+    """
+    problem = error.errors(include_url=False)[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    field = str(problem["loc"][0]) if problem["loc"] else ""
+    if not field:
+        return message
+    name = "--" + field.replace("_", "-") if style == "option" else field
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: there is no such field"
+    message = message[0].lower() + message[1:]
+    return f"{name}: {problem['input']!r} is not allowed: {message}"

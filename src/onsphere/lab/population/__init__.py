@@ -1,0 +1,27 @@
+"""Many copies of one network, each with its own learning rate and seed, trained by one functional step.
+
+    Problem, Copy        what is trained
+    Plan, choose_plan    how it is executed, chosen by a short timing
+    Engine, State        the copies themselves
+    Shard, run_shard     copies with their own checkpoint and readings on disk
+    Readings             what every step recorded, and what follows from it
+"""
+
+from onsphere.lab.population.choose import choose_plan
+from onsphere.lab.population.copies import Copy, Problem
+from onsphere.lab.population.engine import Engine, Plan, State
+from onsphere.lab.population.readings import Readings
+from onsphere.lab.population.shard import Shard, ShardFolder, run_shard
+
+__all__ = [
+    "Copy",
+    "Engine",
+    "Plan",
+    "Problem",
+    "Readings",
+    "Shard",
+    "ShardFolder",
+    "State",
+    "choose_plan",
+    "run_shard",
+]

@@ -1,0 +1,147 @@
+"""Choose how copies are executed, by a short timing.
+
+What wins depends on the network: batching pays where single operations are small and costs where they are large
+(``docs/performance.md`` has the measurements). So the likely winner of the network's kind is taken unless the other
+is clearly faster in a timing of a few steps. The margin keeps the choice, and with it every bit of the result, the
+same from run to run on a noisy machine; what was chosen is kept in ``engine.json`` and used again on resume.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from onsphere.lab.population.copies import Copy, Problem
+from onsphere.lab.population.engine import Engine, Plan
+
+MARGIN = 1.3  # how much faster the unlikely candidate must be
+LARGE_STEP = 0.1  # seconds; with single steps this long, operations are far too large for batching to help
+MOST_COPIES = 32  # per batched step; more gain nothing and hold more memory
+PROBE_COPIES = 8
+COMPILE_PAYS = 120.0  # seconds of predicted work per worker from which compiling (5-20 s) is tried
+COMPILE_GAIN = 1.2
+
+
+def choose_plan(
+    problem: Problem,
+    copies: int,
+    workers: int,
+    *,
+    mode: Literal["auto", "vmap", "loop"] = "auto",
+    chunk: int | None = None,
+    compiled: Literal["auto", "yes", "no"] = "auto",
+) -> tuple[Plan, dict[str, Any]]:
+    """Choose a plan for many copies of a problem.
+
+    Args:
+        problem: What is trained.
+        copies: How many copies the first round has.
+        workers: How many processes share them.
+        mode: Take this mode instead of timing.
+        chunk: Take this many copies per shard instead of the mode's default.
+        compiled: ``yes`` or ``no`` instead of deciding.
+
+    Returns:
+        The plan, and the timings behind it: seconds of process CPU time per copy and step.
+
+    Raises:
+        RuntimeError: ``mode="vmap"`` or ``compiled="yes"`` was asked for and this network does not support it.
+    """
+    batched = Plan("vmap", chunk or max(1, min(MOST_COPIES, -(-copies // workers))))
+    single = Plan("loop", chunk or 1, channels_last=_gains_from_channels_last(problem))
+    timings: dict[str, float] = {}
+    if mode == "auto":
+        likely, other = (single, batched) if _has_convolutions(problem) else (batched, single)
+        likely, timings[likely.mode] = _time(problem, likely)
+        decided = copies < 2 or timings[likely.mode] > LARGE_STEP
+        if not decided:
+            other, timings[other.mode] = _time(problem, other)
+        plan = other if not decided and timings[other.mode] * MARGIN < timings[likely.mode] else likely
+        if timings[plan.mode] == float("inf"):
+            plan = replace(single, traced=False)
+    else:
+        plan = batched if mode == "vmap" else single
+        plan, timings[plan.mode] = _time(problem, plan)
+        if timings[plan.mode] == float("inf"):
+            raise RuntimeError(f"the model cannot be trained in mode {mode}; use mode auto")
+    return _decide_compiled(problem, plan, timings, copies / workers, compiled)
+
+
+def _decide_compiled(
+    problem: Problem, plan: Plan, timings: dict[str, float], copies: float, wish: Literal["auto", "yes", "no"]
+) -> tuple[Plan, dict[str, Any]]:
+    compiled = replace(plan, compiled=True)
+    if wish == "yes":
+        _, timings["compiled"] = _time(problem, compiled)
+        if timings["compiled"] == float("inf"):
+            raise RuntimeError("torch.compile fails for this model or finds no C++ compiler; use compiled no")
+        return compiled, timings
+    predicted = timings[plan.mode] * copies * problem.steps
+    worth_trying = wish == "auto" and plan.mode == "vmap" and predicted > COMPILE_PAYS and _has_compiler(problem)
+    if worth_trying:
+        _, timings["compiled"] = _time(problem, compiled)
+        if timings["compiled"] * COMPILE_GAIN < timings[plan.mode]:
+            return compiled, timings
+    return plan, timings
+
+
+def _time(problem: Problem, plan: Plan) -> tuple[Plan, float]:
+    """Seconds of CPU time per copy and step, and the plan that could really be run (untraced where it must)."""
+    width = min(plan.chunk, PROBE_COPIES) if plan.mode == "vmap" else 1
+    copies = tuple(Copy(seed=k % 2, lr=1e-6) for k in range(width))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return plan, _seconds(Engine(problem, copies, plan)) / width
+    except Exception:  # any failure of vmap, tracing or compiling means: not this way
+        if plan.traced and not plan.compiled:
+            return _time(problem, replace(plan, traced=False))
+        return plan, float("inf")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(engine: Engine) -> float:
+    state = engine.initial_state()
+    ring = torch.empty((8, len(engine.copies), engine.columns), dtype=state.params[0].dtype, device=state.alive.device)
+    state = engine.advance(state, 1, ring)
+    times = []
+    for _ in range(3):
+        started = _clock(engine)
+        state = engine.advance(state, state.step + 1, ring)
+        times.append(_clock(engine) - started)
+        if sum(times) > 5 * LARGE_STEP * len(engine.copies):
+            break
+    return min(times)
+
+
+def _clock(engine: Engine) -> float:
+    if engine.problem.device.startswith("cuda"):
+        torch.cuda.synchronize(engine.problem.device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _has_convolutions(problem: Problem) -> bool:
+    return any(isinstance(m, nn.modules.conv._ConvNd) for m in problem.build(0).modules())
+
+
+def _gains_from_channels_last(problem: Problem) -> bool:
+    """Channels-last convolutions are faster on a CPU, and exact only with our batch statistics (BatchStatistics)."""
+    from onsphere.normalisation import is_norm
+
+    network = copy.deepcopy(problem.build(0))
+    norms = [m for m in network.modules() if is_norm(m)]
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    only_batch_norm = all(isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for m in norms)
+    return bool(convolutions) and only_batch_norm and problem.device == "cpu"
+
+
+def _has_compiler(problem: Problem) -> bool:
+    return problem.device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))

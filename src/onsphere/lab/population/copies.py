@@ -1,0 +1,102 @@
+"""What a population trains: one problem, and copies of its network that differ in seed and hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onsphere import make_scale_invariant
+from onsphere.lab import models
+from onsphere.lab.data import Dataset, batch_indices
+
+# What a seed is used for. Each purpose has its own stream, so adding one changes no other.
+INITIAL_WEIGHTS, BATCH_ORDER, FORWARD_NOISE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of the network.
+
+    On the sphere ``lr`` is the effective learning rate; in the whole space it is the ordinary one.
+
+    Attributes:
+        seed: Index of the seed: initial weights, frozen head and batch order follow from it and the problem's seed.
+        lr: Learning rate (effective learning rate on the sphere), positive.
+        weight_decay: Coupled weight decay, whole space only.
+        momentum: Heavy-ball momentum in [0, 1).
+    """
+
+    seed: int
+    lr: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that the copies of a population share.
+
+    Attributes:
+        data: The data set, in memory.
+        model: A name of :mod:`onsphere.lab.models`, ``package.module:factory``, or a callable that returns a module.
+        model_options: Keyword arguments for :func:`onsphere.lab.models.build` (width, widths, head_norm, eps).
+        surgery: Whether the network is made scale-invariant first (:func:`onsphere.make_scale_invariant`).
+        trained: Names of the trained parameters, in order; all others stay as initialised.
+        geometry: ``sphere``: all trained parameters on one joint sphere; ``space``: ordinary SGD.
+        radius: Norm of the trained parameters on the sphere; None keeps each copy's initial norm.
+        loss: ``cross-entropy`` or ``mse`` (mean over examples and classes, 0/1 targets).
+        steps: Training steps of each copy.
+        batch_size: Examples per step.
+        evaluations: How many evaluations along the run, besides the one at step 0.
+        seed: The run's seed.
+        dtype: Precision of weights and activations.
+        device: Where the copies live.
+    """
+
+    data: Dataset
+    model: str | Callable[..., nn.Module]
+    model_options: dict[str, Any] = field(default_factory=dict)
+    surgery: bool = False
+    trained: tuple[str, ...] = ()
+    geometry: Literal["sphere", "space"] = "sphere"
+    radius: float | None = 1.0
+    loss: Literal["cross-entropy", "mse"] = "cross-entropy"
+    steps: int = 2500
+    batch_size: int = 64
+    evaluations: int = 10
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+    def build(self, seed: int) -> nn.Module:
+        """The network of one seed as it is initialised, before its weights are put on the sphere (CPU, float32)."""
+        network = models.build(
+            self.model,
+            input_shape=self.data.input_shape,
+            classes=self.data.classes,
+            seed=stream(self.seed, seed, INITIAL_WEIGHTS),
+            **self.model_options,
+        )
+        if not self.surgery:
+            return network
+        return make_scale_invariant(
+            network, head_norm=self.model_options["head_norm"], eps=self.model_options["eps"]
+        )
+
+    def batches(self, seed: int, start: int, stop: int) -> Tensor:
+        """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""
+        return batch_indices(len(self.data.x_train), self.batch_size, (self.seed, seed, BATCH_ORDER), start, stop)
+
+    def evaluation_steps(self) -> list[int]:
+        """Steps after which the copies are evaluated: 0, then evenly spaced, the last step included."""
+        return sorted({0} | {round(self.steps * i / self.evaluations) for i in range(1, self.evaluations + 1)})
+
+
+def stream(*key: int) -> int:
+    """A 63-bit integer seed for a generator, derived from the key alone (numpy ``SeedSequence``)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))

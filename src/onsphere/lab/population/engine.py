@@ -1,0 +1,259 @@
+"""Executes the one-copy step for K copies: batched (vmap) or one after another (loop), replayed or compiled.
+
+The step is written once, for one copy (:mod:`.step`). ``vmap`` gives every tensor a leading axis of K copies and is
+the better way where single operations are small (multilayer perceptrons); ``loop`` runs copies one by one and is the
+better way where they are large (convolutions on a CPU). In both, the step is traced once into a flat list of tensor
+operations and replayed, which removes the cost of vmap and of automatic differentiation from every later step without
+a compiler; ``compiled`` gives that list to ``torch.compile``. A network that cannot be traced runs untraced.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from onsphere.lab.population.copies import FORWARD_NOISE, Copy, Problem, stream
+from onsphere.lab.population.readings import FIXED
+from onsphere.lab.population.step import Hyper, Step, StepState, make_step
+from onsphere.normalisation import without_running_statistics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the copies are executed.
+
+    Attributes:
+        mode: ``vmap`` or ``loop``.
+        chunk: Copies per shard, at most.
+        compiled: Whether the step goes through ``torch.compile``.
+        traced: Whether the step is traced first; False only for networks that cannot be.
+        channels_last: Whether images and convolution weights lie in channels-last order.
+    """
+
+    mode: Literal["vmap", "loop"]
+    chunk: int
+    compiled: bool = False
+    traced: bool = True
+    channels_last: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass
+class State:
+    """The state of K copies.
+
+    Attributes:
+        params: Trained tensors, each [K, ...].
+        buffers: Momentum buffers, like ``params``; empty without momentum.
+        constants: All other parameters and buffers of the network, each [K, ...].
+        alive: bool [K]; False once a copy became non-finite.
+        radius: float64 [K]; the norm that each copy keeps on the sphere.
+        step: Steps done.
+    """
+
+    params: list[Tensor]
+    buffers: list[Tensor]
+    constants: list[Tensor]
+    alive: Tensor
+    radius: Tensor
+    step: int = 0
+
+
+class Engine:
+    """Runs one set of copies of one problem by one plan.
+
+    Args:
+        problem: What is trained.
+        copies: The K copies.
+        plan: How they are executed.
+    """
+
+    def __init__(self, problem: Problem, copies: tuple[Copy, ...], plan: Plan) -> None:
+        self.problem, self.copies, self.plan = problem, copies, plan
+        self.seeds = sorted({c.seed for c in copies})
+        self._seed_of_copy = torch.tensor([self.seeds.index(c.seed) for c in copies], device=problem.device)
+        self.uses_momentum = any(c.momentum != 0 for c in copies)
+        template = problem.build(copies[0].seed).to(problem.device, problem.dtype)
+        self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
+        self.template = without_running_statistics(copy.deepcopy(template)).train()
+        names = dict(self.template.named_parameters()) | dict(self.template.named_buffers())
+        self.constant_names = tuple(name for name in names if name not in problem.trained)
+        step = make_step(
+            self.template, problem.trained, self.constant_names, loss=problem.loss, geometry=problem.geometry
+        )
+        self._shared_batch = len(self.seeds) == 1
+        data_axis = None if self._shared_batch else 0
+        self._raw: Step = (
+            vmap(step, in_dims=(0, 0, 0, data_axis, data_axis), randomness="different") if plan.mode == "vmap" else step
+        )
+        self._step: Step | None = None
+        self.x = self._image_layout(problem.data.x_train.to(problem.device, problem.dtype))
+        self.y = problem.data.y_train.to(problem.device)
+        self.columns = FIXED + 3 * len(problem.trained)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def initial_state(self) -> State:
+        """Every copy as initialised from its seed; on the sphere, scaled to the problem's radius."""
+        problem, networks = self.problem, {}
+        for seed in self.seeds:
+            network = problem.build(seed).to(problem.device, problem.dtype)
+            values = dict(network.named_parameters()) | dict(network.named_buffers())
+            networks[seed] = {name: value.detach().clone() for name, value in values.items()}
+        stacked = lambda name: torch.stack([networks[c.seed][name] for c in self.copies])  # noqa: E731
+        params = [stacked(name) for name in problem.trained]
+        radius = joint_norms(params)
+        if problem.geometry == "sphere" and problem.radius is not None:
+            params = [p * _over(problem.radius / radius, p).to(p.dtype) for p in params]
+            radius = torch.full_like(radius, problem.radius)
+        buffers = [torch.zeros_like(p) for p in params] if self.uses_momentum else []
+        alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)
+        return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
+
+    def hyper(self, state: State) -> Hyper:
+        """The copies' hyper-parameters as float64 [K] tensors."""
+        make = lambda values: torch.tensor(values, dtype=torch.float64, device=self.problem.device)  # noqa: E731
+        return Hyper(
+            make([c.lr for c in self.copies]),
+            make([c.weight_decay for c in self.copies]),
+            make([c.momentum for c in self.copies]),
+            state.radius,
+        )
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    def advance(
+        self,
+        state: State,
+        stop: int,
+        ring: Tensor,
+        *,
+        interrupted: Callable[[int], bool] | None = None,
+    ) -> State:
+        """Train from ``state.step`` to ``stop``.
+
+        Args:
+            state: Where the copies are.
+            stop: Step to end at.
+            ring: Readings go here, [at least stop - state.step, K, 2 + 3 L].
+            interrupted: Called after every step with the number of copy-steps done since the last call; the run
+                ends early, after whole steps of all copies, when it returns True.
+
+        Returns:
+            The new state; its ``step`` is below ``stop`` only when interrupted.
+        """
+        if state.step >= stop:
+            return state
+        indices = torch.stack([self.problem.batches(seed, state.step, stop) for seed in self.seeds], dim=1)
+        indices = indices.to(self.problem.device)
+        hyper = self.hyper(state)
+        devices = [torch.device(self.problem.device)] if self.problem.device.startswith("cuda") else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices, enabled=self.stochastic):
+            if self.plan.mode == "vmap":
+                return self._advance_batched(state, hyper, indices, ring, interrupted)
+            return self._advance_one_by_one(state, hyper, indices, ring, interrupted)
+
+    def _advance_batched(
+        self,
+        state: State,
+        hyper: Hyper,
+        indices: Tensor,
+        ring: Tensor,
+        interrupted: Callable[[int], bool] | None,
+    ) -> State:
+        now = StepState(state.params, state.buffers, state.alive)
+        done = 0
+        for t in range(len(indices)):
+            rows = indices[t, 0] if self._shared_batch else indices[t].index_select(0, self._seed_of_copy)
+            if self.stochastic:
+                torch.manual_seed(stream(self.problem.seed, self.copies[0].seed, FORWARD_NOISE, state.step + t))
+            now, ring[t] = self._run(now, state.constants, hyper, self.x[rows], self.y[rows])
+            done += 1
+            if interrupted is not None and interrupted(len(self.copies)):
+                break
+        return State(now.params, now.buffers, state.constants, now.alive, state.radius, state.step + done)
+
+    def _advance_one_by_one(
+        self,
+        state: State,
+        hyper: Hyper,
+        indices: Tensor,
+        ring: Tensor,
+        interrupted: Callable[[int], bool] | None,
+    ) -> State:
+        after: list[StepState] = []
+        steps = len(indices)
+        for k, this in enumerate(self.copies):
+            layout = self._weight_layout
+            now = StepState([layout(p[k]) for p in state.params], [layout(b[k]) for b in state.buffers], state.alive[k])
+            constants = [layout(c[k]) for c in state.constants]
+            own = Hyper(*(h[k] for h in hyper))
+            rows_of_seed = indices[:, self.seeds.index(this.seed)]
+            for t in range(steps):
+                rows = rows_of_seed[t]
+                if self.stochastic:
+                    torch.manual_seed(stream(self.problem.seed, this.seed, FORWARD_NOISE, state.step + t))
+                now, ring[t, k] = self._run(now, constants, own, self._image_layout(self.x[rows]), self.y[rows])
+                # the first copy decides how far this call goes; the others follow it to the same step
+                if interrupted is not None and interrupted(1) and k == 0:
+                    steps = t + 1
+                    break
+            after.append(now)
+        restack = lambda lists: [torch.stack(list(column)).contiguous() for column in zip(*lists, strict=True)]  # noqa: E731
+        return State(
+            restack([s.params for s in after]),
+            restack([s.buffers for s in after]),
+            state.constants,
+            torch.stack([s.alive for s in after]),
+            state.radius,
+            state.step + steps,
+        )
+
+    def _run(
+        self, state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor
+    ) -> tuple[StepState, Tensor]:
+        if self._step is None:
+            self._step = self._prepare(state, constants, hyper, x, y)
+        return self._step(state, constants, hyper, x, y)
+
+    def _prepare(self, *example: Any) -> Step:
+        step: Any = self._raw
+        if self.plan.traced:
+            graph = make_fx(step)(*example)
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            step = graph
+        if self.plan.compiled:
+            step = torch.compile(step, fullgraph=True, dynamic=False)
+        typed: Step = step
+        return typed
+
+    # ----------------------------------------------------------------------------------------------- layout
+
+    def _weight_layout(self, tensor: Tensor) -> Tensor:
+        if self.plan.channels_last and tensor.dim() == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    def _image_layout(self, tensor: Tensor) -> Tensor:
+        return self._weight_layout(tensor)
+
+
+def joint_norms(params: list[Tensor]) -> Tensor:
+    """Norm of all tensors of each copy together, accumulated in float64: [K]."""
+    squares = [p.flatten(1).to(torch.float64).square().sum(1) for p in params]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def _over(scale: Tensor, like: Tensor) -> Tensor:
+    return scale.view(-1, *([1] * (like.dim() - 1)))

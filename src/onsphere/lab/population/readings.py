@@ -1,0 +1,103 @@
+"""What is recorded at every step of every copy, and what follows from it.
+
+Recorded: minibatch loss and error, and for each trained tensor |w|², |g|², <w, g> before the update. Derived, for a
+copy on the sphere of radius ρ at effective learning rate η̃ (Kodryan et al. 2022, section 2):
+
+    effective gradient norm   ρ |g|
+    angular update            atan2(η̃ ρ² |g_t|, ρ - η̃ ρ <w, g>),   g_t the tangent part of g
+
+The parquet columns are ``step``, ``copy``, ``loss``, ``error`` and ``norm2/NAME``, ``gradient2/NAME``, ``inner/NAME``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onsphere.lab.store.files import atomic
+
+FIXED = 2  # loss and error come before the tensors' columns
+MOMENTS = ("norm2", "gradient2", "inner")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Readings of K copies over T steps.
+
+    Attributes:
+        names: The L trained tensors.
+        start: Step number of the first row.
+        values: [T, K, 2 + 3 L], in the run's precision.
+    """
+
+    names: tuple[str, ...]
+    start: int
+    values: np.ndarray
+
+    @property
+    def loss(self) -> np.ndarray:
+        """Minibatch loss in training mode, [T, K]."""
+        return self.values[..., 0].astype(np.float64)
+
+    @property
+    def error(self) -> np.ndarray:
+        """Minibatch error (fraction) in training mode, [T, K]."""
+        return self.values[..., 1].astype(np.float64)
+
+    def moment(self, which: str) -> np.ndarray:
+        """``norm2``, ``gradient2`` or ``inner`` per tensor, float64 [T, K, L]."""
+        first = FIXED + MOMENTS.index(which) * len(self.names)
+        return self.values[..., first : first + len(self.names)].astype(np.float64)
+
+    @property
+    def radius(self) -> np.ndarray:
+        """Joint norm ρ of the trained tensors, [T, K]."""
+        return np.sqrt(self.moment("norm2").sum(-1))
+
+    @property
+    def effective_gradient_norm(self) -> np.ndarray:
+        """Gradient norm on the unit sphere, ρ |g|, [T, K]."""
+        return self.radius * np.sqrt(self.moment("gradient2").sum(-1))
+
+    def angular_update(self, elrs: np.ndarray) -> np.ndarray:
+        """Angle between successive weights on the sphere, radians [T, K].
+
+        Args:
+            elrs: Effective learning rate of each copy, [K].
+        """
+        norm2, gradient2, inner = (self.moment(which).sum(-1) for which in MOMENTS)
+        tangent2 = np.maximum(gradient2 - inner**2 / norm2, 0.0)
+        step = np.asarray(elrs) * norm2
+        return np.arctan2(step * np.sqrt(tangent2), np.sqrt(norm2) * (1 - step * inner / norm2))
+
+
+def write_part(readings: Readings, path: Path) -> None:
+    """Write readings as one parquet file, one row a copy and step."""
+    steps, copies, width = readings.values.shape
+    rows = readings.values.reshape(steps * copies, width)
+    columns = {
+        "step": np.repeat(np.arange(readings.start, readings.start + steps, dtype=np.int32), copies),
+        "copy": np.tile(np.arange(copies, dtype=np.int32), steps),
+        "loss": rows[:, 0],
+        "error": rows[:, 1],
+    }
+    for i, which in enumerate(MOMENTS):
+        for j, name in enumerate(readings.names):
+            columns[f"{which}/{name}"] = rows[:, FIXED + i * len(readings.names) + j]
+    with atomic(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def read_parts(paths: list[Path]) -> Readings:
+    """Read consecutive parts back into one :class:`Readings`."""
+    tables = [pq.read_table(path) for path in paths]
+    table = pa.concat_tables(tables)
+    names = tuple(c.removeprefix("norm2/") for c in table.column_names if c.startswith("norm2/"))
+    copies = int(table["copy"].to_numpy().max()) + 1
+    order = ["loss", "error", *(f"{which}/{name}" for which in MOMENTS for name in names)]
+    values = np.stack([table[column].to_numpy() for column in order], axis=-1)
+    return Readings(names, int(table["step"][0].as_py()), values.reshape(-1, copies, values.shape[-1]))

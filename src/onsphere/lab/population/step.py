@@ -1,0 +1,117 @@
+"""One training step of one copy, as a pure function of tensors; the population runs it for many copies at once.
+
+    loss, error, g = value and gradient on the copy's own minibatch (batch statistics of that minibatch)
+    readings       = loss, error, and per tensor |w|², |g|², <w, g>, all taken before the update
+    sphere:  w <- radius (w - lr radius² g) / |w - lr radius² g|          (lr is the effective learning rate)
+    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v
+
+The updates are the functional twins of :mod:`onsphere.optim`: they are written there once. A copy whose loss or
+weights stop being finite keeps its last finite weights and is marked dead; it never influences another copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+
+from onsphere.optim import sgd, sphere_sgd
+from onsphere.spheres import squared_norm
+
+LossName = Literal["cross-entropy", "mse"]
+
+
+class Hyper(NamedTuple):
+    """Hyper-parameters of one copy as 0-d tensors (of K copies: [K])."""
+
+    lr: Tensor
+    weight_decay: Tensor
+    momentum: Tensor
+    radius: Tensor
+
+
+class StepState(NamedTuple):
+    """What a step changes."""
+
+    params: list[Tensor]
+    buffers: list[Tensor]
+    alive: Tensor
+
+
+Step = Callable[[StepState, list[Tensor], Hyper, Tensor, Tensor], tuple[StepState, Tensor]]
+
+
+def loss_function(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss by name: mean over examples; ``mse`` also means over classes, with 0/1 targets (methods: P3)."""
+    if name == "cross-entropy":
+        return F.cross_entropy
+    return _mse
+
+
+def _mse(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs - F.one_hot(labels, outputs.shape[-1]).to(outputs.dtype)).square().mean()
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> accumulated in float64, 0-d."""
+    return (a * b).sum(dtype=torch.float64)
+
+
+def make_step(
+    template: nn.Module,
+    trained: tuple[str, ...],
+    frozen: tuple[str, ...],
+    *,
+    loss: LossName,
+    geometry: Literal["sphere", "space"],
+) -> Step:
+    """Build the step of one copy.
+
+    Args:
+        template: The network without running statistics; only its structure is used, its values are replaced.
+        trained: Names of the trained tensors, in the order of ``StepState.params``.
+        frozen: Names of all other parameters and buffers, in the order of the step's second argument.
+        loss: Which loss.
+        geometry: Which update.
+
+    Returns:
+        ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
+        ``torch.func.vmap`` and ``make_fx``.
+    """
+    criterion = loss_function(loss)
+
+    def step(
+        state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor
+    ) -> tuple[StepState, Tensor]:
+        fixed = dict(zip(frozen, constants, strict=True))
+
+        def objective(params: list[Tensor]) -> tuple[Tensor, Tensor]:
+            outputs: Tensor = functional_call(template, fixed | dict(zip(trained, params, strict=True)), (x,))
+            return criterion(outputs, y), outputs
+
+        params, buffers, alive = state
+        grads, (value, outputs) = grad_and_value(objective, has_aux=True)(params)
+        error = (outputs.argmax(-1) != y).to(torch.float64).mean()
+        moments = [inner(a, b) for a, b in zip([*params, *grads, *params], [*params, *grads, *grads], strict=True)]
+        readings = torch.stack([value.to(torch.float64), error, *moments]).to(value.dtype)
+        if geometry == "sphere":
+            new, new_buffers = sphere_sgd(
+                params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
+            )
+        else:
+            new, new_buffers = sgd(
+                params, grads, buffers, lr=hyper.lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
+            )
+        alive = alive & torch.isfinite(value) & torch.isfinite(squared_norm(new))
+        keep: Any = lambda fresh, old: torch.where(alive, fresh, old)  # noqa: E731
+        return StepState(
+            [keep(a, b) for a, b in zip(new, params, strict=True)],
+            [keep(a, b) for a, b in zip(new_buffers, buffers, strict=True)],
+            alive,
+        ), readings
+
+    return step

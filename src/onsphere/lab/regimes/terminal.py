@@ -1,0 +1,69 @@
+"""The regime map's side of the command line: start, resume, rewrite the report, print the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from onsphere.lab.progress import Progress
+from onsphere.lab.regimes.page import write_page
+from onsphere.lab.regimes.result import RegimesResult
+from onsphere.lab.regimes.run import describe_boundaries, map_regimes, resume_regimes
+from onsphere.lab.regimes.spec import RegimesSpec
+from onsphere.lab.store import Run
+
+NAMES = {"convergence": "convergence", "chaotic_equilibrium": "chaotic equilibrium", "divergence": "divergence"}
+
+
+def start(spec: RegimesSpec, out: Path | None, progress: Progress, stop: Callable[[], bool]) -> RegimesResult:
+    """Run a new map."""
+    return map_regimes(**spec.model_dump(), out=out, progress=progress, stop=stop)
+
+
+def resume(run: Run, progress: Progress, stop: Callable[[], bool]) -> RegimesResult:
+    """Continue a map."""
+    return resume_regimes(run, progress=progress, stop=stop)
+
+
+def rewrite_report(run: Run) -> Path:
+    """Write the page of an ended map again."""
+    return write_page(run, RegimesResult.load(run))
+
+
+def one_line(run: Run) -> str:
+    """The result in one line, for the list of runs."""
+    return describe_boundaries(RegimesResult.load(run).cells)
+
+
+def show(result: RegimesResult) -> None:
+    """Print the grid as a table (means over seeds), both boundaries and the page's path."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(title=None, box=None, pad_edge=False)
+    for heading in ("ELR", *NAMES.values(), "loss", "train error", "test error", "angular update"):
+        table.add_column(heading, justify="right")
+    for elr, counts in result.counts(rounds=1):
+        cells = [cell for cell in result.cells if cell.elr == elr and cell.round == 0]
+        means = [sum(getattr(c, name) for c in cells) / len(cells) for name in ("loss", "train_error", "test_error")]
+        angle = sum(c.angular_update for c in cells) / len(cells)
+        table.add_row(
+            f"{elr:.2e}",
+            *(str(counts[name] or "") for name in NAMES),  # type: ignore[index]
+            f"{means[0]:.3g}",
+            f"{100 * means[1]:.1f} %",
+            f"{100 * means[2]:.1f} %",
+            f"{angle:.3g} rad",
+        )
+    console.print(table)
+    console.print()
+    console.print(f"convergence ends:   {result.boundaries['convergence']}")
+    console.print(f"divergence begins:  {result.boundaries['divergence']}")
+    engine = result.engine
+    kind = "compiled" if engine["compiled"] else "not compiled"
+    console.print(
+        f"{len(result.cells)} runs in {result.seconds:.0f} s "
+        f"({engine['mode']}, {engine['chunk']} copies a shard, {kind}, {engine['workers']} workers)"
+    )
+    console.print(f"page: {result.report}")

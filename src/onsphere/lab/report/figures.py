@@ -1,0 +1,154 @@
+"""Matplotlib figures without pyplot: one style, one size of type, files that come out the same every time.
+
+Every figure of a report is made inside `style()` (a local rc context: nothing global changes) and written by
+`save_figure` as PNG for slides and as SVG for papers. The SVG holds no date and takes its ids from a fixed salt,
+so the same result gives the same bytes on the same machine.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .theme import elr_colormap, elr_limits, format_number
+
+__all__ = ["DPI", "INK", "add_elr_colorbar", "figure_title", "log_axis", "new_figure", "panel_letter", "save_figure", "style"]
+
+DPI = 200
+
+INK = "#222222"
+
+_STYLE: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same glyphs everywhere
+    "font.size": 8.5,
+    "axes.labelsize": 8.5,
+    "axes.titlesize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#555555",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.which": "major",
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.solid_capstyle": "round",
+    "hatch.linewidth": 0.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "onsphere",
+    "path.simplify": True,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Use the reports' matplotlib style inside a ``with`` block, whatever the user's own settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure of `width` x `height` inches on an Agg canvas, with the constrained layout."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as ``stem.png`` and ``stem.svg``.
+
+    Args:
+        figure: A figure made inside `style()`.
+        stem: Path without suffix; its folder is made if missing.
+
+    Returns:
+        The paths of the PNG and of the SVG.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
+    with style():
+        figure.savefig(png, dpi=DPI, metadata={"Software": "onsphere"})
+        figure.savefig(svg, metadata={"Date": None, "Creator": "onsphere"})
+    return png, svg
+
+
+def figure_title(figure: Figure, title: str, subtitle: str) -> None:
+    """Put a left-aligned title and a fainter subtitle above the panels; dollar signs stay dollar signs."""
+    letters = int(figure.get_figwidth() * 14)  # at this size of type, so that a long title breaks instead of leaving
+    lines = [line for part in (title, *subtitle.split("\n")) for line in textwrap.wrap(part, letters)]
+    heading = figure.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=9)
+    heading.set_parse_math(False)
+    heading.set_linespacing(1.35)
+
+
+def panel_letter(axes: Axes, letter: str, title: str) -> None:
+    """Head a panel with its bold letter and what it shows, aligned with the axis."""
+    axes.set_title(f"({letter}) {title}", loc="left", fontsize=9, pad=6)
+
+
+def log_axis(axes: Axes, which: str, *, plain: bool = False) -> None:
+    """Make the x or y axis logarithmic with a few readable ticks.
+
+    Args:
+        axes: Where.
+        which: "x" or "y".
+        plain: Label with short decimals (0.02, 0.1) instead of powers of ten; for ranges under two decades.
+    """
+    if which == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    if plain or high < 50 * low:
+        # Less than two decades: a tick per power of ten would leave one label, so 1-2-5 steps are named too.
+        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+    else:
+        axis.set_major_locator(LogLocator(base=10, numticks=9))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def add_elr_colorbar(figure: Figure, axes: Any, elrs: list[float]) -> Colorbar:
+    """Add the logarithmic ELR colour bar at the right of `axes`, with a mark for every ELR that was run."""
+    low, high = elr_limits(elrs)
+    mappable = ScalarMappable(norm=LogNorm(low, high), cmap=elr_colormap())
+    bar = figure.colorbar(mappable, ax=axes, pad=0.015, fraction=0.05, aspect=28)
+    bar.set_label("effective learning rate (ELR)")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.minorticks_off()
+    bar.ax.grid(visible=False)
+    for elr in sorted(set(elrs)):
+        bar.ax.plot([0.0, 0.35], [elr, elr], transform=bar.ax.get_yaxis_transform(), color="white", linewidth=0.7)
+    return bar

@@ -1,0 +1,241 @@
+"""One HTML page that carries everything: text, tables, interactive charts, scripts and styles; it asks no server.
+
+A `Page` is a title, an answer and a list of `Section`s, each a list of blocks: `Text`, `Facts`, `Table`, `Chart`,
+`Code`. Experiments say what goes into them; the templates beside this module say how they look. A content security
+policy in the page forbids the browser every outside request, so "offline" is enforced, not promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from .theme import json_for_script
+
+__all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Table", "Text"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """One paragraph.
+
+    Attributes:
+        text: Plain text; it is escaped.
+        tone: "plain", "note" (smaller, for remarks) or "warning" (set off, for what was not resolved).
+    """
+
+    kind: ClassVar[str] = "text"
+    text: str
+    tone: str = "plain"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values side by side, such as versions."""
+
+    kind: ClassVar[str] = "facts"
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Attributes:
+        text: What is shown.
+        value: What sorting goes by; the text if None. Give NaN to be sorted last.
+        colour: A chip of this CSS colour stands before the text.
+        hint: Shown while the pointer rests on it.
+    """
+
+    text: str
+    value: float | str | None = None
+    colour: str = ""
+    hint: str = ""
+
+    @property
+    def sort_value(self) -> str:
+        """`value` as the page's script reads it: empty for what is missing."""
+        if self.value is None:
+            return self.text
+        return "" if self.value != self.value else str(self.value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; every cell is a `Cell` or plain text.
+
+    Attributes:
+        columns: Heading and explanation (shown on hover) of each column.
+        rows: As many cells each as there are columns.
+        caption: What is in the table.
+        sortable: Whether a click on a heading sorts by it.
+        numeric: Indices of the columns that are set flush right.
+        tight: Indices of the columns whose text does not break.
+    """
+
+    kind: ClassVar[str] = "table"
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[Cell | str]]
+    caption: str = ""
+    sortable: bool = False
+    numeric: frozenset[int] = frozenset()
+    tight: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        for index, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {index} has {len(row)} cells, the table {len(self.columns)} columns; make them equal")
+
+    def column_class(self, index: int) -> str:
+        """CSS class of a column: "number", "tight" or none."""
+        return "number" if index in self.numeric else "tight" if index in self.tight else ""
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows with every plain text wrapped into a `Cell`."""
+        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An interactive plotly chart.
+
+    A trace may carry in its ``meta``: ``seed`` (shown only while that seed is selected), ``legend`` (false keeps it
+    out of the legend), ``width`` (line width when one seed is shown) and ``dark`` (its colour on a dark background).
+
+    Attributes:
+        id: Unique in the page.
+        figure: ``{"data": [...], "layout": {...}}`` as plotly.js takes it; numpy arrays and NaN are welcome.
+        caption: What to look at, below the chart.
+        label: What the chart shows, for screen readers.
+        seeds: Seeds to choose from; no selector with fewer than two.
+        seed: The seed selected at first, or None for all of them.
+    """
+
+    kind: ClassVar[str] = "chart"
+    id: str
+    figure: Mapping[str, Any]
+    caption: str
+    label: str
+    seeds: Sequence[int] = ()
+    seed: int | None = None
+
+    @property
+    def json(self) -> Markup:
+        """The figure as JSON that may stand inside a script element; it never holds NaN."""
+        return json_for_script(self.figure)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy: a command or a file."""
+
+    kind: ClassVar[str] = "code"
+    label: str
+    text: str
+
+
+Block = Text | Facts | Table | Chart | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the page.
+
+    Attributes:
+        id: Anchor, unique in the page.
+        title: Heading; also the entry in the page's navigation.
+        blocks: What is in it, in order.
+        folded: Whether the section is closed at first.
+    """
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        title: Heading of the page.
+        subtitle: Line below it.
+        answer: What was found, one or two sentences, first on the page.
+        summary: Short facts in one line: number of runs, time.
+        sections: The parts, in order.
+        footer: Last line.
+        data: Embedded as JSON in the element ``#onsphere-data``, for programs that read the page.
+    """
+
+    title: str
+    subtitle: str
+    answer: Sequence[str]
+    sections: Sequence[Section]
+    summary: Sequence[str] = ()
+    footer: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        names = [section.id for section in self.sections]
+        names += [block.id for section in self.sections for block in section.blocks if isinstance(block, Chart)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the ids {', '.join(twice)} are used more than once; give every section and chart its own")
+
+    def render(self) -> str:
+        """Assemble the HTML text, plotly.js included when there is a chart."""
+        charts = any(isinstance(block, Chart) for section in self.sections for block in section.blocks)
+        return _environment().get_template("page.html.j2").render(
+            page=self,
+            style=_asset("page.css"),
+            guard=_asset("guard.js"),
+            script=_asset("page.js"),
+            plotly=_plotly() if charts else "",
+            data=json_for_script(self.data),
+        )
+
+    def write(self, path: Path) -> Path:
+        """Write the page as UTF-8; its folder is made if missing.
+
+        Returns:
+            The path that was given.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.render(), encoding="utf-8", newline="\n")
+        return path
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader(__package__ or "onsphere.lab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _asset(name: str) -> Markup:
+    """A style sheet or script of the package: our own text, so it goes into the page unescaped."""
+    environment = _environment()
+    assert environment.loader is not None
+    source, _, _ = environment.loader.get_source(environment, name)
+    return Markup(source)  # noqa: S704
+
+
+@cache
+def _plotly() -> Markup:
+    from plotly.offline import get_plotlyjs  # 5 MB of script: read when a page is made, not on import
+
+    return Markup(get_plotlyjs().replace("</script", "<\\/script"))  # noqa: S704
