@@ -1,4 +1,4 @@
-"""make_scale_invariant: what it removes, what it freezes, what it refuses, and that the result is invariant."""
+"""make_scale_invariant: what it removes, freezes and refuses, and that the result is invariant."""
 
 import copy
 import io
@@ -181,7 +181,7 @@ def test_changes_are_reported_logged_and_survive_copies(caplog):
         kept_biases=("hidden.bias",),
         head="head",
         head_norm=10.0,
-        head_norm_before=pytest.approx(float(convnet().head.weight.norm())),
+        head_norm_before=pytest.approx(float(convnet().head.weight.detach().norm())),
         eps=1e-12,
         traced=True,
     )

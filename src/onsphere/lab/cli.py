@@ -27,13 +27,14 @@ EXPERIMENTS = {"regimes": "onsphere.lab.regimes.terminal"}
 app = App(
     name="onsphere",
     version=__version__,
-    help="Train normalised networks on the sphere at fixed effective learning rates (ELR = lr / norm²), and see what they do.",
+    help="Train normalised networks on the sphere at fixed effective learning rates (ELR = lr / norm²).",
     help_format="plaintext",
 )
 
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
 Json = Annotated[
-    bool, Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output.")
+    bool,
+    Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output."),
 ]
 Config = Annotated[Path | None, Parameter(help="TOML file with the same fields; options given here win.")]
 RunFolder = Annotated[Path, Parameter(help="The run's folder.")]

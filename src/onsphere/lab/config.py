@@ -65,7 +65,9 @@ def _option(path: Path, name: str, value: Any) -> list[str]:
         return [f"--{name}={','.join(map(str, value))}"]
     if isinstance(value, str | int | float):
         return [f"--{name}={value}"]
-    raise InputError(f"--config: {path}: {name} is a {type(value).__name__}; allowed are strings, numbers, true, false, lists")
+    raise InputError(
+        f"--config: {path}: {name} is a {type(value).__name__}; allowed are strings, numbers, true, false, lists"
+    )
 
 
 def to_toml(fields: dict[str, Any]) -> str:

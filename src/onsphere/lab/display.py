@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -30,7 +30,7 @@ class Display(Progress):
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.run: Path | None = None
         self._bar: Bar | None = None
-        self._task = None
+        self._task: TaskID | None = None
         self._found = ""
         self._began = time.monotonic()
 
@@ -55,12 +55,15 @@ class Display(Progress):
             self._bar.stop()
 
     def folder(self, folder: Path) -> None:
+        """Remember the folder for the sentence that says how to go on."""
         self.run = folder
 
     def note(self, text: str) -> None:
+        """Print a sentence above the bar."""
         self.console.print(text)
 
     def begin(self, title: str, copy_steps: int) -> None:
+        """Start a bar."""
         if self._bar is None:
             self.console.print(f"{title}: {copy_steps:,} training steps")
             return
@@ -69,10 +72,12 @@ class Display(Progress):
         self._task = self._bar.add_task(title, total=copy_steps, finding=self._found)
 
     def advance(self, copy_steps: int) -> None:
+        """Move the bar."""
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, copy_steps)
 
     def finding(self, text: str) -> None:
+        """Show the result so far beside the bar."""
         if text == self._found:
             return
         self._found = text

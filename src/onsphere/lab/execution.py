@@ -25,7 +25,6 @@ import torch
 
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
 
-
 PROGRESS_SECONDS = 0.2
 
 
@@ -53,13 +52,20 @@ class InProcess:
     plan: Plan
     folder: Path
     stop: Callable[[], bool]
+    checkpoint_seconds: float
 
     def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
         """See :class:`Executor`."""
         for shard in shards:
             with one_thread():
                 ended = run_shard(
-                    shard, self.problem, self.plan, self.folder / shard.name, progress=progress, stop=self.stop
+                    shard,
+                    self.problem,
+                    self.plan,
+                    self.folder / shard.name,
+                    progress=progress,
+                    stop=self.stop,
+                    checkpoint_seconds=self.checkpoint_seconds,
                 )
             if not ended:
                 raise Interrupted
@@ -75,15 +81,27 @@ class Workers:
         folder: The folder of the shards.
         workers: How many processes.
         stop: Asked now and then; True stops all workers at a checkpoint.
+        checkpoint_seconds: Seconds between checkpoints.
     """
 
-    def __init__(self, problem: Problem, plan: Plan, folder: Path, workers: int, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        folder: Path,
+        workers: int,
+        stop: Callable[[], bool],
+        checkpoint_seconds: float,
+    ) -> None:
         self.folder, self.stop, self.workers = folder, stop, workers
         context = get_context("spawn")
         self._progress: SimpleQueue[int] = context.SimpleQueue()
         self._stopping: Event = context.Event()
         self._pool = ProcessPoolExecutor(
-            workers, context, initializer=_start_worker, initargs=(problem, plan, self._progress, self._stopping)
+            workers,
+            context,
+            initializer=_start_worker,
+            initargs=(problem, plan, self._progress, self._stopping, checkpoint_seconds),
         )
 
     def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
@@ -120,13 +138,18 @@ class Workers:
 
 @contextmanager
 def make_executor(
-    problem: Problem, plan: Plan, folder: Path, workers: int, stop: Callable[[], bool]
+    problem: Problem,
+    plan: Plan,
+    folder: Path,
+    workers: int,
+    stop: Callable[[], bool],
+    checkpoint_seconds: float = 5.0,
 ) -> Iterator[Executor]:
     """An executor for this machine: this process for one worker, worker processes for more."""
     if workers == 1:
-        yield InProcess(problem, plan, folder, stop)
+        yield InProcess(problem, plan, folder, stop, checkpoint_seconds)
         return
-    pool = Workers(problem, plan, folder, workers, stop)
+    pool = Workers(problem, plan, folder, workers, stop, checkpoint_seconds)
     try:
         yield pool
     finally:
@@ -156,11 +179,14 @@ def _outcome(future: Future[bool]) -> bool:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(problem: Problem, plan: Plan, progress: SimpleQueue[int], stopping: Event) -> None:
+def _start_worker(
+    problem: Problem, plan: Plan, progress: SimpleQueue[int], stopping: Event, checkpoint_seconds: float
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _worker.update(problem=problem, plan=plan, progress=progress, stopping=stopping)
+    _worker["checkpoint_seconds"] = checkpoint_seconds
 
 
 def _end_with_parent() -> None:
@@ -181,7 +207,13 @@ def _work(shard: Shard, folder: Path) -> bool:
             waiting, told = 0, time.monotonic()
 
     ended = run_shard(
-        shard, _worker["problem"], _worker["plan"], folder, progress=progress, stop=_worker["stopping"].is_set
+        shard,
+        _worker["problem"],
+        _worker["plan"],
+        folder,
+        progress=progress,
+        stop=_worker["stopping"].is_set,
+        checkpoint_seconds=_worker["checkpoint_seconds"],
     )
     _worker["progress"].put(waiting)
     return ended

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: one line that says which field, what it was, what is allowed (exit status 2)."""
+    """Something the user gave is wrong; the message is one line: field, what it was, what is allowed (exit status 2)."""
 
 
 def _split(value: Any) -> Any:
@@ -61,7 +62,9 @@ class ModelOptions(Options):
 
     model: str = "mlp"
     """Network: mlp, convnet, resnet18, or package.module:factory for your own."""
-    widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_split)] = None
+    widths: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_split), Parameter(negative="")
+    ] = None
     """Hidden widths of the mlp, comma separated (default 64,64)."""
     width: Annotated[int, Field(ge=1)] | None = None
     """Width of the convnet or resnet18: channels of the first layer (default 32)."""
@@ -99,6 +102,8 @@ class EngineOptions(Options):
     """vmap: many copies in one batched step; loop: one copy after another; auto: by a short timing."""
     chunk: Annotated[int, Field(ge=1)] | None = None
     """Copies per shard (default: chosen with the mode)."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds between checkpoints: what a killed run loses at most."""
     compiled: Literal["auto", "yes", "no"] = "auto"
     """Compile the whole step with torch.compile (auto: only where it pays for itself)."""
 

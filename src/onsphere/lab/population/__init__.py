@@ -1,10 +1,10 @@
 """Many copies of one network, each with its own learning rate and seed, trained by one functional step.
 
-    Problem, Copy        what is trained
-    Plan, choose_plan    how it is executed, chosen by a short timing
-    Engine, State        the copies themselves
-    Shard, run_shard     copies with their own checkpoint and readings on disk
-    Readings             what every step recorded, and what follows from it
+Problem, Copy        what is trained
+Plan, choose_plan    how it is executed, chosen by a short timing
+Engine, State        the copies themselves
+Shard, run_shard     copies with their own checkpoint and readings on disk
+Readings             what every step recorded, and what follows from it
 """
 
 from onsphere.lab.population.choose import choose_plan

@@ -84,9 +84,7 @@ class Problem:
         )
         if not self.surgery:
             return network
-        return make_scale_invariant(
-            network, head_norm=self.model_options["head_norm"], eps=self.model_options["eps"]
-        )
+        return make_scale_invariant(network, head_norm=self.model_options["head_norm"], eps=self.model_options["eps"])
 
     def batches(self, seed: int, start: int, stop: int) -> Tensor:
         """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""

@@ -35,6 +35,7 @@ class Plan:
         compiled: Whether the step goes through ``torch.compile``.
         traced: Whether the step is traced first; False only for networks that cannot be.
         channels_last: Whether images and convolution weights lie in channels-last order.
+        telemetry: Whether every step records its tensors' norms and products; shards need it, benchmarks measure it.
     """
 
     mode: Literal["vmap", "loop"]
@@ -42,6 +43,7 @@ class Plan:
     compiled: bool = False
     traced: bool = True
     channels_last: bool = False
+    telemetry: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -89,7 +91,12 @@ class Engine:
         names = dict(self.template.named_parameters()) | dict(self.template.named_buffers())
         self.constant_names = tuple(name for name in names if name not in problem.trained)
         step = make_step(
-            self.template, problem.trained, self.constant_names, loss=problem.loss, geometry=problem.geometry
+            self.template,
+            problem.trained,
+            self.constant_names,
+            loss=problem.loss,
+            geometry=problem.geometry,
+            telemetry=plan.telemetry,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0
@@ -97,9 +104,9 @@ class Engine:
             vmap(step, in_dims=(0, 0, 0, data_axis, data_axis), randomness="different") if plan.mode == "vmap" else step
         )
         self._step: Step | None = None
-        self.x = self._image_layout(problem.data.x_train.to(problem.device, problem.dtype))
+        self.x = self.image_layout(problem.data.x_train.to(problem.device, problem.dtype))
         self.y = problem.data.y_train.to(problem.device)
-        self.columns = FIXED + 3 * len(problem.trained)
+        self.columns = FIXED + (3 * len(problem.trained) if plan.telemetry else 0)
 
     # ------------------------------------------------------------------------------------------------ state
 
@@ -110,7 +117,10 @@ class Engine:
             network = problem.build(seed).to(problem.device, problem.dtype)
             values = dict(network.named_parameters()) | dict(network.named_buffers())
             networks[seed] = {name: value.detach().clone() for name, value in values.items()}
-        stacked = lambda name: torch.stack([networks[c.seed][name] for c in self.copies])  # noqa: E731
+
+        def stacked(name: str) -> Tensor:
+            return torch.stack([networks[c.seed][name] for c in self.copies])
+
         params = [stacked(name) for name in problem.trained]
         radius = joint_norms(params)
         if problem.geometry == "sphere" and problem.radius is not None:
@@ -122,13 +132,12 @@ class Engine:
 
     def hyper(self, state: State) -> Hyper:
         """The copies' hyper-parameters as float64 [K] tensors."""
-        make = lambda values: torch.tensor(values, dtype=torch.float64, device=self.problem.device)  # noqa: E731
-        return Hyper(
-            make([c.lr for c in self.copies]),
-            make([c.weight_decay for c in self.copies]),
-            make([c.momentum for c in self.copies]),
-            state.radius,
-        )
+
+        def column(name: str) -> Tensor:
+            values = [getattr(c, name) for c in self.copies]
+            return torch.tensor(values, dtype=torch.float64, device=self.problem.device)
+
+        return Hyper(column("lr"), column("weight_decay"), column("momentum"), state.radius)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -194,7 +203,7 @@ class Engine:
         after: list[StepState] = []
         steps = len(indices)
         for k, this in enumerate(self.copies):
-            layout = self._weight_layout
+            layout = self.weight_layout
             now = StepState([layout(p[k]) for p in state.params], [layout(b[k]) for b in state.buffers], state.alive[k])
             constants = [layout(c[k]) for c in state.constants]
             own = Hyper(*(h[k] for h in hyper))
@@ -203,16 +212,15 @@ class Engine:
                 rows = rows_of_seed[t]
                 if self.stochastic:
                     torch.manual_seed(stream(self.problem.seed, this.seed, FORWARD_NOISE, state.step + t))
-                now, ring[t, k] = self._run(now, constants, own, self._image_layout(self.x[rows]), self.y[rows])
+                now, ring[t, k] = self._run(now, constants, own, self.image_layout(self.x[rows]), self.y[rows])
                 # the first copy decides how far this call goes; the others follow it to the same step
                 if interrupted is not None and interrupted(1) and k == 0:
                     steps = t + 1
                     break
             after.append(now)
-        restack = lambda lists: [torch.stack(list(column)).contiguous() for column in zip(*lists, strict=True)]  # noqa: E731
         return State(
-            restack([s.params for s in after]),
-            restack([s.buffers for s in after]),
+            _restack([s.params for s in after]),
+            _restack([s.buffers for s in after]),
             state.constants,
             torch.stack([s.alive for s in after]),
             state.radius,
@@ -240,19 +248,25 @@ class Engine:
 
     # ----------------------------------------------------------------------------------------------- layout
 
-    def _weight_layout(self, tensor: Tensor) -> Tensor:
+    def weight_layout(self, tensor: Tensor) -> Tensor:
+        """A tensor in the plan's memory order."""
         if self.plan.channels_last and tensor.dim() == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
-    def _image_layout(self, tensor: Tensor) -> Tensor:
-        return self._weight_layout(tensor)
+    def image_layout(self, tensor: Tensor) -> Tensor:
+        """Images in the plan's memory order."""
+        return self.weight_layout(tensor)
 
 
 def joint_norms(params: list[Tensor]) -> Tensor:
     """Norm of all tensors of each copy together, accumulated in float64: [K]."""
     squares = [p.flatten(1).to(torch.float64).square().sum(1) for p in params]
     return torch.stack(squares).sum(0).sqrt()
+
+
+def _restack(copies: list[list[Tensor]]) -> list[Tensor]:
+    return [torch.stack(tensors).contiguous() for tensors in zip(*copies, strict=True)]
 
 
 def _over(scale: Tensor, like: Tensor) -> Tensor:

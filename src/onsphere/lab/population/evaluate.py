@@ -43,13 +43,13 @@ class Evaluator:
         for names, values in ((self.problem.trained, state.params), (self.constant_names, state.constants)):
             for name, value in zip(names, values, strict=True):
                 own[name].copy_(value[k])
-        reestimate_batch_statistics(self.network, self.parts[0][0].split(BATCH))
+        reestimate_batch_statistics(self.network, torch.split(self.parts[0][0], BATCH))
         self.network.eval()
         return torch.cat([self._measure(self.network, x, y) for x, y in self.parts])
 
     def _measure(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         loss = error = torch.zeros((), dtype=torch.float64, device=x.device)
-        for xs, ys in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        for xs, ys in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True):
             outputs = network(xs)
             loss = loss + self.loss(outputs.double(), ys) * len(xs)
             error = error + (outputs.argmax(-1) != ys).double().sum()

@@ -51,17 +51,20 @@ class Readings:
     def moment(self, which: str) -> np.ndarray:
         """``norm2``, ``gradient2`` or ``inner`` per tensor, float64 [T, K, L]."""
         first = FIXED + MOMENTS.index(which) * len(self.names)
-        return self.values[..., first : first + len(self.names)].astype(np.float64)
+        moment: np.ndarray = self.values[..., first : first + len(self.names)].astype(np.float64)
+        return moment
 
     @property
     def radius(self) -> np.ndarray:
         """Joint norm ρ of the trained tensors, [T, K]."""
-        return np.sqrt(self.moment("norm2").sum(-1))
+        radius: np.ndarray = np.sqrt(self.moment("norm2").sum(-1))
+        return radius
 
     @property
     def effective_gradient_norm(self) -> np.ndarray:
         """Gradient norm on the unit sphere, ρ |g|, [T, K]."""
-        return self.radius * np.sqrt(self.moment("gradient2").sum(-1))
+        norm: np.ndarray = self.radius * np.sqrt(self.moment("gradient2").sum(-1))
+        return norm
 
     def angular_update(self, elrs: np.ndarray) -> np.ndarray:
         """Angle between successive weights on the sphere, radians [T, K].
@@ -72,7 +75,8 @@ class Readings:
         norm2, gradient2, inner = (self.moment(which).sum(-1) for which in MOMENTS)
         tangent2 = np.maximum(gradient2 - inner**2 / norm2, 0.0)
         step = np.asarray(elrs) * norm2
-        return np.arctan2(step * np.sqrt(tangent2), np.sqrt(norm2) * (1 - step * inner / norm2))
+        angle: np.ndarray = np.arctan2(step * np.sqrt(tangent2), np.sqrt(norm2) * (1 - step * inner / norm2))
+        return angle
 
 
 def write_part(readings: Readings, path: Path) -> None:

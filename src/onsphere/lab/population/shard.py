@@ -34,7 +34,6 @@ from onsphere.lab.population.readings import Readings, read_parts, write_part
 from onsphere.lab.store.files import atomic, read_json, write_json
 
 RING = 256  # steps between two reads of the device's ring buffer
-CHECKPOINT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,7 @@ def run_shard(
     *,
     progress: Callable[[int], None] = lambda copy_steps: None,
     stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 5.0,
 ) -> bool:
     """Train a shard to its end, from its checkpoint if there is one.
 
@@ -105,6 +105,7 @@ def run_shard(
         folder: The shard's own folder.
         progress: Told the copy-steps done (those found in a checkpoint first).
         stop: Asked after every step; True ends the work at a checkpoint.
+        checkpoint_seconds: Seconds between checkpoints.
 
     Returns:
         True when the shard has ended, False when it was stopped.
@@ -112,7 +113,7 @@ def run_shard(
     if ShardFolder(folder).done:
         progress(problem.steps * len(shard.copies))
         return True
-    return _ShardRun(shard, problem, plan, folder, progress, stop).run()
+    return _ShardRun(shard, problem, plan, folder, progress, stop, checkpoint_seconds).run()
 
 
 class _ShardRun:
@@ -124,9 +125,10 @@ class _ShardRun:
         folder: Path,
         progress: Callable[[int], None],
         stop: Callable[[], bool],
+        checkpoint_seconds: float,
     ) -> None:
         self.shard, self.problem, self.folder = shard, problem, folder
-        self.progress, self.stop = progress, stop
+        self.progress, self.stop, self.checkpoint_seconds = progress, stop, checkpoint_seconds
         self.started = time.process_time()
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "shard.json", {"copies": [asdict(c) for c in shard.copies], "plan": plan.to_dict()})
@@ -151,7 +153,7 @@ class _ShardRun:
             self.state = self.engine.advance(self.state, target, self.ring, interrupted=self._interrupted)
             self.pending.append(self.ring[: self.state.step - start].cpu().clone())
             stopped = self.state.step < target or self.stop()
-            if stopped or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            if stopped or time.monotonic() - self.saved > self.checkpoint_seconds:
                 self._checkpoint()
             if stopped and self.state.step < self.problem.steps:
                 return False
@@ -195,7 +197,7 @@ class _ShardRun:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"param/{n}": p for n, p in zip(self.problem.trained, self.state.params, strict=True)}
-        tensors |= {f"buffer/{n}": b for n, b in zip(self.problem.trained, self.state.buffers)}
+        tensors |= {f"buffer/{n}": b for n, b in zip(self.problem.trained, self.state.buffers, strict=False)}
         return {name: t.contiguous() for name, t in tensors.items()} | {"alive": self.state.alive}
 
     def _checkpoint(self) -> None:

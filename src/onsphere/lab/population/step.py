@@ -68,6 +68,7 @@ def make_step(
     *,
     loss: LossName,
     geometry: Literal["sphere", "space"],
+    telemetry: bool = True,
 ) -> Step:
     """Build the step of one copy.
 
@@ -77,6 +78,7 @@ def make_step(
         frozen: Names of all other parameters and buffers, in the order of the step's second argument.
         loss: Which loss.
         geometry: Which update.
+        telemetry: Whether the readings hold the tensors' products besides loss and error.
 
     Returns:
         ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
@@ -84,9 +86,7 @@ def make_step(
     """
     criterion = loss_function(loss)
 
-    def step(
-        state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor
-    ) -> tuple[StepState, Tensor]:
+    def step(state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor) -> tuple[StepState, Tensor]:
         fixed = dict(zip(frozen, constants, strict=True))
 
         def objective(params: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,8 @@ def make_step(
         params, buffers, alive = state
         grads, (value, outputs) = grad_and_value(objective, has_aux=True)(params)
         error = (outputs.argmax(-1) != y).to(torch.float64).mean()
-        moments = [inner(a, b) for a, b in zip([*params, *grads, *params], [*params, *grads, *grads], strict=True)]
+        pairs = zip([*params, *grads, *params], [*params, *grads, *grads], strict=True) if telemetry else ()
+        moments = [inner(a, b) for a, b in pairs]
         readings = torch.stack([value.to(torch.float64), error, *moments]).to(value.dtype)
         if geometry == "sphere":
             new, new_buffers = sphere_sgd(

@@ -1,4 +1,4 @@
-"""Where convergence ends and where divergence begins: brackets for each seed and over all seeds, and where to look next.
+"""Where convergence ends and divergence begins: brackets for each seed and over all seeds, and where to look next.
 
 A run is *below* the convergence boundary if it converges, and below the divergence boundary if it does not diverge.
 Near the first boundary runs are metastable and seeds disagree, so a bracket never claims more than was seen:
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from onsphere.lab.regimes.classify import Cell
@@ -127,7 +128,7 @@ def next_cells(cells: list[Cell], factor: float) -> list[tuple[float, int]]:
         ordered = sorted((c for c in cells if c.seed == seed), key=lambda cell: cell.elr)
         for name in names:
             low, high = bracket(ordered, name)
-            for left, right in zip(ordered, ordered[1:], strict=False):
+            for left, right in pairwise(ordered):
                 # the outermost changes bound the bracket; changes between them are the metastable zone itself
                 outermost = left.elr == low or right.elr == high
                 if outermost and BELOW[name](left) != BELOW[name](right) and right.elr / left.elr > factor:

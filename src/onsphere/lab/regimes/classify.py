@@ -2,8 +2,8 @@
 
 With Q4 the last quarter of training and Q3 the quarter before (minibatch values in training mode):
 
-    divergence            mean angular update over Q4 > 1.2 rad: each step is practically a jump to an orthogonal direction
-    convergence           not that, and Q4 error < 1 % (it interpolates) or mean Q4 loss / mean Q3 loss < 0.93 (it still falls)
+    divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction
+    convergence           not that, and Q4 error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it still falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
 The angular rule needs no loss scale and separates cells by a wide margin (largest value outside divergence 1.03,
@@ -88,7 +88,10 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
     if angular_update > ORTHOGONAL_STEP:
         return "divergence", f"angular update {angular_update:.2f} rad > {ORTHOGONAL_STEP}"
     if train_error < INTERPOLATES:
-        return "convergence", f"interpolates: training error {100 * train_error:.2g} % < {100 * INTERPOLATES:g} %"
+        return (
+            "convergence",
+            f"interpolates: training error {100 * train_error:.2g} % < {100 * INTERPOLATES:g} %",
+        )
     if trend < STILL_FALLS:
         return "convergence", f"loss still falls: Q4/Q3 {trend:.2f} < {STILL_FALLS}"
     return (

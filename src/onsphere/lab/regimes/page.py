@@ -32,7 +32,10 @@ def write_page(run: Run, result: RegimesResult) -> Path:
     Returns:
         The page.
     """
-    manifest, engine_facts = run.manifest, json.loads((run.folder / "engine.json").read_text(encoding="utf-8"))
+    manifest, engine_facts = (
+        run.manifest,
+        json.loads((run.folder / "engine.json").read_text(encoding="utf-8")),
+    )
     view = RegimesView(
         title="The three regimes on the sphere",
         subtitle=subtitle(result.spec),

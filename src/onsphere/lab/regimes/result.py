@@ -61,7 +61,9 @@ class RegimesResult:
         """
         stored = run.result()
         floats = {name for name, kind in Cell.__annotations__.items() if kind == "float"}
-        rows = [{k: float("nan") if v is None and k in floats else v for k, v in row.items()} for row in stored["cells"]]
+        rows: list[dict[str, Any]] = [
+            {k: float("nan") if v is None and k in floats else v for k, v in row.items()} for row in stored["cells"]
+        ]
         cells = [Cell(**row) for row in rows]
         kept = ("spec", "engine", "seconds", "cpu_seconds", "radius")
         return cls(
@@ -100,6 +102,9 @@ class RegimesResult:
     def __repr__(self) -> str:
         runs, seeds = len(self.cells), len({cell.seed for cell in self.cells})
         lines = [f"RegimesResult: {runs} runs, {seeds} seeds, {self.seconds:.0f} s"]
-        lines += [f"  {name + ' ends' if name == 'convergence' else name + ' begins'}: ELR {boundary}" for name, boundary in self.boundaries.items()]
+        lines += [
+            f"  {name + ' ends' if name == 'convergence' else name + ' begins'}: ELR {boundary}"
+            for name, boundary in self.boundaries.items()
+        ]
         lines.append(f"  page: {self.report}")
         return "\n".join(lines)

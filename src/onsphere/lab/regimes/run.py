@@ -1,8 +1,8 @@
 """Map the three regimes: train a grid of effective learning rates, label each run, bisect the boundaries.
 
-    round 0      every effective learning rate of the grid x every seed
-    round 1 ...  for each seed, the geometric middle of each gap in which the label changes, until the gap is within
-                 ``refine_factor`` or ``refine`` rounds are done
+round 0      every effective learning rate of the grid x every seed
+round 1 ...  for each seed, the geometric middle of each gap in which the label changes, until the gap is within
+             ``refine_factor`` or ``refine`` rounds are done
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def resume_regimes(
     except ValidationError as error:
         raise InputError(f"{run.manifest_path}: {one_line(error, style='key')}") from None
     if data is None and spec.data == "arrays":
-        raise InputError("this run was started from Python with its own arrays; continue it there with resume_regimes(run, data=...)")
+        raise InputError(
+            "this run was started from Python with its own arrays; continue it there with resume_regimes(run, data=...)"
+        )
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -162,7 +164,9 @@ class _Work:
         with run.lock():
             plan, workers, engine = self._engine(run)
             cells: list[Cell] = []
-            with make_executor(self.problem, plan, run.shards, workers, self.stop) as executor:
+            with make_executor(
+                self.problem, plan, run.shards, workers, self.stop, self.spec.checkpoint_seconds
+            ) as executor:
                 wanted = [(elr, seed) for seed in range(self.spec.seeds) for elr in self.spec.grid()]
                 for number in range(self.spec.refine + 1):
                     cells += self._round(run, executor, plan, workers, number, wanted, cells)
@@ -192,7 +196,12 @@ class _Work:
             )
         except RuntimeError as error:
             raise InputError(f"--mode: {error}") from error
-        engine = {"plan": plan.to_dict(), "workers": self.spec.workers, "timings": timings, "data": fingerprint}
+        engine = {
+            "plan": plan.to_dict(),
+            "workers": self.spec.workers,
+            "timings": timings,
+            "data": fingerprint,
+        }
         write_json(path, engine)
         return plan, self.spec.workers, engine
 
@@ -265,7 +274,12 @@ def _shards(number: int, wanted: Sequence[tuple[float, int]], plan: Plan, worker
 
 
 def _load(spec: RegimesSpec, data: str | Dataset | Arrays) -> Dataset:
-    options: dict[str, Any] = {"train": spec.train, "test": spec.test, "label_noise": spec.label_noise, "seed": spec.seed}
+    options: dict[str, Any] = {
+        "train": spec.train,
+        "test": spec.test,
+        "label_noise": spec.label_noise,
+        "seed": spec.seed,
+    }
     try:
         if isinstance(data, Dataset):
             return data

@@ -32,7 +32,9 @@ class RegimesSpec(EngineOptions, TrainingOptions, GridOptions, ModelOptions, Dat
     @model_validator(mode="after")
     def _consistent(self) -> RegimesSpec:
         if self.elrs > 1 and not self.elr_min < self.elr_max:
-            raise ValueError(f"--elr-min: {self.elr_min:g} is not allowed: must be below --elr-max, which is {self.elr_max:g}")
+            raise ValueError(
+                f"--elr-min: {self.elr_min:g} is not allowed: must be below --elr-max, which is {self.elr_max:g}"
+            )
         if self.train is not None and self.batch_size > self.train:
             raise ValueError(f"--batch-size: {self.batch_size} is not allowed: there are {self.train} training images")
         return self
@@ -46,5 +48,5 @@ class RegimesSpec(EngineOptions, TrainingOptions, GridOptions, ModelOptions, Dat
 
     @property
     def head_norm_used(self) -> float:
-        """The given head norm, or the one that suits the loss (10; 3 for mse, whose targets a larger head overshoots)."""
+        """The given head norm, or the one that suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
         return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)

@@ -15,7 +15,11 @@ from onsphere.lab.regimes.run import describe_boundaries, map_regimes, resume_re
 from onsphere.lab.regimes.spec import RegimesSpec
 from onsphere.lab.store import Run
 
-NAMES = {"convergence": "convergence", "chaotic_equilibrium": "chaotic equilibrium", "divergence": "divergence"}
+NAMES = {
+    "convergence": "convergence",
+    "chaotic_equilibrium": "chaotic equilibrium",
+    "divergence": "divergence",
+}
 
 
 def start(spec: RegimesSpec, out: Path | None, progress: Progress, stop: Callable[[], bool]) -> RegimesResult:
@@ -50,7 +54,7 @@ def show(result: RegimesResult) -> None:
         angle = sum(c.angular_update for c in cells) / len(cells)
         table.add_row(
             f"{elr:.2e}",
-            *(str(counts[name] or "") for name in NAMES),  # type: ignore[index]
+            *(str(counts[name] or "") for name in NAMES),
             f"{means[0]:.3g}",
             f"{100 * means[1]:.1f} %",
             f"{100 * means[2]:.1f} %",

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ class Run:
         run = cls(folder)
         if run.manifest_path.exists():
             raise InputError(
-                f"--out: {folder} already holds another run; give a new folder, or continue that run with: onsphere resume {folder}"
+                f"--out: {folder} already holds another run; give a new folder, "
+                f"or continue that run with: onsphere resume {folder}"
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"--out: {folder} is not an empty folder; give a new or empty one")
@@ -65,7 +66,7 @@ class Run:
                 run.manifest_path,
                 {
                     "command": command,
-                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
                     "spec": spec,
                     "environment": describe_environment(),
                 },
@@ -144,7 +145,9 @@ class Run:
             InputError: The run has not ended.
         """
         if not self.done:
-            raise InputError(f"{self.folder} has no result yet ({self.status}); continue it with: onsphere resume {self.folder}")
+            raise InputError(
+                f"{self.folder} has no result yet ({self.status}); continue it with: onsphere resume {self.folder}"
+            )
         result: dict[str, Any] = read_json(self.result_path)
         return result
 

@@ -1,0 +1,214 @@
+"""The command line as a stranger meets it: help, results, wrong inputs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import SMALL, last_json, onsphere
+
+from onsphere.lab.cli import run_command
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One small map, made by the command."""
+    folder = tmp_path_factory.mktemp("finished")
+    process = onsphere("regimes", *SMALL, "--workers", "1", "--out", "map", "--json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
+
+
+def test_json_is_the_last_line_and_complete(finished):
+    folder, process = finished
+    result = last_json(process)
+    assert len(process.stdout.splitlines()) == 1
+    assert result["command"] == "regimes"
+    assert (folder / result["run"]).is_dir() and (folder / result["report"]).is_file()
+    for name in ("convergence", "divergence"):
+        assert {"low", "high", "resolved"} <= result["boundaries"][name].keys()
+    keys = (
+        "elr",
+        "seed",
+        "regime",
+        "loss",
+        "loss_at_init",
+        "train_error",
+        "test_error",
+        "angular_update",
+        "trend",
+    )
+    assert len(result["cells"]) >= 6
+    for cell in result["cells"]:
+        assert {*keys, "gradient_norm", "finite"} <= cell.keys()
+        assert cell["regime"] in {"convergence", "chaotic_equilibrium", "divergence"}
+    assert result["engine"].keys() == {"mode", "chunk", "compiled", "workers"}
+    assert result["seconds"] > 0
+
+
+def test_the_run_folder_is_readable_without_onsphere(finished):
+    import pyarrow.parquet as pq
+    from safetensors.numpy import load_file
+
+    folder = finished[0] / "map"
+    spec = json.loads((folder / "run.json").read_text())
+    assert spec["spec"]["elrs"] == 3 and spec["environment"]["packages"]["torch"]
+    shards = sorted((folder / "shards").iterdir())
+    rows = sum(pq.read_table(part).num_rows for shard in shards for part in shard.glob("readings-*.parquet"))
+    cells = json.loads((folder / "result.json").read_text())["cells"]
+    assert rows == 40 * len(cells)
+    assert load_file(shards[0] / "weights.safetensors")["alive"].all()
+    for name in ("overview", "phase", "map"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (folder / "figures" / f"{name}.svg").stat().st_size > 5000
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_runs_lists_and_resume_repeats_the_result(finished):
+    folder, process = finished
+    listed = onsphere("runs", ".", folder=folder).stdout
+    assert "map" in listed and "done" in listed and "convergence" in listed
+    again = onsphere("resume", "map", "--json", folder=folder)
+    assert last_json(again) == last_json(process)
+    plain = onsphere("resume", "map", folder=folder).stdout
+    assert "convergence ends" in plain and "report.html" in plain
+    report = folder / "map" / "report.html"
+    report.unlink()
+    assert onsphere("report", "map", folder=folder).returncode == 0
+    assert report.is_file()
+
+
+def test_a_second_run_does_not_overwrite_the_first(finished):
+    process = onsphere("regimes", *SMALL, "--out", "map", folder=finished[0])
+    assert process.returncode == 2
+    assert "already holds another run" in process.stderr and "resume" in process.stderr
+
+
+def test_the_command_on_the_page_repeats_the_run(finished):
+    import shlex
+
+    from onsphere.lab.regimes.page import command
+
+    folder, process = finished
+    words = shlex.split(command(last_json(process)["spec"]))
+    again = onsphere(*words[1:], "--out", "again", "--json", folder=folder)
+    first, second = last_json(process), last_json(again)
+    assert first["cells"] == second["cells"] and first["spec"] == second["spec"]
+
+
+def test_a_toml_file_gives_the_same_fields_and_the_line_wins(finished, tmp_path):
+    from onsphere.lab.config import to_toml
+
+    spec = json.loads((finished[0] / "map" / "run.json").read_text())["spec"]
+    Path("spec.toml").write_text(to_toml(spec))
+    process = onsphere("regimes", "--config", "spec.toml", "--refine", "0", "--json", folder=tmp_path)
+    result = last_json(process)
+    assert result["spec"] == spec | {"refine": 0}
+    grid = [c for c in last_json(finished[1])["cells"] if c["round"] == 0]
+    assert result["cells"] == grid
+
+
+def test_help_is_quick_to_load_and_names_defaults():
+    help_text = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "onsphere.lab.cli", "regimes", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for word in (
+        "--label-noise",
+        "0.25",
+        "--elr-min",
+        "0.0001",
+        "--json",
+        "--config",
+        "--workers",
+        "--device",
+    ):
+        assert word in help_text.stdout
+    for module in ("torch", "numpy", "matplotlib", "plotly", "sklearn"):
+        assert f" {module}\n" not in help_text.stderr, f"--help imports {module}"
+
+
+BAD = {
+    "unknown command": (["regime"], "regime"),
+    "unknown option": (["regimes", "--elr", "1"], "--elr"),
+    "unknown model": (["regimes", "--model", "mpl"], "mlp"),
+    "model that cannot be imported": (["regimes", "--model", "no_such_module:make"], "no_such_module"),
+    "unknown data set": (["regimes", "--data", "imagenet"], "digits"),
+    "zero ELR": (["regimes", "--elr-min", "0"], "--elr-min"),
+    "negative ELR": (["regimes", "--elr-max", "-1"], "--elr-max"),
+    "infinite ELR": (["regimes", "--elr-max", "inf"], "--elr-max"),
+    "reversed range": (["regimes", "--elr-min", "1", "--elr-max", "0.1"], "--elr-min"),
+    "no seeds": (["regimes", "--seeds", "0"], "--seeds"),
+    "no steps": (["regimes", "--steps", "0"], "--steps"),
+    "empty batch": (["regimes", "--batch-size", "0"], "--batch-size"),
+    "batch over the data": (["regimes", "--batch-size", "501"], "--batch-size"),
+    "too much label noise": (["regimes", "--label-noise", "1.5"], "--label-noise"),
+    "not a number": (["regimes", "--steps", "many"], "--steps"),
+    "unknown loss": (["regimes", "--loss", "hinge"], "--loss"),
+    "bad widths": (["regimes", "--widths", "64,x"], "--widths"),
+    "width for the mlp": (["regimes", "--model", "mlp", "--width", "8"], "width"),
+    "more images than there are": (["regimes", "--train", "5000"], "1437"),
+    "unknown device": (["regimes", "--device", "abacus"], "--device"),
+    "empty data folder": (["regimes", "--data", "cifar10", "--data-dir", "."], "cifar10"),
+    "missing data folder": (["regimes", "--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+    "pool that does not divide": (["regimes", "--pool", "3"], "pool"),
+    "output is a file": (["regimes", "--out", "a_file"], "--out"),
+    "output cannot be written": (["regimes", "--out", "/proc/no/run"], "--out"),
+    "resume of nothing": (["resume", "nowhere"], "nowhere"),
+    "resume of another folder": (["resume", "."], "run.json"),
+    "missing config": (["regimes", "--config", "none.toml"], "none.toml"),
+    "damaged config": (["regimes", "--config", "damaged.toml"], "damaged.toml"),
+    "unknown key": (["regimes", "--config", "unknown.toml"], "bananas"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line_and_status_2(arguments, said, capfd):
+    Path("a_file").write_text("x")
+    Path("damaged.toml").write_text("elrs = = 3")
+    Path("unknown.toml").write_text("bananas = 3\n")
+    assert run_command(arguments) == 2
+    out, error = capfd.readouterr()
+    assert out == ""
+    assert len(error.strip().splitlines()) == 1, error
+    assert said in error
+    assert not Path("runs").exists(), "a run folder was made for a run that cannot start"
+
+
+def test_a_model_without_norm_layers_is_bad_input(capfd):
+    Path("plain_net.py").write_text(
+        "from torch import nn\n"
+        "def make(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, classes))\n"
+    )
+    assert run_command(["regimes", "--model", "plain_net:make"]) == 2
+    error = capfd.readouterr().err
+    assert "norm" in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path):
+    Path("own_net.py").write_text(
+        "from torch import nn\n"
+        "def make(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8),"
+        " nn.ReLU(), nn.Linear(8, classes))\n"
+    )
+    small = [x for x in SMALL if x not in ("--widths", "8")]
+    process = onsphere("regimes", *small, "--model", "own_net:make", "--json", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "made scale-invariant" in process.stderr
+    assert last_json(process)["spec"]["model"] == "own_net:make"
+
+
+def test_a_failure_that_is_nobodys_input_is_status_1(monkeypatch, capfd):
+    import onsphere.lab.regimes.run as room
+
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(room, "choose_plan", broken)
+    assert run_command(["regimes", *SMALL]) == 1
+    assert "disk full" in capfd.readouterr().err

@@ -1,0 +1,140 @@
+"""Killed or interrupted anywhere, continued to the same bits."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from command import COMMAND, last_json, onsphere
+from safetensors.torch import load_file
+
+ARGUMENTS = (
+    *(
+        "--train",
+        "200",
+        "--widths",
+        "32,32",
+        "--elr-min",
+        "1e-3",
+        "--elr-max",
+        "1",
+        "--elrs",
+        "4",
+        "--seeds",
+        "2",
+    ),
+    *("--steps", "4000", "--batch-size", "32", "--refine", "1", "--evaluations", "8", "--workers", "2"),
+    *("--checkpoint-seconds", "0.2"),  # so that each sitting gets somewhere
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    started = time.monotonic()
+    process = onsphere("regimes", *ARGUMENTS, "--out", "run", "--json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    return folder / "run", time.monotonic() - started
+
+
+def contents(run):
+    """Everything that must not depend on interruptions."""
+    result = json.loads((run / "result.json").read_text())
+    for timing in ("seconds", "cpu_seconds", "run", "report"):
+        del result[timing]
+    weights = {
+        f"{path.parent.name}/{name}": value
+        for path in sorted(run.glob("shards/*/weights.safetensors"))
+        for name, value in load_file(path).items()
+    }
+    return result, weights
+
+
+def assert_same(run, other):
+    (result, weights), (expected, expected_weights) = contents(run), contents(other)
+    assert result == expected
+    assert weights.keys() == expected_weights.keys()
+    for name, value in weights.items():
+        assert value.equal(expected_weights[name]), name
+
+
+def start(arguments, folder):
+    return subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until_training(process, run, seconds):
+    """Wait until the grid is being trained, then a while longer."""
+    while not list(run.glob("shards/*/shard.json")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    time.sleep(seconds)
+
+
+@pytest.mark.slow
+def test_killed_three_times_and_resumed_gives_the_same_bits(uninterrupted, tmp_path):
+    expected, whole = uninterrupted
+    dice, kills = random.Random(0), 0
+    run = tmp_path / "run"
+    command = ["regimes", *ARGUMENTS, "--out", "run"]
+    for _ in range(3):
+        process = start(command, tmp_path)
+        wait_until_training(process, run, 0.3 + dice.random() * whole / 5)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        command = ["resume", "run"]
+    assert kills == 3 and not (run / "result.json").exists()
+    listed = onsphere("runs", ".", folder=tmp_path).stdout
+    assert "interrupted" in listed
+    process = onsphere("resume", "run", "--json", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert last_json(process)["cells"]
+    assert_same(run, expected)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(uninterrupted, tmp_path):
+    expected, _ = uninterrupted
+    process = start(["regimes", *ARGUMENTS, "--out", "run"], tmp_path)
+    wait_until_training(process, tmp_path / "run", 1.0)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "onsphere resume run" in error and "Traceback" not in error
+    assert list(tmp_path.glob("run/shards/*/checkpoint.safetensors"))
+    assert onsphere("resume", "run", folder=tmp_path).returncode == 0
+    assert_same(tmp_path / "run", expected)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    process = start(["regimes", *ARGUMENTS, "--steps", "1000000", "--out", "run"], tmp_path)
+    wait_until_training(process, tmp_path / "run", 0.2)
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    pids = [int(pid) for pid in children.stdout.split()]
+    assert len(pids) >= 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in pids if os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
+        assert time.monotonic() < deadline, f"still alive: {alive}"
+        time.sleep(0.1)
+
+
+def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
+    process = start(["regimes", *ARGUMENTS, "--steps", "1000000", "--out", "run"], tmp_path)
+    try:
+        wait_until_training(process, tmp_path / "run", 0.2)
+        second = onsphere("resume", "run", folder=tmp_path)
+        assert second.returncode == 2 and "another process" in second.stderr
+        assert "running" in onsphere("runs", ".", folder=tmp_path).stdout
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)

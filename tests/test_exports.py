@@ -1,0 +1,34 @@
+"""The public names are exactly these; importing the package loads torch and numpy at most."""
+
+import subprocess
+import sys
+
+import pytest
+
+import onsphere
+import onsphere.lab
+
+CORE = {
+    *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
+    *("keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
+}
+LAB = {"InputError", "Interrupted", "Run", "map_regimes", "resume_regimes"}
+
+
+@pytest.mark.parametrize(("module", "names"), [(onsphere, CORE), (onsphere.lab, LAB)], ids=["onsphere", "onsphere.lab"])
+def test_exported_names(module, names):
+    assert set(module.__all__) == names
+    for name in names:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'bananas'"):
+        _ = module.bananas
+
+
+@pytest.mark.parametrize("use", ["", "; onsphere.SphereSGD; onsphere.sphere_groups; onsphere.make_scale_invariant"])
+def test_the_core_loads_torch_and_numpy_alone(use):
+    code = "import sys, torch, numpy; before = set(sys.modules); import onsphere"
+    code += f"{use}; print(*set(sys.modules) - before)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = {name.split(".")[0] for name in output.split()} - set(sys.stdlib_module_names)
+    assert loaded <= {"onsphere", "torch", "numpy", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"}
+    assert "onsphere.lab" not in output.split()
