@@ -144,9 +144,7 @@ def test_it_replaces_an_affine_batch_norm_for_value_and_gradients():
     x = random(4, 3, 5, 5).requires_grad_()
     v = random(4, 3, 5, 5, seed=2)
     inputs = (x, reference.weight, reference.bias)
-    for a, b in zip(
-        torch.autograd.grad(norm(x), inputs, v), torch.autograd.grad(reference(x), inputs, v), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(norm(x), inputs, v), torch.autograd.grad(reference(x), inputs, v), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -198,9 +196,7 @@ def test_norm_layers_are_recognised_and_named():
     }
     assert set(examples) == set(NORM_LAYERS)
     assert all(is_norm(layer) for layer in examples.values())
-    assert not any(
-        is_norm(m) for m in (nn.Linear(2, 2), nn.LocalResponseNorm(2), nn.Sequential(nn.LayerNorm(2)))
-    )
+    assert not any(is_norm(m) for m in (nn.Linear(2, 2), nn.LocalResponseNorm(2), nn.Sequential(nn.LayerNorm(2))))
     shared = nn.LayerNorm(2)
     model = nn.Sequential(nn.Linear(2, 2), shared, nn.Sequential(nn.BatchNorm1d(2), shared))
     assert list(norm_layers(model)) == ["1", "2.0"]

@@ -130,9 +130,7 @@ def test_a_traceable_part_of_an_untraceable_model_is_still_read_off_its_graph():
     model = nn.Sequential(OrderedDict(part=part, block=Block(4, False), fc=nn.Linear(4, 2)))
     changes = make_scale_invariant(model).scale_invariance
     assert not changes.traced
-    assert (
-        "part.0.bias" in changes.biases
-    )  # the norm sits in another container: order within a parent is blind
+    assert "part.0.bias" in changes.biases  # the norm sits in another container: order within a parent is blind
 
 
 def test_functional_norms_and_reused_layers():
@@ -156,6 +154,20 @@ def test_functional_norms_and_reused_layers():
     assert changes.kept_biases == ("b.bias",)
 
 
+def test_a_layer_that_makes_a_norms_gain_keeps_its_bias():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain, self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+            self.norm = nn.LayerNorm(4)
+
+        def forward(self, x):
+            x = self.norm(self.body(x))
+            return self.head(nn.functional.layer_norm(x, (4,), self.gain(x).mean(0)))
+
+    assert make_scale_invariant(Net()).scale_invariance.biases == ("body.bias",)
+
+
 def test_a_head_can_be_named_or_given():
     model = convnet()
     assert make_scale_invariant(model, head="head").scale_invariance.head == "head"
@@ -164,9 +176,7 @@ def test_a_head_can_be_named_or_given():
 
 
 def test_a_convolutional_head_before_global_pooling():
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1)
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1))
     assert make_scale_invariant(model).scale_invariance.head == "3"
 
 

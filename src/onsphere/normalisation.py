@@ -41,47 +41,31 @@ _SHORT_BATCH = 512
 
 # -- batch statistics --------------------------------------------------------------------------------------
 #
-# Activations are viewed as "rows": [N, C] as it is, [N, L, C] when the channels are innermost in memory
-# (channels_last), [N, C, L] otherwise. Means are taken in two levels, over L and then over N: one long
-# float32 sum over N*L values, which torch's own channels_last kernel makes, loses four digits of the
-# variance.
+# Activations are viewed as "rows" [N, C, L], or [N, C], in whatever order they lie in memory. Means are taken in
+# two levels, over L and then over N: one long float32 sum over N*L values, which torch's own channels_last kernel
+# makes, loses four digits of the variance.
 
 
-def _channels_innermost(x: Tensor) -> bool:
-    return x.dim() > 2 and x.shape[1] > 1 and x.stride(1) == 1
+def _rows(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.flatten(2)
 
 
-def _rows(x: Tensor, innermost: bool) -> Tensor:
-    if x.dim() == 2:
-        return x
-    return x.movedim(1, -1).flatten(1, -2) if innermost else x.flatten(2)
+def _channel_mean(rows: Tensor) -> Tensor:
+    """Mean per channel of rows, shaped to broadcast against them: [C] or [C, 1]."""
+    return rows.mean(0) if rows.dim() == 2 else rows.mean(2, keepdim=True).mean(0)
 
 
-def _unrows(rows: Tensor, shape: torch.Size, innermost: bool) -> Tensor:
-    if not innermost:
-        return rows.reshape(shape)
-    return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
-
-
-def _channel_mean(rows: Tensor, innermost: bool) -> Tensor:
-    """Mean per channel of rows, shaped to broadcast against them: [C], or [C, 1] for [N, C, L]."""
-    if rows.dim() == 2:
-        return rows.mean(0)
-    return rows.mean(1).mean(0) if innermost else rows.mean(2, keepdim=True).mean(0)
-
-
-def _tangent_part(y: Tensor, inv_std: Tensor, t: Tensor, t_inv_std: Tensor | None = None) -> Tensor:
+def _jacobian_product(y: Tensor, inv_std: Tensor, t: Tensor, t_inv_std: Tensor | None = None) -> Tensor:
     """The (symmetric) Jacobian applied to t: ``inv * (t - mean(t) - y * (mean(t*y) + t_inv_std*inv/n))``."""
-    innermost = _channels_innermost(y)
-    rows, t_rows = _rows(y, innermost), _rows(t, innermost)
-    inv = inv_std if rows.dim() == 2 or innermost else inv_std[:, None]
-    along = _channel_mean(t_rows * rows, innermost)
+    rows, t_rows = _rows(y), _rows(t)
+    per_channel = (-1,) if rows.dim() == 2 else (-1, 1)
+    inv = inv_std.reshape(per_channel)
+    along = _channel_mean(t_rows * rows)
     if t_inv_std is not None:
-        n = rows.numel() // y.shape[1]
-        along = along + (t_inv_std if inv.dim() == 1 else t_inv_std[:, None]) * inv / n
+        along = along + t_inv_std.reshape(per_channel) * inv * (y.shape[1] / y.numel())
     # Two passes over memory: first everything that does not scale t, then t itself.
-    rest = torch.addcmul(-_channel_mean(t_rows, innermost) * inv, rows, -along * inv)
-    return _unrows(torch.addcmul(rest, t_rows, inv), y.shape, innermost)
+    rest = torch.addcmul(-_channel_mean(t_rows) * inv, rows, -along * inv)
+    return torch.addcmul(rest, t_rows, inv).reshape(y.shape)
 
 
 class _Normalise(torch.autograd.Function):
@@ -94,11 +78,10 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        innermost = _channels_innermost(x)
-        rows = _rows(x, innermost)
-        centred = rows - _channel_mean(rows, innermost)
-        inv_std = torch.rsqrt(_channel_mean(centred * centred, innermost) + eps)
-        return _unrows(centred.mul_(inv_std), x.shape, innermost), inv_std.reshape(-1)
+        rows = _rows(x)
+        centred = rows - _channel_mean(rows)
+        inv_std = torch.rsqrt(_channel_mean(centred * centred) + eps)
+        return centred.mul_(inv_std).reshape(x.shape), inv_std.reshape(-1)
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
@@ -108,24 +91,21 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_inv_std: Tensor) -> tuple[Tensor, None]:
         y, inv_std = ctx.saved_tensors
-        return _tangent_part(y, inv_std, grad_y, grad_inv_std), None
+        return _jacobian_product(y, inv_std, grad_y, grad_inv_std), None
 
     @staticmethod
     def jvp(ctx: Any, x_dot: Tensor, _eps: None) -> tuple[Tensor, Tensor]:
         y, inv_std = ctx.saved_tensors
-        innermost = _channels_innermost(y)
-        along = _channel_mean(_rows(y, innermost) * _rows(x_dot, innermost), innermost).reshape(-1)
-        return _tangent_part(y, inv_std, x_dot), -inv_std.square() * along
+        along = _channel_mean(_rows(y) * _rows(x_dot)).reshape(-1)
+        return _jacobian_product(y, inv_std, x_dot), -inv_std.square() * along
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:
     if torch.compiler.is_compiling():
         # The compiler fuses the plain expression itself, and cannot trace a Function that has its own jvp.
-        innermost = _channels_innermost(x)
-        rows = _rows(x, innermost)
-        centred = rows - _channel_mean(rows, innermost)
-        variance = _channel_mean(centred * centred, innermost)
-        return _unrows(centred * torch.rsqrt(variance + eps), x.shape, innermost)
+        rows = _rows(x)
+        centred = rows - _channel_mean(rows)
+        return (centred * torch.rsqrt(_channel_mean(centred * centred) + eps)).reshape(x.shape)
     if x.dim() == 2 and x.shape[0] <= _SHORT_BATCH and eps > 0:
         return nn.functional.batch_norm(x, None, None, training=True, eps=eps)
     y, _ = cast("tuple[Tensor, Tensor]", _Normalise.apply(x, eps))  # type: ignore[no-untyped-call]
@@ -168,14 +148,11 @@ class BatchStatistics(nn.Module):
         if num_features < 1:
             raise ValueError(f"num_features must be a positive number of channels, not {num_features}")
         if not (math.isfinite(eps) and eps >= 0):
-            raise ValueError(
-                f"eps must be finite and not negative, not {eps}; 1e-12 suits weights on a sphere"
-            )
+            raise ValueError(f"eps must be finite and not negative, not {eps}; 1e-12 suits weights on a sphere")
         for name, value in (("weight", weight), ("bias", bias)):
             if value is not None and tuple(value.shape) != (num_features,):
                 raise ValueError(
-                    f"{name} must have one element per channel, shape ({num_features},), "
-                    f"not {tuple(value.shape)}"
+                    f"{name} must have one element per channel, shape ({num_features},), not {tuple(value.shape)}"
                 )
             if value is not None and not isinstance(value, nn.Parameter):
                 value = nn.Parameter(value)
@@ -352,8 +329,7 @@ def reestimate_batch_statistics(
                 count += 1
         if count == 0:
             raise ValueError(
-                "no batches to re-estimate batch statistics from: `batches` is empty "
-                "(an exhausted generator?)"
+                "no batches to re-estimate batch statistics from: `batches` is empty (an exhausted generator?)"
             )
         finished = True
     finally:

@@ -11,8 +11,8 @@ of a
   layer, group or RMS norm a bias would be scale-invariant only together with its weight;
 - the head, which no norm follows, is scaled to a given Frobenius norm and frozen.
 
-Which layer feeds which norm is read off the graph of ``torch.fx.symbolic_trace`` where the model allows
-that, and guessed from the order of registration where it does not; the result says which.
+Which layer feeds which norm is read off the graph of ``torch.fx.symbolic_trace`` where the model allows that,
+and guessed from the order of registration where it does not (``onsphere.wiring``); the result says which.
 """
 
 from __future__ import annotations
@@ -20,50 +20,18 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from onsphere.normalisation import is_norm
+from onsphere.wiring import Wiring, linear_layers
 
 __all__ = ["Changes", "make_scale_invariant"]
 
 logger = logging.getLogger("onsphere")
-
-_LINEAR_LAYERS = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-
-# Between a layer and "its" norm these change shape, drop or pool values; a bias stays a per-channel shift.
-_TRANSPARENT_LAYERS = (
-    nn.Identity,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.ChannelShuffle,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.modules.dropout._DropoutNd,
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-)
-_TRANSPARENT_CALLS = frozenset(
-    "flatten unflatten reshape view view_as permute transpose movedim moveaxis swapaxes swapdims contiguous clone "
-    "squeeze unsqueeze expand chunk split getitem dropout dropout1d dropout2d dropout3d t rearrange to float double "
-    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
-)
-_NORM_CALLS = frozenset("batch_norm layer_norm group_norm instance_norm rms_norm normalize".split())
 
 
 @dataclass(frozen=True)
@@ -96,9 +64,7 @@ class Changes:
         """One line for each kind of change."""
         lines = [
             f"{len(self.norms)} norm layers: eps {self.eps:g}",
-            f"weight and bias removed from {_listing(self.affine)}"
-            if self.affine
-            else "no norm had an affine",
+            f"weight and bias removed from {_listing(self.affine)}" if self.affine else "no norm had an affine",
             f"biases removed before norms: {_listing(self.biases)}",
             f"head {self.head!r}: norm {self.head_norm_before:.4g} -> {self.head_norm:g}, frozen",
         ]
@@ -106,8 +72,8 @@ class Changes:
             lines.append(f"biases kept, no norm directly follows: {_listing(self.kept_biases)}")
         if not self.traced:
             lines.append(
-                "the model cannot be traced by torch.fx, so what feeds which norm was taken from the order in "
-                "which layers are registered; check with onsphere.sphere_groups"
+                "the model cannot be traced by torch.fx, so what feeds which norm was taken in part from the "
+                "order in which layers are registered; check with onsphere.sphere_groups"
             )
         return lines
 
@@ -119,133 +85,30 @@ def _listing(names: tuple[str, ...]) -> str:
     return ", ".join(names) if names else "none"
 
 
-# -- what feeds what ---------------------------------------------------------------------------------------
-
-
-class _Wiring:
-    """Names of linear layers whose output only norms read, and of those that make the model's output."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.before_norm: set[str] = set()
-        self.heads: list[str] = []
-        self.traced = self._trace(model, "", at_top=True)
-        if not self.traced:
-            self._by_registration(model, "")
-            linear = [name for name, module in _named_linear(model) if name not in self.before_norm]
-            self.heads = linear[-1:]
-
-    def _trace(self, model: nn.Module, prefix: str, at_top: bool = False) -> bool:
-        """Read the graph of ``model``; False if it cannot be traced. Tracing runs its forward with proxies."""
-        try:
-            # On a copy: a forward that stores what it computes would keep a proxy.
-            copied = copy.deepcopy(model)
-            graph = _LeafTracer().trace(copied)
-        except Exception:  # whatever a user's forward raises when it meets a proxy
-            return False
-        modules = dict(copied.named_modules())
-
-        def is_linear(node: fx.Node) -> bool:
-            return node.op == "call_module" and isinstance(modules[str(node.target)], _LINEAR_LAYERS)
-
-        fed: dict[str, bool] = {}
-        for node in graph.nodes:
-            if is_linear(node):
-                name = str(node.target)
-                fed[name] = fed.get(name, True) and _only_norms_read(node, modules)
-        names = {id(module): name for name, module in reversed(list(copied.named_modules()))}
-        before = {name for name, ok in fed.items() if ok}
-        self.before_norm |= {prefix + names[id(modules[name])] for name in before}
-        if at_top:
-            self.heads = list(dict.fromkeys(names[id(modules[n])] for n in _output_layers(graph, modules)))
-        return True
-
-    def _by_registration(self, parent: nn.Module, prefix: str) -> None:
-        """The next registered child that is not a dropout, flatten or pooling decides, and must be a norm."""
-        children = [(n, c) for n, c in parent.named_children() if not isinstance(c, _TRANSPARENT_LAYERS)]
-        for (name, child), (_, following) in zip(children, [*children[1:], ("", parent)], strict=True):
-            if isinstance(child, _LINEAR_LAYERS):
-                if following is not parent and is_norm(following):
-                    self.before_norm.add(prefix + name)
-            elif next(child.children(), None) is not None and not self._trace(child, f"{prefix}{name}."):
-                self._by_registration(child, f"{prefix}{name}.")
-
-
-class _LeafTracer(fx.Tracer):
-    """Enters every module that has children but torch's own, norm layers (ours too) staying one node."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_norm(m) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _called(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-
-
-def _is_norm_node(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return is_norm(modules[str(node.target)])
-    return node.op in ("call_function", "call_method") and _called(node) in _NORM_CALLS
-
-
-def _is_transparent_node(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return isinstance(modules[str(node.target)], _TRANSPARENT_LAYERS)
-    return node.op in ("call_function", "call_method") and _called(node) in _TRANSPARENT_CALLS
-
-
-def _only_norms_read(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether every use of ``node``'s value, through transparent operations, is the input of a norm."""
-    readers = [user for user in node.users if _called(user) not in ("size", "getattr", "dim")]
-    return bool(readers) and all(
-        (_is_norm_node(user, modules) and user.args[:1] == (node,))
-        or (_is_transparent_node(user, modules) and _only_norms_read(user, modules))
-        for user in readers
-    )
-
-
-def _output_layers(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[str]:
-    """Linear layers from which the output is reached without another linear layer or a norm on the way."""
-    waiting = [node for node in graph.nodes if node.op == "output"]
-    seen: set[fx.Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.op == "call_module" and isinstance(modules[str(node.target)], _LINEAR_LAYERS):
-            yield str(node.target)
-        elif not _is_norm_node(node, modules):
-            waiting.extend(node.all_input_nodes)
-
-
-def _named_linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, _LINEAR_LAYERS))
-
-
 # -- the head ----------------------------------------------------------------------------------------------
 
 
-def _head_name(model: nn.Module, head: str | nn.Module | None, wiring: _Wiring) -> str:
+def _head_name(model: nn.Module, head: str | nn.Module | None, wiring: Wiring) -> str:
     modules = dict(model.named_modules())
     if isinstance(head, nn.Module):
         names = [name for name, module in modules.items() if module is head]
         if not names:
             raise ValueError(
-                f"the head given, {type(head).__name__}, is not a module of this model; give one of its modules or "
-                f"the name of one: {_choices(model)}"
+                f"the head given, {type(head).__name__}, is not a module of this model; give one of "
+                f"its modules or the name of one: {_choices(model)}"
             )
-        return names[0]
+        return str(names[0])
     if head is not None:
         if head not in modules or head == "":
             raise ValueError(f"no module named {head!r} to be the head; linear layers are {_choices(model)}")
         # A shared module has one canonical name: its first.
-        return next(name for name, module in model.named_modules() if module is modules[head])
+        return str(next(name for name, module in model.named_modules() if module is modules[head]))
     if len(wiring.heads) == 1:
         return wiring.heads[0]
     if wiring.heads:
         raise ValueError(
-            f"{len(wiring.heads)} layers make the output ({', '.join(sorted(wiring.heads))}): say which is the head "
-            "with head=..., or give them one common last layer"
+            f"{len(wiring.heads)} layers make the output ({', '.join(sorted(wiring.heads))}): "
+            "say which is the head with head=..., or give them one common last layer"
         )
     raise ValueError(
         "no head found: no linear or convolutional layer makes the output without a norm after it. "
@@ -254,7 +117,7 @@ def _head_name(model: nn.Module, head: str | nn.Module | None, wiring: _Wiring) 
 
 
 def _choices(model: nn.Module) -> str:
-    names = [name for name, _ in _named_linear(model) if name]
+    names = [name for name, _ in linear_layers(model) if name]
     return ", ".join(names[-8:]) + (" (the last 8)" if len(names) > 8 else "") if names else "none"
 
 
@@ -263,24 +126,18 @@ def _freeze_head(model: nn.Module, name: str, norm: float) -> float:
     head = model.get_submodule(name)
     if parametrize.is_parametrized(head):
         raise ValueError(
-            f"head {name!r} has a parametrised weight, which cannot be set to a norm: remove the parametrisation "
-            "first (torch.nn.utils.parametrize.remove_parametrizations)"
+            f"head {name!r} has a parametrised weight, which cannot be set to a norm: remove the "
+            "parametrisation first (torch.nn.utils.parametrize.remove_parametrizations)"
         )
     weight = getattr(head, "weight", None)
     if not isinstance(weight, nn.Parameter):
-        raise ValueError(
-            f"head {name!r} ({type(head).__name__}) has no weight parameter of its own to freeze"
-        )
+        raise ValueError(f"head {name!r} ({type(head).__name__}) has no weight parameter of its own to freeze")
     owners = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
     if len(owners) > 1:
-        raise ValueError(
-            f"the head's weight is shared by {' and '.join(owners)}: untie it before freezing it"
-        )
+        raise ValueError(f"the head's weight is shared by {' and '.join(owners)}: untie it before freezing it")
     before = float(weight.detach().double().norm())
     if not (math.isfinite(before) and before > 0):
-        raise ValueError(
-            f"the weight of head {name!r} has norm {before}: it cannot be scaled to norm {norm:g}"
-        )
+        raise ValueError(f"the weight of head {name!r} has norm {before}: it cannot be scaled to norm {norm:g}")
     with torch.no_grad():
         weight.mul_(norm / before)
     for parameter in head.parameters():
@@ -331,18 +188,18 @@ def make_scale_invariant(
         raise ValueError("the model has lazy parameters without a shape: run one forward pass first")
     if not any(is_norm(module) for module in model.modules()):
         raise ValueError(
-            f"{type(model).__name__} has no norm layer, so none of its weights is scale-invariant: put a batch, layer, "
-            "group, instance or RMS norm after each layer"
+            f"{type(model).__name__} has no norm layer, so none of its weights is scale-invariant: put a "
+            "batch, layer, group, instance or RMS norm after each layer"
         )
 
-    wiring = _Wiring(model)
+    wiring = Wiring(model)
     head_name = _head_name(model, head, wiring)
     if is_norm(model.get_submodule(head_name)):
         raise ValueError(f"head {head_name!r} is a norm layer; give the linear layer that makes the output")
     if head_name in wiring.before_norm:
         raise ValueError(
-            f"head {head_name!r} is followed by a norm, which removes the scale a head sets; give the layer that "
-            f"makes the output, one of {_choices(model)}"
+            f"head {head_name!r} is followed by a norm, which removes the scale a head sets; give the "
+            f"layer that makes the output, one of {_choices(model)}"
         )
 
     result = copy.deepcopy(model)
@@ -359,12 +216,8 @@ def make_scale_invariant(
         elif isinstance(module, nn.TransformerEncoder):
             module.enable_nested_tensor = module.use_nested_tensor = False
     biases = []
-    for name, layer in _named_linear(result):
-        if (
-            name in wiring.before_norm
-            and layer.bias is not None
-            and not parametrize.is_parametrized(layer, "bias")
-        ):
+    for name, layer in linear_layers(result):
+        if name in wiring.before_norm and layer.bias is not None and not parametrize.is_parametrized(layer, "bias"):
             layer.register_parameter("bias", None)
             biases.append(f"{name}.bias")
     changes = Changes(
@@ -372,9 +225,7 @@ def make_scale_invariant(
         affine=tuple(affine),
         biases=tuple(biases),
         kept_biases=tuple(
-            n
-            for n, p in result.named_parameters()
-            if p.requires_grad and n.rpartition(".")[2].endswith("bias")
+            n for n, p in result.named_parameters() if p.requires_grad and n.rpartition(".")[2].endswith("bias")
         ),
         head=head_name,
         head_norm=float(head_norm),
@@ -392,9 +243,7 @@ def _strip_norm(norm: nn.Module, eps: float) -> bool:
     had = False
     for name in ("weight", "bias"):
         if parametrize.is_parametrized(norm, name):
-            raise ValueError(
-                f"a {type(norm).__name__} has a parametrised {name}: remove the parametrisation first"
-            )
+            raise ValueError(f"a {type(norm).__name__} has a parametrised {name}: remove the parametrisation first")
         if getattr(norm, name, None) is not None:
             had = True
             norm.register_parameter(name, None)

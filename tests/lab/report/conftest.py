@@ -1,4 +1,4 @@
-"""A synthetic map of the three regimes that looks like a real one: 12 ELRs x 5 seeds and each seed's refinements."""
+"""A synthetic map of the three regimes like a real one: 12 ELRs x 5 seeds and each seed's refinements."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def _run(elr: float, seed: int, round_: int) -> tuple[Curve, dict[str, Any]]:
         "reason": f"angular update {angle:.3g} rad, trend {trend:.2f}",
         "loss": float(loss[-15:].mean()),
         "loss_at_init": LOSS_AT_INIT * (1 + 0.01 * seed),
-        "train_error": {"convergence": 0.0, "chaotic_equilibrium": 0.3 * (elr / 0.03) ** 0.6, "divergence": 0.88}[regime],
+        "train_error": {
+            "convergence": 0.0,
+            "chaotic_equilibrium": 0.3 * (elr / 0.03) ** 0.6,
+            "divergence": 0.88,
+        }[regime],
         "test_error": float(error[-1]),
         "angular_update": angle,
         "trend": trend,
@@ -94,7 +98,7 @@ def build_view(seeds: int = 5, elrs: int = 12, refine: int = 2) -> RegimesView:
         cells=[cell for _, cell in runs],
         boundaries=boundaries,
         spec={"data": "digits", "train": 500, "label_noise": 0.25, "elrs": elrs, "seeds": seeds},
-        command=f"onsphere regimes --data digits --train 500 --label-noise 0.25 --elrs {elrs} --seeds {seeds}",
+        command=f"onsphere regimes --data digits --train 500 --label-noise .25 --elrs {elrs} --seeds {seeds}",
         toml=f'data = "digits"\ntrain = 500\nlabel_noise = 0.25\nelrs = {elrs}\nseeds = {seeds}\n',
         environment={"python": "3.11.9", "torch": "2.13.0", "processor": "x86-64", "cores": 2},
         engine={"mode": "vmap", "chunk": 30, "compiled": True, "workers": 2},

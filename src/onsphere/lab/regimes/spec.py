@@ -48,5 +48,5 @@ class RegimesSpec(EngineOptions, TrainingOptions, GridOptions, ModelOptions, Dat
 
     @property
     def head_norm_used(self) -> float:
-        """The given head norm, or the one that suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
+        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
         return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)

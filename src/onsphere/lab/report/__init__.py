@@ -1,7 +1,7 @@
 """Reports: figures as PNG and SVG, and one self-contained HTML page that needs no network.
 
-`write_regimes_report` turns the map of the three regimes into both. The shared pieces (`Page`, `Section` and the
-blocks inside them) serve every other experiment.
+`write_regimes_report` turns the map of the three regimes into both. The shared pieces (`Page`, `Section` and
+the blocks inside them) serve every other experiment.
 """
 
 from .page import Chart, Code, Facts, Page, Section, Table, Text

@@ -1,17 +1,18 @@
 """Matplotlib figures without pyplot: one style, one size of type, files that come out the same every time.
 
 Every figure of a report is made inside `style()` (a local rc context: nothing global changes) and written by
-`save_figure` as PNG for slides and as SVG for papers. The SVG holds no date and takes its ids from a fixed salt,
-so the same result gives the same bytes on the same machine.
+`save_figure` as PNG for slides and as SVG for papers. The SVG holds no date and takes its ids from a fixed
+salt, so the same result gives the same bytes on the same machine.
 """
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,17 +21,33 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .theme import elr_colormap, elr_limits, format_number
 
-__all__ = ["DPI", "INK", "add_elr_colorbar", "figure_title", "log_axis", "new_figure", "panel_letter", "save_figure", "style"]
+__all__ = [
+    "DPI",
+    "INK",
+    "REGIME_MARKERS",
+    "add_elr_colorbar",
+    "figure_title",
+    "log_axis",
+    "new_figure",
+    "panel_letter",
+    "regime_handle",
+    "save_figure",
+    "style",
+]
 
 DPI = 200
 
 INK = "#222222"
 
-_STYLE: Mapping[str, Any] = {
+#: A shape for each regime: colour is never the only sign.
+REGIME_MARKERS: Mapping[str, str] = {"convergence": "o", "chaotic_equilibrium": "D", "divergence": "s"}
+
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same glyphs everywhere
     "font.size": 8.5,
     "axes.labelsize": 8.5,
@@ -98,14 +115,27 @@ def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
     with style():
+        _freeze_layout(figure)
         figure.savefig(png, dpi=DPI, metadata={"Software": "onsphere"})
         figure.savefig(svg, metadata={"Date": None, "Creator": "onsphere"})
     return png, svg
 
 
+def _freeze_layout(figure: Figure) -> None:
+    """Lay the figure out once and round the result.
+
+    The layout solver's last bits differ from call to call, and the SVG's clip paths are named after them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position((round(left, 5), round(bottom, 5), round(width, 5), round(height, 5)))
+
+
 def figure_title(figure: Figure, title: str, subtitle: str) -> None:
     """Put a left-aligned title and a fainter subtitle above the panels; dollar signs stay dollar signs."""
-    letters = int(figure.get_figwidth() * 14)  # at this size of type, so that a long title breaks instead of leaving
+    letters = int(figure.get_figwidth() * 15.5)  # at this size of type, so that a long title breaks instead of leaving
     lines = [line for part in (title, *subtitle.split("\n")) for line in textwrap.wrap(part, letters)]
     heading = figure.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=9)
     heading.set_parse_math(False)
@@ -117,21 +147,25 @@ def panel_letter(axes: Axes, letter: str, title: str) -> None:
     axes.set_title(f"({letter}) {title}", loc="left", fontsize=9, pad=6)
 
 
-def log_axis(axes: Axes, which: str, *, plain: bool = False) -> None:
+def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     """Make the x or y axis logarithmic with a few readable ticks.
 
     Args:
         axes: Where.
-        which: "x" or "y".
-        plain: Label with short decimals (0.02, 0.1) instead of powers of ten; for ranges under two decades.
+        which: Which axis; call once for each, after the data are drawn.
     """
+    smallest = axes.dataLim.minposx if which == "x" else axes.dataLim.minposy
+    if not math.isfinite(smallest):
+        # Nothing that a logarithm could show: an empty panel that says so, instead of a warning.
+        (axes.set_xlim if which == "x" else axes.set_ylim)(0.1, 10)
+        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
     if which == "x":
         axes.set_xscale("log")
     else:
         axes.set_yscale("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
-    if plain or high < 50 * low:
+    if high < 50 * low:
         # Less than two decades: a tick per power of ten would leave one label, so 1-2-5 steps are named too.
         axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
         axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
@@ -146,9 +180,24 @@ def add_elr_colorbar(figure: Figure, axes: Any, elrs: list[float]) -> Colorbar:
     mappable = ScalarMappable(norm=LogNorm(low, high), cmap=elr_colormap())
     bar = figure.colorbar(mappable, ax=axes, pad=0.015, fraction=0.05, aspect=28)
     bar.set_label("effective learning rate (ELR)")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.minorticks_off()
     bar.ax.grid(visible=False)
     for elr in sorted(set(elrs)):
         bar.ax.plot([0.0, 0.35], [elr, elr], transform=bar.ax.get_yaxis_transform(), color="white", linewidth=0.7)
     return bar
+
+
+def regime_handle(regime: str, face: str, *, edge: str, label: str) -> Line2D:
+    """Make the legend entry of a regime's marker."""
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=REGIME_MARKERS[regime],
+        markersize=4.5,
+        markerfacecolor=face,
+        markeredgecolor=edge,
+        markeredgewidth=0.5,
+        label=label,
+    )

@@ -1,8 +1,9 @@
-"""One HTML page that carries everything: text, tables, interactive charts, scripts and styles; it asks no server.
+"""One HTML page that carries everything: text, tables, charts, scripts and styles; it asks no server.
 
-A `Page` is a title, an answer and a list of `Section`s, each a list of blocks: `Text`, `Facts`, `Table`, `Chart`,
-`Code`. Experiments say what goes into them; the templates beside this module say how they look. A content security
-policy in the page forbids the browser every outside request, so "offline" is enforced, not promised.
+A `Page` is a title, an answer and a list of `Section`s, each a list of blocks: `Text`, `Facts`, `Table`,
+`Chart`, `Code`. Experiments say what goes into them; the templates beside this module say how they look. A
+content security policy in the page forbids the browser every outside request, so "offline" is enforced, not
+promised.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ class Table:
     def __post_init__(self) -> None:
         for index, row in enumerate(self.rows):
             if len(row) != len(self.columns):
-                raise ValueError(f"row {index} has {len(row)} cells, the table {len(self.columns)} columns; make them equal")
+                raise ValueError(
+                    f"row {index} has {len(row)} cells, the table {len(self.columns)} columns; make them equal"
+                )
 
     def column_class(self, index: int) -> str:
         """CSS class of a column: "number", "tight" or none."""
@@ -107,8 +110,9 @@ class Table:
 class Chart:
     """An interactive plotly chart.
 
-    A trace may carry in its ``meta``: ``seed`` (shown only while that seed is selected), ``legend`` (false keeps it
-    out of the legend), ``width`` (line width when one seed is shown) and ``dark`` (its colour on a dark background).
+    A trace may carry in its ``meta``: ``seed`` (shown only while that seed is selected), ``legend`` (false
+    keeps it out of the legend), ``width`` (line width when one seed is shown) and ``dark`` (its colour on a
+    dark background).
 
     Attributes:
         id: Unique in the page.
@@ -189,18 +193,24 @@ class Page:
         names += [block.id for section in self.sections for block in section.blocks if isinstance(block, Chart)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the ids {', '.join(twice)} are used more than once; give every section and chart its own")
+            raise ValueError(
+                f"the ids {', '.join(twice)} are used more than once; give every section and chart its own"
+            )
 
     def render(self) -> str:
         """Assemble the HTML text, plotly.js included when there is a chart."""
         charts = any(isinstance(block, Chart) for section in self.sections for block in section.blocks)
-        return _environment().get_template("page.html.j2").render(
-            page=self,
-            style=_asset("page.css"),
-            guard=_asset("guard.js"),
-            script=_asset("page.js"),
-            plotly=_plotly() if charts else "",
-            data=json_for_script(self.data),
+        return (
+            _environment()
+            .get_template("page.html.j2")
+            .render(
+                page=self,
+                style=_asset("page.css"),
+                guard=_asset("guard.js"),
+                script=_asset("page.js"),
+                plotly=_plotly() if charts else "",
+                data=json_for_script(self.data),
+            )
         )
 
     def write(self, path: Path) -> Path:
@@ -231,11 +241,11 @@ def _asset(name: str) -> Markup:
     environment = _environment()
     assert environment.loader is not None
     source, _, _ = environment.loader.get_source(environment, name)
-    return Markup(source)  # noqa: S704
+    return Markup(source)
 
 
 @cache
 def _plotly() -> Markup:
     from plotly.offline import get_plotlyjs  # 5 MB of script: read when a page is made, not on import
 
-    return Markup(get_plotlyjs().replace("</script", "<\\/script"))  # noqa: S704
+    return Markup(get_plotlyjs().replace("</script", "<\\/script"))

@@ -1,7 +1,8 @@
 """The report of the three regimes: figures and one HTML page that opens with the answer.
 
-`write_regimes_report` takes a `RegimesView` and writes ``report.html`` and ``figures/{overview,phase,map}.{png,svg}``.
-The sentences are derived from the boundaries alone: an unresolved boundary is called that, with its reason.
+`write_regimes_report` takes a `RegimesView` and writes ``report.html`` and
+``figures/{overview,phase,map}.{png,svg}``. The sentences are derived from the boundaries alone: an unresolved
+boundary is called that, with its reason.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .figures import save_figure, style
 from .page import Cell, Code, Facts, Page, Section, Table, Text
-from .regimes_charts import map_chart, overview_chart, phase_chart
-from .regimes_figures import write_figures
-from .regimes_view import CELL_KEYS, Boundary, Curve, RegimesView, number
+from .regimes_charts import overview_chart, phase_chart
+from .regimes_figures import overview, phase_diagram
+from .regimes_map_chart import map_chart
+from .regimes_map_figure import regime_map
+from .regimes_view import Boundary, Curve, RegimesView, number
 from .theme import (
     REGIME_COLOURS,
     REGIME_NAMES,
@@ -27,8 +31,9 @@ from .theme import (
 __all__ = ["Boundary", "Curve", "RegimesView", "answer", "regimes_page", "write_regimes_report"]
 
 _RESOLVED = (
-    "A bracket a – b says: in every seed the boundary lies between the ELRs a and b. It is resolved when runs on both "
-    "sides of it were seen and their labels can be trusted; otherwise the report says what is missing."
+    "A bracket a – b says: in every seed the boundary lies between the ELRs a and b. It is resolved when "
+    "runs on both sides of it were seen and their labels can be trusted; otherwise the report says what is "
+    "missing."
 )
 
 
@@ -45,7 +50,10 @@ def write_regimes_report(view: RegimesView, folder: Path) -> Path:
     Raises:
         OSError: If the folder cannot be written.
     """
-    write_figures(view, folder / "figures")
+    with style():
+        drawn = {"overview": overview(view), "phase": phase_diagram(view), "map": regime_map(view)}
+    for name, figure in drawn.items():
+        save_figure(figure, folder / "figures" / name)
     return regimes_page(view).write(folder / "report.html")
 
 
@@ -66,7 +74,10 @@ def regimes_page(view: RegimesView) -> Page:
             Section("engine", "Engine and cost", _engine(view)),
             Section("repeat", "Repeat it", _repeat(view)),
         ],
-        footer=f"Made by onsphere {view.version}. The figures folder beside this page holds the three charts as PNG and SVG.",
+        footer=(
+            f"Made by onsphere {view.version}. The figures folder beside this page holds the three charts as "
+            "PNG and SVG."
+        ),
         data={"spec": view.spec, "boundaries": view.boundaries, "version": view.version},
     )
 
@@ -76,11 +87,15 @@ def answer(view: RegimesView) -> list[str]:
     convergence, divergence = view.boundary("convergence"), view.boundary("divergence")
     if convergence.resolved and divergence.resolved:
         first = (
-            f"Training converges up to an ELR of {format_interval(convergence.low, convergence.high)} and diverges from "
-            f"{format_interval(divergence.low, divergence.high)}"
+            f"Training converges up to an ELR of {format_interval(convergence.low, convergence.high)} and "
+            f"diverges from {format_interval(divergence.low, divergence.high)}"
         )
         middle = any(region.regime == "chaotic_equilibrium" for region in view.regions())
-        between = "; in between it settles in a chaotic equilibrium." if middle else ", with no ELR in between that is chaotic in every seed."
+        between = (
+            "; in between it settles in a chaotic equilibrium."
+            if middle
+            else ", with no ELR in between that is chaotic in every seed."
+        )
         return [first + between, _RESOLVED]
     return [f"{_end_of_convergence(convergence)} {_onset_of_divergence(divergence)}", _RESOLVED]
 
@@ -93,7 +108,7 @@ def _end_of_convergence(boundary: Boundary) -> str:
 
 def _onset_of_divergence(boundary: Boundary) -> str:
     if boundary.resolved:
-        return f"It diverges from an ELR of {format_interval(boundary.low, boundary.high)}."
+        return f"Training diverges from an ELR of {format_interval(boundary.low, boundary.high)}."
     return f"Where divergence begins is not resolved{_what_is_known(boundary)}."
 
 
@@ -107,9 +122,10 @@ def _what_is_known(boundary: Boundary) -> str:
 def _summary(view: RegimesView) -> list[str]:
     refined = sum(int(cell["round"]) > 0 for cell in view.cells)
     broken = sum(not cell["finite"] for cell in view.cells)
+    elrs = view.elrs
     facts = [
         f"{_count(len(view.cells), 'run')}" + (f", {refined} of them refinements" if refined else ""),
-        f"{_count(len(view.elrs), 'ELR')} from {format_number(view.elrs[0])} to {format_number(view.elrs[-1])}",
+        f"{_count(len(elrs), 'ELR')} from {format_number(elrs[0])} to {format_number(elrs[-1])}",
         _count(len(view.seeds), "seed"),
         format_duration(view.seconds),
     ]
@@ -132,7 +148,10 @@ def _boundaries(view: RegimesView) -> list[Text | Table]:
     columns = [
         ("boundary", ""),
         ("ELR, all seeds", "in every seed the boundary lies in this bracket"),
-        ("spread over seeds", "smallest and largest middle (geometric mean of low and high) of the seeds' own brackets"),
+        (
+            "spread over seeds",
+            "smallest and largest geometric middle of the seeds' own brackets",
+        ),
         ("status", ""),
         ("why", ""),
     ]
@@ -151,6 +170,7 @@ def _boundaries(view: RegimesView) -> list[Text | Table]:
                     for seed, found in sorted(by_seed.items())
                 ],
                 caption="Each seed by itself.",
+                tight=frozenset({0, 1, 2}),
             )
         )
     return blocks
@@ -166,9 +186,11 @@ def _spread(boundary: Boundary) -> str:
     if not middles:
         return "no seed has both ends"
     low, high = min(middles), max(middles)
-    if len(middles) == 1:
-        return f"{format_number(low)} (1 seed)"
-    return f"{format_number(low)} – {format_number(high)}, a factor of {format_number(high / low)} ({len(middles)} seeds)"
+    seeds = _count(len(middles), "seed")
+    if low == high:
+        return f"none: {format_number(low)} ({seeds})"
+    factor = f"a factor of {format_number(high / low)} ({seeds})"
+    return f"{format_number(low)} – {format_number(high)}, {factor}"
 
 
 def _cells(view: RegimesView) -> Table:
@@ -178,9 +200,9 @@ def _cells(view: RegimesView) -> Table:
         ("regime", ""),
         ("loss", "training loss over the last quarter, train-mode batch statistics"),
         ("loss / init", "the same divided by the loss at initialisation"),
-        ("train %", "training error in percent"),
-        ("test %", "test error in percent"),
-        ("angle", "angular update in radians per step"),
+        ("train (%)", "training error in percent"),
+        ("test (%)", "test error in percent"),
+        ("angle (rad)", "angular update in radians per step"),
         ("trend", "loss of the last quarter divided by that of the quarter before"),
         ("gradient", "mean effective gradient norm"),
         ("finite", "whether the run stayed finite"),
@@ -189,14 +211,12 @@ def _cells(view: RegimesView) -> Table:
     ]
     rows = [_cell_row(cell) for cell in sorted(view.cells, key=lambda cell: (cell["elr"], cell["seed"]))]
     numeric = frozenset(i for i, (name, _) in enumerate(columns) if name not in ("regime", "finite", "why this label"))
+    tight = frozenset(i for i, (name, _) in enumerate(columns) if name in ("regime", "finite"))
     caption = "One row a run. Click a heading to sort, click again to turn the order around."
-    return Table(columns, rows, caption=caption, sortable=True, numeric=numeric)
+    return Table(columns, rows, caption=caption, sortable=True, numeric=numeric, tight=tight)
 
 
 def _cell_row(cell: Mapping[str, Any]) -> list[Cell | str]:
-    missing = [key for key in CELL_KEYS if key not in cell]
-    assert not missing, missing  # the view has checked this at its border
-
     def plain(value: object) -> Cell:
         return Cell(format_number(value), number(value))
 
@@ -224,16 +244,20 @@ def _cell_row(cell: Mapping[str, Any]) -> list[Cell | str]:
 
 def _measured(view: RegimesView) -> list[Text | Table]:
     return [
-        Table([("quantity", ""), ("what it is", ""), ("batch statistics", "")], [list(row) for row in view.measurements], tight=frozenset({0})),
+        Table(
+            [("quantity", ""), ("what it is", ""), ("batch statistics", "")],
+            [list(row) for row in view.measurements],
+            tight=frozenset({0}),
+        ),
         Text("Losses are means over examples with the natural logarithm; angles are in radians.", tone="note"),
     ]
 
 
 def _engine(view: RegimesView) -> list[Text | Facts]:
-    cost = format_duration(view.seconds)
+    cost, runs = format_duration(view.seconds), _count(len(view.cells), "run")
     each = format_duration(view.seconds / len(view.cells))
     return [
-        Text(f"The experiment took {cost} of wall-clock time for {_count(len(view.cells), 'run')}, {each} a run."),
+        Text(f"The experiment took {cost} of wall-clock time for {runs}, {each} a run."),
         Facts([(f"engine: {name}", _fact(value)) for name, value in view.engine.items()]),
         Facts([(str(name), _fact(value)) for name, value in view.environment.items()]),
     ]

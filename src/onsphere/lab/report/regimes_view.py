@@ -1,8 +1,9 @@
 """What the report of the three regimes is told: curves, cells, boundaries, and how to repeat the experiment.
 
-A *cell* is one training run on the sphere at a fixed effective learning rate (ELR) and seed, labelled convergence,
-chaotic equilibrium or divergence. A *boundary* is a bracket ``low .. high`` of ELRs between which one regime gives
-way to the next, in every seed. The view holds plain arrays and dicts, so that whatever ran the experiment can fill it.
+A *cell* is one training run on the sphere at a fixed effective learning rate (ELR) and seed, labelled
+convergence, chaotic equilibrium or divergence. A *boundary* is a bracket ``low .. high`` of ELRs between
+which one regime gives way to the next, in every seed. The view holds plain arrays and dicts, so that whatever
+ran the experiment can fill it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 
 from .theme import REGIME_NAMES
 
-__all__ = ["CELL_KEYS", "MEASUREMENTS", "Boundary", "Curve", "Region", "RegimesView", "cell_value", "number"]
+__all__ = ["CELL_KEYS", "MEASUREMENTS", "Boundary", "Curve", "RegimesView", "Region", "cell_value", "number"]
 
 REGIMES = tuple(REGIME_NAMES)
+
+#: A run with a smaller training error fits its training data.
+INTERPOLATION_ERROR = 0.01
 BoundaryName = Literal["convergence", "divergence"]
 
 CELL_KEYS = (
@@ -36,27 +40,32 @@ MEASUREMENTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "loss at initialisation",
-        "training loss before the first step: the level of a random guess for this network",
-        "train mode: each minibatch's own",
+        "training loss before the first step, over all training examples: the level of a random guess",
+        "of all training examples together",
     ),
     (
         "gradient norm",
-        "mean norm of the effective gradient, ρ‖∇‖ over the scale-invariant weights: the gradient at the unit sphere",
+        "mean norm of the effective gradient, ρ‖∇‖ over the scale-invariant weights (the gradient at norm 1)",
         "train mode: each minibatch's own",
     ),
     (
         "angular update",
-        "mean angle of one step, arctan(ELR · effective gradient norm), over the last quarter of training, in radians",
+        "mean angle of a step, arctan(ELR · effective gradient norm), over the last quarter, in radians",
         "train mode: each minibatch's own",
     ),
     (
         "trend",
-        "mean loss of the last quarter of training divided by that of the quarter before; below 1 it still falls",
+        "mean loss of the last quarter divided by that of the quarter before; below 1 it still falls",
         "train mode: each minibatch's own",
     ),
     (
-        "train and test error",
-        "fraction of wrong predictions over the whole set, given in percent",
+        "training error",
+        "fraction of wrong predictions in the minibatches of the last quarter, given in percent",
+        "train mode: each minibatch's own",
+    ),
+    (
+        "test error",
+        "fraction of wrong predictions over the whole test set at the end (in curves: at each evaluation), percent",
         "evaluation: re-estimated over the training data beforehand",
     ),
 )
@@ -121,6 +130,8 @@ class Boundary:
         resolved: Whether runs on both sides were seen and their labels can be trusted.
         reason: Why it is (not) resolved, one sentence.
         per_seed: The same bracket for each seed by itself: ``{"seed", "low", "high"}``.
+        labelled: Whether labels beside the boundary mean something although it is not resolved. Convergence
+            cannot be told from slowness unless some run fits its training data.
     """
 
     name: str
@@ -129,20 +140,21 @@ class Boundary:
     resolved: bool
     reason: str
     per_seed: tuple[Mapping[str, Any], ...]
+    labelled: bool = True
 
     @property
     def known_below(self) -> float | None:
         """Up to this ELR the regime below the boundary is certain; None if nothing is.
 
-        An unresolved boundary with both ends given is tentative and vouches for neither side; with one end given,
-        the map ran out of ELRs on the other side and that end holds.
+        An unresolved boundary with both ends given is tentative and vouches for neither side; with one end
+        given, the map ran out of ELRs on the other side and that end holds, if labels can be trusted.
         """
-        return self.low if self.resolved or self.high is None else None
+        return self.low if self.resolved or (self.labelled and self.high is None) else None
 
     @property
     def known_above(self) -> float | None:
         """From this ELR on the regime above the boundary is certain; None if nothing is."""
-        return self.high if self.resolved or self.low is None else None
+        return self.high if self.resolved or (self.labelled and self.low is None) else None
 
 
 @dataclass(frozen=True)
@@ -160,11 +172,13 @@ class RegimesView:
 
     Attributes:
         title: What was trained, in a few words.
-        subtitle: Data, network and loss, such as "digits, 500 images, 25 % label noise · MLP 64-64 · cross-entropy".
+        subtitle: Data, network and loss, such as "digits, 500 images, 25 % label noise · MLP 64-64 ·
+            cross-entropy".
         curves: Up to some hundred runs; the figures draw the first seed's boldly.
-        cells: One dict a run with the keys of `CELL_KEYS`; numbers may be None or not finite; `round` is 0 for the
-            grid and 1, 2, .. for refinements; `angular_update` in radians, errors as fractions.
-        boundaries: ``{"convergence": {...}, "divergence": {...}}``, each with the fields of `Boundary` but its name.
+        cells: One dict a run with the keys of `CELL_KEYS`; numbers may be None or not finite; `round` is 0
+            for the grid and 1, 2, .. for refinements; `angular_update` in radians, errors as fractions.
+        boundaries: ``{"convergence": {...}, "divergence": {...}}``, each with the fields of `Boundary` but
+            its name.
         spec: The experiment's specification.
         command: The shell command that repeats it.
         toml: The same as a TOML file.
@@ -197,24 +211,29 @@ class RegimesView:
     def __post_init__(self) -> None:
         if not self.cells or not self.curves:
             raise ValueError(
-                f"the view has {len(self.cells)} cells and {len(self.curves)} curves; a report needs at least one of each"
+                f"the view has {len(self.cells)} cells and {len(self.curves)} curves; "
+                "a report needs at least one of each"
             )
         for index, cell in enumerate(self.cells):
             missing = [key for key in CELL_KEYS if key not in cell]
             if missing:
                 raise ValueError(f"cells[{index}] lacks {', '.join(missing)}; give every one of {', '.join(CELL_KEYS)}")
             _check_elr_and_regime(cell["elr"], cell["regime"], f"cells[{index}]")
-        for name in ("convergence", "divergence"):
-            if name not in self.boundaries:
-                raise ValueError(f"boundaries has {sorted(self.boundaries)}; give both 'convergence' and 'divergence'")
-            missing = [key for key in ("low", "high", "resolved", "reason", "per_seed") if key not in self.boundaries[name]]
+        ends = ("convergence", "divergence")
+        if not set(ends) <= set(self.boundaries):
+            raise ValueError(f"boundaries has {sorted(self.boundaries)}; give both 'convergence' and 'divergence'")
+        for name in ends:
+            fields = ("low", "high", "resolved", "reason", "per_seed")
+            missing = [key for key in fields if key not in self.boundaries[name]]
             if missing:
-                raise ValueError(f"boundaries[{name!r}] lacks {', '.join(missing)}; use None for an end that is unknown")
+                raise ValueError(
+                    f"boundaries[{name!r}] lacks {', '.join(missing)}; use None for an end that is unknown"
+                )
 
     def __repr__(self) -> str:
         return (
-            f"RegimesView({self.title!r}, {len(self.cells)} cells, {len(self.elrs)} ELRs x {len(self.seeds)} seeds, "
-            f"{len(self.curves)} curves)"
+            f"RegimesView({self.title!r}, {len(self.cells)} cells, {len(self.elrs)} ELRs x "
+            f"{len(self.seeds)} seeds, {len(self.curves)} curves)"
         )
 
     @property
@@ -241,18 +260,21 @@ class RegimesView:
 
     @property
     def loss_at_init(self) -> float:
-        """Median training loss before the first step over the cells: the level of a random guess; NaN if unknown."""
-        return _median(number(cell["loss_at_init"]) for cell in self.cells)
+        """Median loss before the first step over the cells: the level of a random guess; NaN if unknown."""
+        return _median(loss for cell in self.cells if (loss := number(cell["loss_at_init"])) > 0)
 
     def boundary(self, name: BoundaryName) -> Boundary:
         """Read one of the two boundaries."""
         given = self.boundaries[name]
         low, high = (None if given[end] is None else float(given[end]) for end in ("low", "high"))
         per_seed = tuple(given["per_seed"] or ())
-        return Boundary(name, low, high, bool(given["resolved"]), str(given["reason"]), per_seed)
+        labelled = name == "divergence" or any(
+            cell["regime"] == "convergence" and number(cell["train_error"]) < INTERPOLATION_ERROR for cell in self.cells
+        )
+        return Boundary(name, low, high, bool(given["resolved"]), str(given["reason"]), per_seed, labelled)
 
     def regions(self) -> list[Region]:
-        """The stretches of `elr_range` whose regime is certain, from left to right; at most one for each regime."""
+        """The stretches of `elr_range` whose regime is certain, left to right; at most one a regime."""
         left, right = self.elr_range
         convergence, divergence = self.boundary("convergence"), self.boundary("divergence")
         candidates = (
@@ -267,7 +289,7 @@ class RegimesView:
         ]
 
     def gaps(self) -> list[tuple[float, float]]:
-        """Stretches that are neither a certain region nor inside a resolved bracket: there the map is silent."""
+        """Stretches neither in a certain region nor in a resolved bracket: there the map is silent."""
         left, right = self.elr_range
         taken = [(region.left, region.right) for region in self.regions()]
         taken += [(b.low, b.high) for b in self.brackets() if b.resolved and b.low is not None and b.high is not None]
@@ -283,7 +305,7 @@ class RegimesView:
         """The boundaries that have both ends, one of each distinct bracket."""
         found: dict[tuple[float, float], Boundary] = {}
         for name in ("convergence", "divergence"):
-            boundary = self.boundary(name)  # type: ignore[arg-type]
+            boundary = self.boundary(name)
             if boundary.low is not None and boundary.high is not None:
                 found.setdefault((boundary.low, boundary.high), boundary)
         return list(found.values())
@@ -291,8 +313,9 @@ class RegimesView:
     def median_over_seeds(self, key: str, *, relative_to: str | None = None) -> tuple[list[float], list[float]]:
         """Median of a cell value over the seeds of an ELR, leaving out what is not finite.
 
-        ELRs that fewer than half of the seeds have tried (refinements follow each seed's own boundary) are left
-        out: a median of one run beside medians of five would draw zigzags that are only differences of seeds.
+        ELRs that fewer than half of the seeds have tried (refinements follow each seed's own boundary) are
+        left out: a median of one run beside medians of five would draw zigzags that are only differences of
+        seeds.
 
         Args:
             key: Which value of the cells.
@@ -310,7 +333,7 @@ class RegimesView:
 
 
 def cell_value(cell: Mapping[str, Any], key: str, relative_to: str | None = None) -> float:
-    """Read a number of a cell, divided by another one of the same cell if asked; NaN where either is missing."""
+    """Read a number of a cell, divided by another of the same cell if asked; NaN if either is missing."""
     value = number(cell[key])
     if relative_to is None:
         return value

@@ -1,8 +1,8 @@
 """Thin noisy curves out until they can be read: means over bins of steps.
 
-A positive quantity drawn on a logarithmic axis is averaged as ``exp(mean(log y))`` over each bin, so that one spike
-does not lift the whole bin; others by the plain mean. Bins are equal in steps, or in log steps where the beginning
-matters most.
+A positive quantity drawn on a logarithmic axis is averaged as ``exp(mean(log y))`` over each bin, so that one
+spike does not lift the whole bin; others by the plain mean. Bins are equal in steps, or in log steps where
+the beginning matters most.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def binned_mean(
 ) -> tuple[Floats, ...]:
     """Average several readings of one run over common bins of steps.
 
-    Steps where any of the series is not finite (or not positive, for the geometric mean) are left out of all of
-    them, so the results stay aligned: point i of each is from the same steps.
+    Steps where any of the series is not finite (or not positive, for the geometric mean) are left out of all
+    of them, so the results stay aligned: point i of each is from the same steps.
 
     Args:
         steps: [T] step numbers, ascending, not negative.

@@ -1,8 +1,8 @@
 """What every report shares in looks: colours that colour-blind readers can tell apart, and short numbers.
 
-Regimes take three of the Okabe-Ito colours, chosen so that their pale tints differ too; effective learning rates
-take viridis on a logarithmic scale, position ``u = (log ELR - log min) / (log max - log min)``, cut at the end that
-would vanish against the background (yellow on white, violet on black).
+Regimes take three of the Okabe-Ito colours, chosen so that their pale tints differ too; effective learning
+rates take viridis on a logarithmic scale, position ``u = (log ELR - log min) / (log max - log min)``, cut at
+the end that would vanish against the background (yellow on white, violet on black).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import ListedColormap, to_hex
 from markupsafe import Markup
+from matplotlib.colors import ListedColormap, to_hex
 
 __all__ = [
     "MISSING",
     "OKABE_ITO",
     "REGIME_COLOURS",
+    "REGIME_COLOURS_ON_DARK",
     "REGIME_NAMES",
     "elr_colormap",
     "elr_colours",
@@ -51,6 +52,9 @@ REGIME_COLOURS: Mapping[str, str] = {
     "chaotic_equilibrium": OKABE_ITO["orange"],
     "divergence": OKABE_ITO["purple"],
 }
+
+#: Blue alone would sink into a dark background.
+REGIME_COLOURS_ON_DARK: Mapping[str, str] = {**REGIME_COLOURS, "convergence": OKABE_ITO["sky"]}
 
 REGIME_NAMES: Mapping[str, str] = {
     "convergence": "convergence",
@@ -180,8 +184,8 @@ def format_duration(seconds: float) -> str:
 def jsonable(value: object) -> Any:
     """Turn numpy arrays, numbers and nested containers into plain JSON values.
 
-    NaN and infinities become null: JSON has no word for them, and browsers refuse a page that says NaN. Floats
-    keep six significant digits, more than a chart shows.
+    NaN and infinities become null: JSON has no word for them, and browsers refuse a page that says NaN.
+    Floats keep six significant digits, more than a chart shows.
 
     Raises:
         TypeError: For a value that has no JSON form.
@@ -201,8 +205,8 @@ def jsonable(value: object) -> Any:
     if isinstance(value, Sequence | set | frozenset):
         return [jsonable(item) for item in value]
     raise TypeError(
-        f"cannot put {type(value).__name__} {value!r} into a report; allowed are None, text, numbers, numpy arrays, "
-        "lists and mappings of these: convert it first, for example with str()"
+        f"cannot put {type(value).__name__} {value!r} into a report; allowed are None, text, numbers, numpy "
+        "arrays, lists and mappings of these: convert it first, for example with str()"
     )
 
 
@@ -214,4 +218,4 @@ def json_for_script(value: object) -> Markup:
     text = json.dumps(jsonable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 (everything that could end the element has just been escaped)
+    return Markup(text)

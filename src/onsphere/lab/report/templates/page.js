@@ -51,7 +51,6 @@
       layout[key].tickcolor = colour("--faint");
     }
     for (const shape of layout.shapes ?? []) if (shape.line?.color === "ink") shape.line.color = ink;
-    for (const note of layout.annotations ?? []) if (note.bgcolor === "ground") note.bgcolor = colour("--ground");
     layout.uirevision = "keep"; // zoom survives a change of seed or theme
     layout.legend = { ...layout.legend, uirevision: chart.revision++ };
     if (narrow || printing) {
@@ -71,6 +70,7 @@
     if (printing) layout.width = width;
     const config = {
       displaylogo: false,
+      displayModeBar: width < NARROW ? false : "hover", // fingers zoom by themselves
       responsive: !printing,
       modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: chart.plot.id },

@@ -1,0 +1,156 @@
+"""Scale-invariant reference networks, and building a network from a name, a factory or a path to one.
+
+Every reference network has batch norms without parameters, no bias before them, and a frozen last layer
+``head`` of a given Frobenius norm: what remains trainable is exactly the scale-invariant weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
+from onsphere.lab.models.convnet import convnet
+from onsphere.lab.models.mlp import mlp
+from onsphere.lab.models.resnet import resnet18
+
+__all__ = ["MODELS", "ModelError", "build", "convnet", "mlp", "resnet18"]
+
+#: The reference networks by name.
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet18": resnet18}
+
+
+def build(
+    model: str | Callable[..., nn.Module],
+    *,
+    input_shape: Sequence[int],
+    classes: int,
+    width: int | None = None,
+    widths: Sequence[int] | None = None,
+    head_norm: float = 10.0,
+    eps: float = 1e-12,
+    seed: int = 0,
+) -> nn.Module:
+    """Build and initialise a network; the same arguments give the same weights, and no random state changes.
+
+    Args:
+        model: ``"mlp"``, ``"convnet"`` or ``"resnet18"``; ``"package.module:factory"``, imported with the
+            current folder on the path; or a callable. A factory is given those of the arguments below but
+            ``seed`` that its signature names (all of them if it has ``**kwargs``), and returns an
+            ``nn.Module``.
+        input_shape: shape of one example.
+        classes: number of outputs.
+        width: channels of the first layer, for networks that take ``width``; None for their default.
+        widths: units of each hidden layer, for networks that take ``widths``; None for their default.
+        head_norm: Frobenius norm of the frozen last layer.
+        eps: eps of the batch norms.
+        seed: seeds torch's CPU generator while the factory runs.
+
+    Returns:
+        The network, in training mode, on the CPU unless a factory of yours puts it elsewhere.
+
+    Raises:
+        ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments
+            or does not return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values
+            out of range.
+    """
+    name, factory = _resolve(model)
+    input_shape = tuple(input_shape)
+    check_common(input_shape, classes, head_norm, eps)
+    given: dict[str, Any] = {
+        "input_shape": input_shape,
+        "classes": classes,
+        "head_norm": head_norm,
+        "eps": eps,
+    }
+    if width is not None:
+        given["width"] = positive_integer("width", width)
+    if widths is not None:
+        if not widths:
+            raise ModelError("widths must name at least one layer, such as (64, 64), not ()")
+        given["widths"] = tuple(positive_integer("every entry of widths", w) for w in widths)
+    arguments = _accepted(name, factory, given)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would reseed every accelerator as well.
+        torch.default_generator.manual_seed(seed)
+        built = factory(**arguments)
+    if not isinstance(built, nn.Module):
+        raise ModelError(f"{name} must return an nn.Module, and returned a {type(built).__name__}")
+    return built
+
+
+def _resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., nn.Module]]:
+    """The factory, and what to call it in messages."""
+    if not isinstance(model, str):
+        if not callable(model) or isinstance(model, nn.Module):
+            raise ModelError(
+                "model must be a name, 'package.module:factory' or a function that returns an nn.Module, "
+                f"not a {type(model).__name__}"
+            )
+        return getattr(model, "__name__", type(model).__name__), model
+    if model in MODELS:
+        return model, MODELS[model]
+    module_name, colon, attribute = model.partition(":")
+    if not (colon and module_name and attribute):
+        raise ModelError(
+            f"no model named {model!r}; there are {', '.join(MODELS)}, and 'package.module:factory' for your own"
+        )
+    try:
+        with _current_folder_importable():
+            found: Any = importlib.import_module(module_name)
+    except Exception as error:  # whatever the module raises while it loads
+        raise ModelError(
+            f"cannot import {module_name!r} for model {model!r}: {type(error).__name__}: {error}"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ModelError(f"{module_name!r} has no {attribute!r}, which model {model!r} names")
+        found = getattr(found, part)
+    if not callable(found) or isinstance(found, nn.Module):
+        raise ModelError(f"model {model!r} names a {type(found).__name__}; it must name a function or class")
+    return model, found
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        # Not pop(0): the module imported may have put folders of its own in front.
+        sys.path.remove(here)
+
+
+def _accepted(name: str, factory: Callable[..., nn.Module], given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that the factory's signature takes by keyword."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name} has no readable signature; wrap it in a Python function") from error
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return given
+    by_keyword = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    for option, other in (("width", "widths"), ("widths", "width")):
+        if option in given and option not in by_keyword:
+            hint = f"; it takes {other}" if other in by_keyword else ""
+            raise ModelError(f"{name} does not take {option}{hint}")
+    missing = [
+        n
+        for n, p in parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and not (n in by_keyword and n in given)
+    ]
+    if missing:
+        raise ModelError(
+            f"{name} requires {', '.join(missing)}, and this call gives it {', '.join(given)} by keyword: "
+            "pass what is missing, or give it a default"
+        )
+    return {n: value for n, value in given.items() if n in by_keyword}

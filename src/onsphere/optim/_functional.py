@@ -1,0 +1,130 @@
+"""The updates as pure functions of lists of tensors: one step of one copy, out of place.
+
+On the sphere of radius rho (methods: projected SGD with a fixed effective learning rate):
+
+    v <- momentum P v + g,   P v = v - x <x, v> / <x, x>        (without momentum v = g)
+    x <- x - lr rho² v;      x <- rho x / ||x||
+    geodesic:  u = P v,  phi = lr rho ||u||,  x <- x cos(phi) - rho (u / ||u||) sin(phi)
+
+and in Euclidean space the rule of ``torch.optim.SGD``:
+
+    v <- momentum v + g + weight_decay x;   x <- x - lr v
+
+The update is written here once: :class:`onsphere.SphereSGD` runs it in place, a population of copies runs
+it under ``torch.func.vmap``. No value is read back to the host and nothing branches on data, so both
+functions can be traced (``make_fx``, ``torch.compile``), captured in a CUDA graph, and differentiated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from onsphere.spheres import inner, squared_norm
+
+__all__ = ["sgd", "sphere_sgd"]
+
+
+def sphere_sgd(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor],
+    *,
+    lr: float | Tensor,
+    radius: float | Tensor,
+    momentum: float | Tensor = 0.0,
+    geodesic: bool = False,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """One step on the joint sphere of ``params``, at effective learning rate ``lr``.
+
+    Args:
+        params: The position: tensors of any shapes that share one norm.
+        grads: One gradient for each, of the same shape.
+        momentum_buffers: One buffer for each, starting at zero, in gradient units (it scales as 1 / rho);
+            or an empty list, and then ``momentum`` is not used.
+        lr: Effective learning rate (per step, dimensionless for a dimensionless loss), a float or a 0-d
+            tensor.
+        radius: rho, a float or a 0-d tensor.
+        momentum: In [0, 1), a float or a 0-d tensor.
+        geodesic: Follow the great circle (the exact exponential map) instead of step and projection.
+
+    Returns:
+        New parameters, of norm ``radius`` and in their own dtypes, and new buffers. A position that lands
+        exactly on the origin stays there: it has no direction to project.
+
+    Source: Kodryan et al., NeurIPS 2022 (projected SGD on the sphere); the projection of the buffer is ours.
+    """
+    lr, radius = _double(lr), _double(radius)
+    step, buffers = list(grads), []
+    if momentum_buffers:
+        ratio = inner(params, momentum_buffers) / squared_norm(params)
+        buffers = [
+            _scaled(momentum, v - _scaled(ratio, x)) + g
+            for x, g, v in zip(params, grads, momentum_buffers, strict=True)
+        ]
+        step = buffers
+    reach = lr * radius * radius
+    if geodesic:
+        ratio = inner(params, step) / squared_norm(params)
+        tangent = [v - _scaled(ratio, x) for x, v in zip(params, step, strict=True)]
+        phi = lr * radius * squared_norm(tangent).sqrt()
+        # rho sin(phi) / ||u|| written with sinc: a vanishing gradient then divides nothing by zero.
+        cosine, reach = phi.cos(), reach * torch.sinc(phi / math.pi)
+        moved = [_scaled(cosine, x) - _scaled(reach, u) for x, u in zip(params, tangent, strict=True)]
+    else:
+        moved = [_minus(x, reach, v) for x, v in zip(params, step, strict=True)]
+    norm = squared_norm(moved).sqrt()
+    scale = torch.where(norm == 0, torch.ones_like(norm), radius / norm)
+    return [_scaled(scale, x) for x in moved], buffers
+
+
+def sgd(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor],
+    *,
+    lr: float | Tensor,
+    momentum: float | Tensor = 0.0,
+    weight_decay: float | Tensor = 0.0,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """One step of SGD with coupled weight decay: the rule, and with floats the very bits, of ``torch.optim.SGD``.
+
+    Args:
+        params: The parameters.
+        grads: One gradient for each, of the same shape.
+        momentum_buffers: One buffer for each, starting at zero, which makes the first step that of torch;
+            or an empty list, and then ``momentum`` is not used.
+        lr: Learning rate, a float or a 0-d tensor.
+        momentum: In [0, 1), a float or a 0-d tensor.
+        weight_decay: Factor of the parameters added to the gradients, a float or a 0-d tensor.
+
+    Returns:
+        New parameters and new buffers.
+    """
+    step, buffers = list(grads), []
+    if isinstance(weight_decay, Tensor) or weight_decay != 0:
+        step = [_minus(g, -weight_decay, x) for x, g in zip(params, step, strict=True)]
+    if momentum_buffers:
+        buffers = [_scaled(momentum, v) + g for v, g in zip(momentum_buffers, step, strict=True)]
+        step = buffers
+    return [_minus(x, lr, v) for x, v in zip(params, step, strict=True)], buffers
+
+
+def _double(value: float | Tensor) -> float | Tensor:
+    """Scalars are multiplied in float64: rho² of a float32 rho would lose its last digits."""
+    return value.to(torch.float64) if isinstance(value, Tensor) else value
+
+
+def _scaled(factor: float | Tensor, x: Tensor) -> Tensor:
+    """``factor x`` in the dtype of x."""
+    return x * (factor.to(device=x.device, dtype=x.dtype) if isinstance(factor, Tensor) else factor)
+
+
+def _minus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
+    """``x - factor y``; with a float in one operation, the one of ``torch.optim.SGD``."""
+    if isinstance(factor, Tensor):
+        return x - _scaled(factor, y)
+    return torch.add(x, y, alpha=-factor)

@@ -1,0 +1,137 @@
+"""The page in a real browser: charts drawn, selector and sorting at work, console clean, nothing requested."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onsphere.lab.report import RegimesView
+from onsphere.lab.report.regimes import regimes_page
+
+CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="NO BROWSER: chromium is not on PATH, so the report page was NOT opened or checked"
+)
+
+# Works the page as a reader would and leaves what it saw in an attribute, where --dump-dom shows it.
+PROBE = """
+<script>
+const look = (id) => document.getElementById(id).data;
+const shown = (id) => look(id).filter((trace) => trace.visible === true);
+const pick = (id, value) => document.querySelector(`input[name="seed-${id}"][value="${value}"]`)?.click();
+const wait = () => new Promise((resolve) => setTimeout(resolve, 400));
+const column = (n) => [...document.querySelectorAll("table.sortable tbody tr")].map((row) => row.cells[n].textContent);
+(async () => {
+  while (document.documentElement.dataset.charts === undefined) await wait();
+  const seen = {};
+  seen.first = shown("overview-chart").length;
+  seen.legend = document.querySelectorAll("#overview-chart .legend .traces").length;
+  pick("overview-chart", "all"); await wait();
+  seen.all = shown("overview-chart").length;
+  const group = look("overview-chart")[0].legendgroup;
+  const mine = look("overview-chart").flatMap((trace, i) => (trace.legendgroup === group ? [i] : []));
+  await Plotly.restyle("overview-chart", { visible: "legendonly" }, mine);
+  pick("overview-chart", "1"); await wait();
+  seen.hidden = shown("overview-chart").filter((trace) => trace.legendgroup === group).length;
+  seen.second = [...new Set(shown("overview-chart").map((trace) => trace.meta.seed))];
+  seen.legendOnly = look("overview-chart").filter((trace) => trace.visible === "legendonly").length;
+  seen.buttons = [...document.querySelectorAll(".modebar-btn")].map((button) => button.dataset.title);
+  seen.wide = document.documentElement.scrollWidth <= innerWidth;
+  const sort = (n) => document.querySelectorAll("table.sortable th button")[n].click();
+  sort(3); seen.ascending = column(3);
+  sort(3); seen.descending = column(3);
+  sort(2); seen.regimes = column(2);
+  seen.requests = performance.getEntriesByType("resource").map((e) => e.name).filter((n) => !n.startsWith("data:"));
+  document.documentElement.dataset.seen = JSON.stringify(seen);
+})();
+</script>
+</body>"""
+
+
+def open_page(text: str, folder: Path) -> tuple[str, list[str]]:
+    """Open a page headless; returns the document afterwards and the lines of its console."""
+    page = folder / "page.html"
+    page.write_text(text, encoding="utf-8")
+    assert CHROMIUM is not None
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0", "--window-size=1200,1000",
+        "--virtual-time-budget=20000", f"--user-data-dir={folder / 'profile'}",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=300, check=True
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def attribute(document: str, name: str) -> str | None:
+    found = re.search(rf'<html[^>]* {name}="([^"]*)"', document)
+    return html.unescape(found[1]) if found else None
+
+
+@pytest.fixture(scope="module")
+def seen(view: RegimesView, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    cells = [dict(cell) for cell in view.cells]
+    cells[3] |= {"loss": float("nan"), "finite": False}
+    text = regimes_page(replace(view, cells=cells)).render()
+    document, console = open_page(text.replace("</body>", PROBE), tmp_path_factory.mktemp("chromium"))
+    assert console == []
+    assert attribute(document, "data-errors") is None
+    assert attribute(document, "data-charts") == "3"
+    found = attribute(document, "data-seen")
+    assert found is not None, "the probe did not finish"
+    return {**json.loads(found), "document": document}
+
+
+def test_the_charts_are_drawn(seen: dict[str, Any]) -> None:
+    plots = re.findall(r'<div class="plot[^"]*js-plotly-plot"', seen["document"])
+    assert len(plots) == 3
+    assert seen["document"].count('class="main-svg"') >= 3
+    assert len(re.findall(r'<g class="trace scatter', seen["document"])) > 50
+    assert seen["wide"]
+
+
+def test_the_seed_selector_works(seen: dict[str, Any], view: RegimesView) -> None:
+    of_seed = [sum(curve.seed == seed for curve in view.curves) for seed in (0, 1)]
+    assert seen["first"] == 3 * of_seed[0]
+    assert seen["legend"] == of_seed[0]
+    assert seen["all"] == 3 * len(view.curves)
+    assert seen["second"] == [1]
+
+
+def test_a_hidden_elr_stays_hidden_when_the_seed_changes(seen: dict[str, Any]) -> None:
+    assert seen["hidden"] == 0
+    assert seen["legendOnly"] == 3
+
+
+def test_the_table_sorts_by_size_with_gaps_last(seen: dict[str, Any]) -> None:
+    ascending, descending = ([x for x in seen[way] if x != "–"] for way in ("ascending", "descending"))
+    assert [float(x) for x in ascending] == sorted(map(float, ascending))
+    assert [float(x) for x in descending] == sorted(map(float, descending), reverse=True)
+    assert seen["ascending"][-1] == seen["descending"][-1] == "–"
+    assert seen["regimes"] == sorted(seen["regimes"])
+
+
+def test_no_request_and_no_way_to_upload(seen: dict[str, Any]) -> None:
+    assert seen["requests"] == []
+    assert seen["buttons"] and not any("hare" in title or "loud" in title for title in seen["buttons"])
+
+
+def test_errors_would_be_noticed(view: RegimesView, tmp_path: Path) -> None:
+    text = regimes_page(view).render().replace("</body>", "<script>console.error('seen'); missing();</script></body>")
+    text = text.replace("</body>", '<img src="https://example.org/x.png"></body>')
+    document, console = open_page(text, tmp_path)
+    errors = attribute(document, "data-errors") or ""
+    assert "missing is not defined" in errors
+    assert "img-src" in errors  # the page's policy stopped the request
+    assert any("seen" in line for line in console)
