@@ -82,9 +82,7 @@ def sphere_groups(model: nn.Module, *inputs: Any, **kwargs: Any) -> list[dict[st
     parameters = dict(model.named_parameters())
     sphere = [name for i, name in enumerate(probe.names) if i in on_sphere]
     rest = [name for i, name in enumerate(probe.names) if i not in on_sphere]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameters[n] for n in sphere], "names": sphere, "sphere": "joint"}
-    ]
+    groups: list[dict[str, Any]] = [{"params": [parameters[n] for n in sphere], "names": sphere, "sphere": "joint"}]
     if rest:
         groups.append({"params": [parameters[n] for n in rest], "names": rest, "sphere": None})
     return groups

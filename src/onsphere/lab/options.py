@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong. The message is one line: field, what it was, what is allowed (exit status 2)."""
+    """Something the user gave is wrong. The message is one line: which field, what it was, what is allowed."""
 
 
 def _split(value: Any) -> Any:

@@ -23,7 +23,7 @@ from onsphere.spheres import per_row, row_inner
 _RUN = 1024
 _SHORT_RUN = 128
 # So many numbers are moved before they are measured: few calls, and a tensor is still in a cache when it is read again.
-_IN_CACHE = 1 << 19
+_IN_CACHE = 1 << 20
 # Dtypes whose runs are summed as they are.
 _FULL = (torch.float32, torch.float64)
 

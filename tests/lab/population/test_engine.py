@@ -13,8 +13,8 @@ from onsphere.lab.population import Copy, Engine, Plan, Problem
 from onsphere.lab.population.step import loss_function
 from onsphere.lab.preparation import prepare_model
 
-# A larger ELR would do too, but in regime 3 rounding grows a hundredfold every ten steps, in any implementation.
-COPIES = (Copy(0, 1e-3), Copy(1, 3e-2), Copy(0, 1e-2))
+# Larger ELRs follow too, but there rounding grows a hundredfold every ten steps, in any implementation.
+COPIES = (Copy(0, 1e-3), Copy(1, 3e-3), Copy(0, 1e-2))
 
 
 def images(examples=96, shape=(1, 8, 8), classes=10, seed=0):

@@ -53,7 +53,9 @@ def loss_function(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _mse(outputs: Tensor, labels: Tensor) -> Tensor:
-    return (outputs - F.one_hot(labels, outputs.shape[-1]).to(outputs.dtype)).square().mean()
+    # F.one_hot looks at the labels' values, which neither vmap nor tracing allows
+    targets = labels.unsqueeze(-1) == torch.arange(outputs.shape[-1], device=labels.device)
+    return (outputs - targets.to(outputs.dtype)).square().mean()
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
@@ -96,8 +98,11 @@ def make_step(
         params, buffers, alive = state
         grads, (value, outputs) = grad_and_value(objective, has_aux=True)(params)
         error = (outputs.argmax(-1) != y).to(torch.float64).mean()
-        pairs = zip([*params, *grads, *params], [*params, *grads, *grads], strict=True) if telemetry else ()
-        moments = [inner(a, b) for a, b in pairs]
+        gradient2 = [inner(g, g) for g in grads]
+        moments: list[Tensor] = []
+        if telemetry:
+            products = [inner(w, g) for w, g in zip(params, grads, strict=True)]
+            moments = [inner(w, w) for w in params] + gradient2 + products
         readings = torch.stack([value.to(torch.float64), error, *moments]).to(value.dtype)
         if geometry == "sphere":
             new, new_buffers = sphere_sgd(
@@ -107,7 +112,9 @@ def make_step(
             new, new_buffers = sgd(
                 params, grads, buffers, lr=hyper.lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
             )
-        alive = alive & torch.isfinite(value) & torch.isfinite(squared_norm(new))
+        # on the sphere finite gradients give finite weights; in the whole space a large step can still overflow
+        size = torch.stack(gradient2).sum() if geometry == "sphere" else squared_norm(new)
+        alive = alive & torch.isfinite(value) & torch.isfinite(size)
         keep: Any = lambda fresh, old: torch.where(alive, fresh, old)  # noqa: E731
         return StepState(
             [keep(a, b) for a, b in zip(new, params, strict=True)],
