@@ -141,13 +141,13 @@ def workers() -> Iterator[str]:
     plan = Plan("loop", 1, channels_last=True)
     times: dict[int, list[float]] = {1: [], 2: []}
     with TemporaryDirectory() as folder:
-        pools = {n: make_executor(this, plan, Path(folder), n, lambda: False) for n in times}
+        pools = {n: make_executor(this, Path(folder), n, lambda: False) for n in times}
         with pools[1] as one, pools[2] as two:
             for number in range(ROUNDS + 1):
                 for count, pool in ((1, one), (2, two)):
                     shards = [Shard(f"{number}-{count}-{k}", (Copy(k, 1e-3),)) for k in range(4)]
                     started = time.perf_counter()
-                    list(pool.run(shards, lambda copy_steps: None))
+                    list(pool.run(shards, plan, lambda copy_steps: None))
                     if number:
                         times[count].append(time.perf_counter() - started)
     each = [a / b for a, b in zip(times[1], times[2], strict=True)]

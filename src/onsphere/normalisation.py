@@ -100,13 +100,13 @@ class _Normalise(torch.autograd.Function):
         return _jacobian_product(y, inv_std, x_dot), -inv_std.square() * along
 
 
-def _normalise(x: Tensor, eps: float) -> Tensor:
+def _normalise(x: Tensor, eps: float, *, under_vmap: bool) -> Tensor:
     if torch.compiler.is_compiling():
         # The compiler fuses the plain expression itself, and cannot trace a Function that has its own jvp.
         rows = _rows(x)
         centred = rows - _channel_mean(rows)
         return (centred * torch.rsqrt(_channel_mean(centred * centred) + eps)).reshape(x.shape)
-    if x.dim() == 2 and x.shape[0] <= _SHORT_BATCH and eps > 0:
+    if x.dim() == 2 and x.shape[0] <= _SHORT_BATCH and eps > 0 and not under_vmap:
         return nn.functional.batch_norm(x, None, None, training=True, eps=eps)
     y, _ = cast("tuple[Tensor, Tensor]", _Normalise.apply(x, eps))  # type: ignore[no-untyped-call]
     return y
@@ -127,6 +127,8 @@ class BatchStatistics(nn.Module):
         eps: added to the variance, non-negative. With 0 a channel without variance gives NaN.
         weight: gain of shape [C], or None. A given Parameter is shared, not copied.
         bias: shift of shape [C], or None.
+        under_vmap: set when the module runs under ``torch.func.vmap``: torch's own kernel, which short batches of
+            vectors otherwise use, would copy its input there.
 
     Raises:
         ValueError: for a non-positive ``num_features``, a negative or non-finite ``eps``, a ``weight`` or
@@ -143,6 +145,8 @@ class BatchStatistics(nn.Module):
         eps: float = 1e-12,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
+        *,
+        under_vmap: bool = False,
     ) -> None:
         super().__init__()
         if num_features < 1:
@@ -159,6 +163,7 @@ class BatchStatistics(nn.Module):
             self.register_parameter(name, value)
         self.num_features = num_features
         self.eps = eps
+        self.under_vmap = under_vmap
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` [N, C, *] (floating point; half precisions are computed in float32) per channel."""
@@ -173,7 +178,7 @@ class BatchStatistics(nn.Module):
                 f"{tuple(x.shape)}: give a larger batch"
             )
         half = x.dtype in (torch.float16, torch.bfloat16)
-        y = _normalise(x.float() if half else x, self.eps)
+        y = _normalise(x.float() if half else x, self.eps, under_vmap=self.under_vmap)
         # In place would save a copy but overwrite what the backward pass needs.
         channels = (self.num_features,) + (1,) * (x.dim() - 2)
         if self.weight is not None:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import torch
 
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
+from onsphere.lab.population.trace import trace
 
 PROGRESS_SECONDS = 0.2
 
@@ -39,8 +40,8 @@ class WorkerDied(RuntimeError):  # noqa: N818
 class Executor(Protocol):
     """Runs shards."""
 
-    def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
-        """Run all shards; yield each one's name when it has ended; tell ``progress`` copy-steps as they are done."""
+    def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
+        """Run shards by the plan: yield each one's name when it has ended, tell ``progress`` the copy-steps done."""
         ...
 
 
@@ -49,19 +50,18 @@ class InProcess:
     """Runs one shard after another in this process, on one thread."""
 
     problem: Problem
-    plan: Plan
     folder: Path
     stop: Callable[[], bool]
     checkpoint_seconds: float
 
-    def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
+    def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
         """See :class:`Executor`."""
         for shard in shards:
             with one_thread():
                 ended = run_shard(
                     shard,
                     self.problem,
-                    self.plan,
+                    plan,
                     self.folder / shard.name,
                     progress=progress,
                     stop=self.stop,
@@ -77,7 +77,6 @@ class Workers:
 
     Args:
         problem: Sent once to every worker.
-        plan: How each shard is executed.
         folder: The folder of the shards.
         workers: How many processes.
         stop: Asked now and then; True stops all workers at a checkpoint.
@@ -87,7 +86,6 @@ class Workers:
     def __init__(
         self,
         problem: Problem,
-        plan: Plan,
         folder: Path,
         workers: int,
         stop: Callable[[], bool],
@@ -101,12 +99,14 @@ class Workers:
             workers,
             context,
             initializer=_start_worker,
-            initargs=(problem, plan, self._progress, self._stopping, checkpoint_seconds),
+            initargs=(problem, self._progress, self._stopping, checkpoint_seconds),
         )
+        for _ in range(workers):  # they start and import while this process still decides how to execute
+            self._pool.submit(_warm_up)
 
-    def run(self, shards: list[Shard], progress: Callable[[int], None]) -> Iterator[str]:
+    def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
         """See :class:`Executor`."""
-        pending = {self._pool.submit(_work, shard, self.folder / shard.name): shard for shard in shards}
+        pending = {self._pool.submit(_work, shard, plan, self.folder / shard.name): shard for shard in shards}
         stopped = False
         try:
             while pending:
@@ -139,7 +139,6 @@ class Workers:
 @contextmanager
 def make_executor(
     problem: Problem,
-    plan: Plan,
     folder: Path,
     workers: int,
     stop: Callable[[], bool],
@@ -147,9 +146,9 @@ def make_executor(
 ) -> Iterator[Executor]:
     """An executor for this machine: this process for one worker, worker processes for more."""
     if workers == 1:
-        yield InProcess(problem, plan, folder, stop, checkpoint_seconds)
+        yield InProcess(problem, folder, stop, checkpoint_seconds)
         return
-    pool = Workers(problem, plan, folder, workers, stop, checkpoint_seconds)
+    pool = Workers(problem, folder, workers, stop, checkpoint_seconds)
     try:
         yield pool
     finally:
@@ -179,14 +178,11 @@ def _outcome(future: Future[bool]) -> bool:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(
-    problem: Problem, plan: Plan, progress: SimpleQueue[int], stopping: Event, checkpoint_seconds: float
-) -> None:
+def _start_worker(problem: Problem, progress: SimpleQueue[int], stopping: Event, checkpoint_seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _worker.update(problem=problem, plan=plan, progress=progress, stopping=stopping)
-    _worker["checkpoint_seconds"] = checkpoint_seconds
+    _worker.update(problem=problem, progress=progress, stopping=stopping, checkpoint_seconds=checkpoint_seconds)
 
 
 def _end_with_parent() -> None:
@@ -196,7 +192,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(shard: Shard, folder: Path) -> bool:
+def _warm_up() -> None:
+    """The first trace imports the compiler's front end, which takes a second or two."""
+    trace(torch.neg, torch.zeros(1))
+
+
+def _work(shard: Shard, plan: Plan, folder: Path) -> bool:
     waiting, told = 0, 0.0
 
     def progress(copy_steps: int) -> None:
@@ -209,7 +210,7 @@ def _work(shard: Shard, folder: Path) -> bool:
     ended = run_shard(
         shard,
         _worker["problem"],
-        _worker["plan"],
+        plan,
         folder,
         progress=progress,
         stop=_worker["stopping"].is_set,

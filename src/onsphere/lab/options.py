@@ -21,7 +21,7 @@ def _split(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
-        return [part.strip() for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+        return [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
     return value
 
 

@@ -3,10 +3,10 @@
     pass 1:  x <- x - lr rho² v, and ||x||² of the moved tensor while it is still in cache
     pass 2:  x <- x (rho / ||x||)
 
-Norms accumulate in float64 over runs of at most 1024 numbers, each run summed in the tensor's own precision
-by the vectorised kernel. On float32 weights that is within 1e-8 of an all-float64 sum, below the rounding
-of the weights themselves, at a quarter of its cost; float64 weights are summed in float64 throughout.
-Scalars stay 0-d tensors on the device: nothing is read back, so a GPU never waits.
+Norms accumulate in float64 over short runs of numbers, each run summed in the tensor's own precision by the
+vectorised kernel; small tensors are summed in float64 throughout. On float32 weights that is within a few 1e-8 of the
+exact norm, which is less than the rounding of the weights themselves, at a quarter of the cost; float64 weights are in
+float64 throughout. Scalars stay 0-d tensors on the device: nothing is read back, so a GPU never waits.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from onsphere.spheres import per_row, row_inner
+from onsphere.spheres import inner, per_row, row_inner
 
-# The longest run summed in the precision of the tensor, and the shortest worth a row of its own.
-_RUN = 1024
-_SHORT_RUN = 128
+# Runs are so long at most; shorter ones are not worth the calls. Their float32 rounding (6e-8 each) averages out over
+# many runs, so a tensor, or row, of few runs is converted instead.
+_RUN, _SHORT_RUN, _FEW = 1024, 128, 8
+_ROW_RUN, _SHORT_ROW_RUN, _FEW_ROW_RUNS = 128, 32, 4
 # So many numbers are moved before they are measured: few calls, and a tensor is still in a cache when it is read again.
 _IN_CACHE = 1 << 20
 # Dtypes whose runs are summed as they are.
@@ -45,14 +46,14 @@ def sphere_sgd_(
         params: The position; changed.
         grads: One gradient for each, of the same shape.
         momentum_buffers: One buffer for each, or an empty list to do without momentum; changed.
-        lr: Effective learning rate, a float or a one-element tensor.
+        lr: Effective learning rate, a float or a 0-d tensor.
         radius: rho; for rows a float for all of them or one tensor ``[R]`` for each parameter.
         rows: Whether every slice along dimension 0 has a sphere of its own.
         momentum: In [0, 1).
         geodesic: Follow the great circle instead of step and projection.
     """
     if isinstance(lr, Tensor):
-        lr = lr.detach().to(torch.float64).reshape(())
+        lr = lr.detach().to(torch.float64)
     # A tensor of rows is a joint sphere whose scalars have become columns [R, 1, ...]: one step serves both.
     for xs, gs, vs, rho in _spheres(params, grads, momentum_buffers, radius, rows=rows):
         _step_(xs, gs, vs, lr=lr, radius=rho, rows=rows, momentum=momentum, geodesic=geodesic)
@@ -121,7 +122,8 @@ def _step_(
 
 def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: bool) -> Tensor:
     """``x <- x - reach g`` in place; returns the squared norm of the result."""
-    if rows or not isinstance(reach, float) or xs[0].device.type != "cpu":
+    kinds = _alike(xs)
+    if rows or not isinstance(reach, float) or not all(_one_by_one(device) for device, _ in kinds):
         _add_(xs, gs, -reach)
         return _squares(xs, rows=rows)
     parts, start, held = [], 0, 0
@@ -129,8 +131,7 @@ def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: b
         held += x.numel()
         if held >= _IN_CACHE or end == len(xs):
             torch._foreach_add_(xs[start:end], gs[start:end], alpha=-reach)
-            for moved in xs[start:end]:
-                parts += _run_norms(moved)
+            parts += _run_norms(xs[start:end])
             start, held = end, 0
     return _sum_of_squares(parts)
 
@@ -141,8 +142,7 @@ def _rescale_(xs: list[Tensor], radius: float | Tensor, squares: Tensor) -> None
     _scale_(xs, torch.where(norm == 0, torch.ones_like(norm), radius / norm))
 
 
-# -- lists of tensors times one factor: a float, a 0-d tensor, or a column [R, 1, ...] of a single tensor
-# -----------
+# -- lists of tensors times one factor: a float, a 0-d tensor, or (one tensor only) a column [R, 1, ...] ---------------
 
 
 def _scale_(xs: list[Tensor], factor: Tensor) -> None:
@@ -150,7 +150,8 @@ def _scale_(xs: list[Tensor], factor: Tensor) -> None:
         if factor.dim() > 0:
             xs[ids[0]].mul_(factor.to(dtype))
         else:
-            torch._foreach_mul_([xs[i] for i in ids], factor.to(device=device, dtype=dtype))
+            # backwards: what was touched last is still in a cache
+            torch._foreach_mul_([xs[i] for i in reversed(ids)], factor.to(device=device, dtype=dtype))
 
 
 def _add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> None:
@@ -161,7 +162,7 @@ def _add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> Non
             torch._foreach_add_(some_y, some_x, alpha=factor)
             continue
         here = factor.to(device=device, dtype=dtype)
-        if device.type == "cpu" or here.dim() > 0:
+        if here.dim() > 0 or _one_by_one(device):
             for y, x in zip(some_y, some_x, strict=True):
                 y.addcmul_(x, here)
         else:  # one more temporary, two launches instead of one a tensor
@@ -174,6 +175,11 @@ def _alike(xs: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[
     for i, x in enumerate(xs):
         kinds.setdefault((x.device, x.dtype), []).append(i)
     return kinds
+
+
+def _one_by_one(device: torch.device) -> bool:
+    """A CPU gains from finishing with a tensor while it is in cache; on an accelerator the number of calls counts."""
+    return device.type == "cpu"
 
 
 # -- sums over lists of tensors --------------------------------------------------------------------------
@@ -192,8 +198,8 @@ def _squares(xs: list[Tensor], *, rows: bool) -> Tensor:
     totals = []
     for (device, _), ids in _alike(xs).items():
         some = [xs[i] for i in ids]
-        if device.type == "cpu":
-            totals.append(_sum_of_squares([part for x in some for part in _run_norms(x)]))
+        if _one_by_one(device):
+            totals.append(_sum_of_squares(_run_norms(some)))
         else:
             totals.append(_sum_of_squares(torch._foreach_norm(some, 2, dtype=torch.float64)))
     return _sum(totals)
@@ -202,11 +208,10 @@ def _squares(xs: list[Tensor], *, rows: bool) -> Tensor:
 def _inner(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
     """<x, y> over the whole list, 0-d float64."""
     totals = []
-    for (device, dtype), ids in _alike(xs).items():
+    for (device, _), ids in _alike(xs).items():
         some_x, some_y = [xs[i] for i in ids], [ys[i] for i in ids]
-        if device.type == "cpu":
-            products = (_flat(x.mul(y)) for x, y in zip(some_x, some_y, strict=True))
-            sums = [part.sum(1, dtype=_precision(dtype)) for p in products for part in _runs(p)]
+        if _one_by_one(device):
+            sums = [part for x, y in zip(some_x, some_y, strict=True) for part in _run_products(x, y)]
             totals.append(torch.cat(sums).to(torch.float64).sum())
         else:
             flat = [p.reshape(-1) for p in torch._foreach_mul(some_x, some_y)]
@@ -217,12 +222,11 @@ def _inner(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
 def _row_squares(x: Tensor) -> Tensor:
     if x.dim() < 2:
         return _squares([x], rows=False)
-    flat = x.flatten(1)
-    length = flat.shape[1]
-    run = length if length <= _RUN else math.gcd(length, _RUN)
-    if run < min(length, _SHORT_RUN) or x.dtype not in _FULL:
+    rows, length = x.shape[0], math.prod(x.shape[1:])
+    run = math.gcd(length, _ROW_RUN)
+    if run < _SHORT_ROW_RUN or length < _FEW_ROW_RUNS * run or x.dtype not in _FULL:
         return row_inner(x, x)
-    norms = torch.linalg.vector_norm(flat.view(flat.shape[0], -1, run), dim=2).to(torch.float64)
+    norms = torch.linalg.vector_norm(x.reshape(rows, -1, run), dim=2).to(torch.float64)
     return per_row(norms.square().sum(1), x, dtype=torch.float64)
 
 
@@ -236,12 +240,26 @@ def _sum(totals: list[Tensor]) -> Tensor:
     return totals[0] if len(totals) == 1 else torch.stack([t.to(totals[0].device) for t in totals]).sum()
 
 
-def _run_norms(x: Tensor) -> list[Tensor]:
-    """Norms of consecutive runs of a tensor."""
-    if x.is_contiguous() and x.numel() % _RUN == 0 and x.dtype in _FULL:  # the common case, without a detour
-        return [torch.linalg.vector_norm(x.view(-1, _RUN), dim=1)]
-    flat = _flat(x).to(_precision(x.dtype))
-    return [torch.linalg.vector_norm(part, dim=1) for part in _runs(flat)]
+def _run_norms(xs: Sequence[Tensor]) -> list[Tensor]:
+    """Norms of consecutive runs of tensors."""
+    norms = []
+    for x in xs:
+        size = x.numel()
+        if size < _FEW * _RUN:
+            norms.append(torch.linalg.vector_norm(x.to(torch.float64)).view(1))
+        elif size % _RUN == 0 and x.is_contiguous() and x.dtype in _FULL:  # the common case, without a detour
+            norms.append(torch.linalg.vector_norm(x.view(-1, _RUN), dim=1))
+        else:
+            runs = _runs(_flat(x).to(_precision(x.dtype)))
+            norms += [torch.linalg.vector_norm(run, dim=1) for run in runs]
+    return norms
+
+
+def _run_products(x: Tensor, y: Tensor) -> list[Tensor]:
+    """Dot products of consecutive runs of two tensors."""
+    if x.numel() < _FEW * _RUN:
+        return [inner(x, y).view(1)]
+    return [part.sum(1) for part in _runs(_flat(x.to(_precision(x.dtype)).mul(y)))]
 
 
 def _precision(dtype: torch.dtype) -> torch.dtype:
@@ -258,9 +276,9 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _runs(flat: Tensor) -> list[Tensor]:
-    """Views ``[r, n]`` with n <= 1024 that cover a flat tensor."""
+    """Views ``[r, n]`` that cover a flat tensor."""
     size = flat.numel()
-    if size <= _RUN:
+    if size < _FEW * _RUN:
         return [flat.view(1, -1)]
     run = math.gcd(size, _RUN)
     if run >= _SHORT_RUN:

@@ -193,28 +193,27 @@ class SphereSGD(Optimizer):
         return loss
 
     def _step_on_sphere(self, group: dict[str, Any]) -> None:
-        rows, radius = group["sphere"] == "rows", group["radius"]
-        given = [p.grad for p in group["params"]]
-        # On a joint sphere a tensor without gradient is rescaled with the others; a row's sphere is its own affair.
-        moving = [i for i, g in enumerate(given) if g is not None or not rows]
-        if all(given[i] is None for i in moving):
+        params, rows, radius = group["params"], group["sphere"] == "rows", group["radius"]
+        grads = [p.grad for p in params]
+        missing = [i for i, g in enumerate(grads) if g is None]
+        if len(missing) == len(params):
             return
-        params, grads = [], []
-        for i in moving:
-            p, g = group["params"][i], given[i]
-            if g is not None and g.is_sparse:
-                raise RuntimeError(
-                    f"{parameter_names(group)[i]} has a sparse gradient, which cannot be projected; use "
-                    "sparse=False in the embedding, or put it in a group without a sphere"
-                )
-            params.append(p)
-            grads.append(torch.zeros_like(p) if g is None else g)
-        if isinstance(radius, list):
-            radius = [radius[i] for i in moving]
+        if missing and rows:  # a row's sphere is its own affair: without a gradient it is left alone
+            present = [i for i, g in enumerate(grads) if g is not None]
+            params, grads = [params[i] for i in present], [grads[i] for i in present]
+            radius = [radius[i] for i in present] if isinstance(radius, list) else radius
+        elif missing:  # on a joint sphere it is rescaled with the others
+            grads = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+        if any(g.is_sparse for g in grads):
+            names = [n for n, p in zip(parameter_names(group), group["params"], strict=True) if _is_sparse(p.grad)]
+            raise RuntimeError(
+                f"{', '.join(names)} has a sparse gradient, which cannot be projected; use sparse=False in the "
+                "embedding, or put it in a group without a sphere"
+            )
         if group["maximize"]:
             grads = [-g for g in grads]
         buffers = self._buffers(params) if group["momentum"] != 0 else []
-        options = {"lr": group["lr"], "momentum": group["momentum"], "geodesic": group["geodesic"]}
+        options = {"lr": _scalar(group["lr"]), "momentum": group["momentum"], "geodesic": group["geodesic"]}
         if _in_place(group["foreach"], params):
             sphere_sgd_(params, grads, buffers, radius=radius, rows=rows, **options)
         elif not rows:
@@ -252,7 +251,7 @@ class SphereSGD(Optimizer):
         if group["maximize"]:
             grads = [-g for g in grads]
         buffers = self._buffers(params) if use_momentum else []
-        options = {name: group[name] for name in ("lr", "momentum", "weight_decay")}
+        options = {"lr": _scalar(group["lr"]), "momentum": group["momentum"], "weight_decay": group["weight_decay"]}
         _write(params, buffers, *sgd(params, grads, buffers, **options))
 
     def _buffers(self, params: list[Tensor]) -> list[Tensor]:
@@ -293,8 +292,17 @@ def _write(params: list[Tensor], buffers: list[Tensor], new: list[Tensor], new_b
         old.copy_(value)
 
 
+def _scalar(lr: float | Tensor) -> float | Tensor:
+    """A one-element tensor as a 0-d one."""
+    return lr.reshape(()) if isinstance(lr, Tensor) else lr
+
+
 def _in_place(foreach: bool | None, params: list[Tensor]) -> bool:
     return all(type(p) in (Tensor, torch.nn.Parameter) for p in params) if foreach is None else foreach
+
+
+def _is_sparse(grad: Tensor | None) -> bool:
+    return grad is not None and grad.is_sparse
 
 
 def _has_sphere(group: object) -> bool:

@@ -31,6 +31,9 @@ ARGUMENTS = (
 )
 
 
+ENDLESS = [{"4000": "1000000"}.get(word, word) for word in ARGUMENTS]
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
@@ -113,7 +116,7 @@ def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(uninterrupted, tmp_p
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):
-    process = start(["regimes", *ARGUMENTS, "--steps", "1000000", "--out", "run"], tmp_path)
+    process = start(["regimes", *ENDLESS, "--out", "run"], tmp_path)
     wait_until_training(process, tmp_path / "run", 0.2)
     children = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
@@ -129,7 +132,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 
 
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
-    process = start(["regimes", *ARGUMENTS, "--steps", "1000000", "--out", "run"], tmp_path)
+    process = start(["regimes", *ENDLESS, "--out", "run"], tmp_path)
     try:
         wait_until_training(process, tmp_path / "run", 0.2)
         second = onsphere("resume", "run", folder=tmp_path)

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from onsphere.lab.population.copies import FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.readings import FIXED
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
-from onsphere.normalisation import without_running_statistics
+from onsphere.lab.population.trace import trace
+from onsphere.normalisation import BatchStatistics, without_running_statistics
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,9 @@ class Engine:
         template = problem.build(copies[0].seed).to(problem.device, problem.dtype)
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
         self.template = without_running_statistics(copy.deepcopy(template)).train()
+        for module in self.template.modules():
+            if isinstance(module, BatchStatistics):
+                module.under_vmap = plan.mode == "vmap"
         names = dict(self.template.named_parameters()) | dict(self.template.named_buffers())
         self.constant_names = tuple(name for name in names if name not in problem.trained)
         step = make_step(
@@ -237,10 +240,7 @@ class Engine:
     def _prepare(self, *example: Any) -> Step:
         step: Any = self._raw
         if self.plan.traced:
-            graph = make_fx(step)(*example)
-            graph.graph.eliminate_dead_code()
-            graph.recompile()
-            step = graph
+            step = trace(step, *example)
         if self.plan.compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False)
         typed: Step = step

@@ -162,11 +162,10 @@ class _Work:
     def do(self, run: Run) -> RegimesResult:
         self.progress.folder(run.folder)
         with run.lock():
-            plan, workers, engine = self._engine(run)
+            workers = self._workers(run)
             cells: list[Cell] = []
-            with make_executor(
-                self.problem, plan, run.shards, workers, self.stop, self.spec.checkpoint_seconds
-            ) as executor:
+            with make_executor(self.problem, run.shards, workers, self.stop, self.spec.checkpoint_seconds) as executor:
+                plan, engine = self._engine(run)
                 wanted = [(elr, seed) for seed in range(self.spec.seeds) for elr in self.spec.grid()]
                 for number in range(self.spec.refine + 1):
                     cells += self._round(run, executor, plan, workers, number, wanted, cells)
@@ -175,7 +174,12 @@ class _Work:
                         break
             return self._conclude(run, sorted(cells, key=lambda c: (c.elr, c.seed)), engine)
 
-    def _engine(self, run: Run) -> tuple[Plan, int, dict[str, Any]]:
+    def _workers(self, run: Run) -> int:
+        """How many copies a shard has depends on the number of workers, so a resumed run keeps it."""
+        path = run.folder / "engine.json"
+        return int(read_json(path)["workers"]) if path.exists() else self.spec.workers
+
+    def _engine(self, run: Run) -> tuple[Plan, dict[str, Any]]:
         """The plan: what ``engine.json`` says, or chosen now and written there, so that a resumed run repeats it."""
         path = run.folder / "engine.json"
         fingerprint = self.problem.data.fingerprint()
@@ -183,7 +187,7 @@ class _Work:
             stored = read_json(path)
             if stored["data"] != fingerprint:
                 raise InputError(f"the data are not those that {run.folder} was started with")
-            return Plan(**stored["plan"]), stored["workers"], stored
+            return Plan(**stored["plan"]), stored
         copies = self.spec.elrs * self.spec.seeds
         try:
             plan, timings = choose_plan(
@@ -203,7 +207,7 @@ class _Work:
             "data": fingerprint,
         }
         write_json(path, engine)
-        return plan, self.spec.workers, engine
+        return plan, engine
 
     def _round(
         self,
@@ -219,7 +223,7 @@ class _Work:
         title = f"round {number} of at most {self.spec.refine}: {len(wanted)} runs"
         self.progress.begin("grid" if number == 0 else title, len(wanted) * self.spec.steps)
         cells: dict[str, list[Cell]] = {}
-        for name in executor.run(shards, self.progress.advance):
+        for name in executor.run(shards, plan, self.progress.advance):
             cells[name] = read_cells(ShardFolder(run.shards / name), number)
             known = before + [cell for part in cells.values() for cell in part]
             self.progress.finding(describe_boundaries(known))
