@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# At import, so that fixtures of every scope run so: two processes with two threads each crawl on two cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ def train_cells(folder, elrs, *, widths, data_name="digits", head_norm=10.0, los
     training = {name: options.pop(name) for name in ("steps", "batch_size")}
     dataset = data.load(data_name, seed=0, **options)
     model_options = {"widths": widths, "head_norm": head_norm, "eps": 1e-12}
-    problem = Problem(data=dataset, model="mlp", model_options=model_options, loss=loss, evaluations=2, **training)
+    problem = Problem(data=dataset, model="mlp", model_options=model_options, loss=loss, evaluations=10, **training)
     problem, notes = prepare_model(problem)
     assert not notes
     copies = [Copy(seed, elr) for elr in elrs for seed in SEEDS]

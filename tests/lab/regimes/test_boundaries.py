@@ -14,7 +14,7 @@ C, E, D = "convergence", "chaotic_equilibrium", "divergence"
 
 def cell(elr, regime, seed=0, error=None):
     error = {C: 0.0, E: 0.2, D: 0.9}[regime] if error is None else error
-    return Cell(elr, seed, regime, "", 0.1, 4.0, error, 0.1, 0.1, 1.0, 1.0, True, 0)
+    return Cell(elr, seed, regime, "", 0.1, 0.1, 4.0, error, 0.1, 0.1, 1.0, 1.0, True, 0)
 
 
 def row(labels, seed=0):

@@ -1,9 +1,10 @@
 """Which regime a run is in, and why.
 
-With Q4 the last quarter of training and Q3 the quarter before (minibatch values in training mode):
+With Q4 the last quarter of training and Q3 the quarter before; losses and angles are those of the minibatches in
+training mode, the training error is that of the evaluations in Q4 (all training examples, their batch statistics):
 
     divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction
-    convergence           not that, and Q4 error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it still falls)
+    convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it still falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
 The angular rule needs no loss scale and separates cells by a wide margin (largest value outside divergence 1.03,
@@ -37,8 +38,9 @@ class Cell:
         regime: Its label.
         reason: Which rule gave the label, with the numbers.
         loss: Mean minibatch loss over Q4, batch statistics of the minibatch.
-        loss_at_init: Training loss at step 0 over all training examples, batch statistics over all of them.
-        train_error: Mean minibatch error over Q4, batch statistics of the minibatch.
+        train_loss: Mean training loss of the evaluations in Q4: all training examples, batch statistics over them.
+        loss_at_init: The same at step 0.
+        train_error: Mean training error of the evaluations in Q4, like ``train_loss``.
         test_error: Error on the test set at the last step, batch statistics re-estimated over the training set.
         angular_update: Mean angle per step over Q4, radians.
         trend: Mean loss over Q4 divided by mean loss over Q3.
@@ -52,6 +54,7 @@ class Cell:
     regime: Regime
     reason: str
     loss: float
+    train_loss: float
     loss_at_init: float
     train_error: float
     test_error: float
@@ -63,7 +66,7 @@ class Cell:
 
     @property
     def interpolates(self) -> bool:
-        """Whether it fits the training set (Q4 error below 1 %)."""
+        """Whether it fits the training set (training error below 1 %)."""
         return self.finite and self.train_error < INTERPOLATES
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
 
     Args:
         angular_update: Mean angle per step over the last quarter, radians.
-        train_error: Mean minibatch training error over the last quarter, fraction.
+        train_error: Mean training error of the evaluations in the last quarter, fraction.
         trend: Mean loss over the last quarter divided by that over the quarter before.
         finite: Whether the run stayed finite.
 
@@ -102,27 +105,33 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
 
 
 def summarise(
-    readings: Readings, evaluations: np.ndarray, elrs: np.ndarray, seeds: np.ndarray, round_number: int
+    readings: Readings,
+    evaluations: tuple[np.ndarray, np.ndarray],
+    elrs: np.ndarray,
+    seeds: np.ndarray,
+    round_number: int,
 ) -> list[Cell]:
     """One :class:`Cell` for each copy of a shard.
 
     Args:
         readings: Readings of the whole run, T steps.
-        evaluations: Train loss, train error, test loss, test error, [E, K, 4], first at step 0.
+        evaluations: Steps [E], first 0; and train loss, train error, test loss, test error, [E, K, 4].
         elrs: Effective learning rates, [K].
         seeds: Seed indices, [K].
         round_number: 0 for the grid.
     """
     steps = len(readings.values)
     last, before = slice(steps - steps // 4, None), slice(steps - 2 * (steps // 4), steps - steps // 4)
-    loss, error = readings.loss, readings.error
+    loss = readings.loss
+    evaluation_steps, values_there = evaluations
+    late = values_there[evaluation_steps > steps - steps // 4]
     angle, gradient = readings.angular_update(elrs), readings.effective_gradient_norm
     finite = np.isfinite(readings.values).all(axis=(0, 2))
     cells = []
     for k in range(loss.shape[1]):
         values = {
             "angular_update": _mean(angle[last, k]),
-            "train_error": _mean(error[last, k]),
+            "train_error": _mean(late[:, k, 1]),
             "trend": _mean(loss[last, k]) / _mean(loss[before, k]),
             "finite": bool(finite[k]),
         }
@@ -134,8 +143,9 @@ def summarise(
                 regime=regime,
                 reason=reason,
                 loss=_mean(loss[last, k]),
-                loss_at_init=float(evaluations[0, k, 0]),
-                test_error=float(evaluations[-1, k, 3]),
+                train_loss=_mean(late[:, k, 0]),
+                loss_at_init=float(values_there[0, k, 0]),
+                test_error=float(values_there[-1, k, 3]),
                 gradient_norm=_mean(gradient[last, k]),
                 round=round_number,
                 **values,  # type: ignore[arg-type]

@@ -265,7 +265,7 @@ def read_cells(shard: ShardFolder, round_number: int) -> list[Cell]:
     """The cells of an ended shard."""
     copies = shard.copies()
     elrs, seeds = np.array([c.lr for c in copies]), np.array([c.seed for c in copies])
-    return summarise(shard.readings(), shard.evaluations()[1], elrs, seeds, round_number)
+    return summarise(shard.readings(), shard.evaluations(), elrs, seeds, round_number)
 
 
 def _shards(number: int, wanted: Sequence[tuple[float, int]], plan: Plan, workers: int) -> list[Shard]:

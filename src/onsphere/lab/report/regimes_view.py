@@ -60,8 +60,8 @@ MEASUREMENTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "training error",
-        "fraction of wrong predictions in the minibatches of the last quarter, given in percent",
-        "train mode: each minibatch's own",
+        "fraction of wrong predictions over all training examples, mean of the evaluations in the last quarter, percent",
+        "evaluation: re-estimated over the training data beforehand",
     ),
     (
         "test error",
