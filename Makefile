@@ -18,7 +18,7 @@ demo: .venv/lab
 	$(BIN)/onsphere regimes --out $(RUN)
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 science: .venv/dev
-	$(BIN)/pytest tests/science
+	$(BIN)/pytest -n 2 tests/science
 
 bench: .venv/lab
 	$(BIN)/python -m benchmarks

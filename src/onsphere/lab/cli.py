@@ -155,8 +155,11 @@ def _work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], bo
         try:
             result = call(room, display, stopping.is_set)
         except Exception as error:
+            resume = f"continue with: onsphere resume {display.run}"
             if type(error).__name__ == "Interrupted":
-                raise _Interrupted(f"interrupted; continue with: onsphere resume {display.run}") from error
+                raise _Interrupted(f"interrupted; {resume}") from error
+            if type(error).__name__ == "WorkerDied":
+                raise RuntimeError(f"{error}; {resume}") from error
             raise
         finally:
             for number, handler in before.items():

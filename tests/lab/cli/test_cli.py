@@ -153,6 +153,7 @@ BAD = {
     "more images than there are": (["regimes", "--train", "5000"], "1437"),
     "unknown device": (["regimes", "--device", "abacus"], "--device"),
     "empty data folder": (["regimes", "--data", "cifar10", "--data-dir", "."], "cifar10"),
+    "damaged data folder": (["regimes", "--data", "cifar10", "--data-dir", "damaged"], "data_batch_1.bin"),
     "missing data folder": (["regimes", "--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
     "pool that does not divide": (["regimes", "--pool", "3"], "pool"),
     "output is a file": (["regimes", "--out", "a_file"], "--out"),
@@ -168,6 +169,9 @@ BAD = {
 @pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_clear_line_and_status_2(arguments, said, capfd):
     Path("a_file").write_text("x")
+    Path("damaged").mkdir()
+    Path("damaged", "data_batch_1.bin").write_bytes(bytes(3073 * 2 - 5))
+    Path("damaged", "test_batch.bin").write_bytes(bytes(3073 * 2))
     Path("damaged.toml").write_text("elrs = = 3")
     Path("unknown.toml").write_text("bananas = 3\n")
     assert run_command(arguments) == 2

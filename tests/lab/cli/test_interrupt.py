@@ -70,6 +70,16 @@ def start(arguments, folder):
     )
 
 
+def workers_of(process):
+    """Process numbers of the two workers (and of multiprocessing's own helper, which comes first)."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    pids = sorted(int(pid) for pid in listed.stdout.split())
+    assert len(pids) >= 2
+    return pids
+
+
 def wait_until_training(process, run, seconds):
     """Wait until the grid is being trained, then a while longer."""
     while not list(run.glob("shards/*/shard.json")):
@@ -118,17 +128,26 @@ def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(uninterrupted, tmp_p
 def test_workers_end_with_a_killed_parent(tmp_path):
     process = start(["regimes", *ENDLESS, "--out", "run"], tmp_path)
     wait_until_training(process, tmp_path / "run", 0.2)
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    pids = [int(pid) for pid in children.stdout.split()]
-    assert len(pids) >= 2
+    pids = workers_of(process)
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 10
     while alive := [pid for pid in pids if os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
         assert time.monotonic() < deadline, f"still alive: {alive}"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fails_the_run_which_can_be_resumed(uninterrupted, tmp_path):
+    expected, _ = uninterrupted
+    process = start(["regimes", *ARGUMENTS, "--out", "run"], tmp_path)
+    wait_until_training(process, tmp_path / "run", 0.5)
+    os.kill(workers_of(process)[-1], signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process died" in error and "onsphere resume run" in error
+    assert onsphere("resume", "run", folder=tmp_path).returncode == 0
+    assert_same(tmp_path / "run", expected)
 
 
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):

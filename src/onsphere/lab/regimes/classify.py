@@ -4,7 +4,7 @@ With Q4 the last quarter of training and Q3 the quarter before; losses and angle
 training mode, the training error is that of the evaluations in Q4 (all training examples, their batch statistics):
 
     divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction
-    convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it still falls)
+    convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
 The angular rule needs no loss scale and separates cells by a wide margin (largest value outside divergence 1.03,

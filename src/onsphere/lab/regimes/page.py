@@ -84,7 +84,9 @@ def subtitle(spec: dict[str, Any]) -> str:
     """What was trained on what, in a line."""
     images = f"{spec['train']} images" if spec["train"] else "all training images"
     noise = f", {100 * spec['label_noise']:g} % label noise" if spec["label_noise"] else ""
-    size = spec["width"] or "-".join(map(str, spec["widths"] or ()))
+    widths = spec["widths"] or ((64, 64) if spec["model"] == "mlp" else ())
+    width = spec["width"] or (32 if spec["model"] in ("convnet", "resnet18") else "")
+    size = "-".join(map(str, widths)) or (f"of width {width}" if width else "")
     parts = [f"{spec['data']}, {images}{noise}", f"{spec['model']} {size}".strip(), spec["loss"]]
     return " · ".join([*parts, f"{spec['steps']} steps, batch {spec['batch_size']}"])
 

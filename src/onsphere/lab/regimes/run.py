@@ -55,8 +55,9 @@ def map_regimes(
         out: Folder of the run; must be new or empty. Default: ``runs/regimes-DATE-TIME``.
         progress: Told what happens.
         stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
-        **fields: Any field of :class:`~onsphere.lab.regimes.spec.RegimesSpec`. With own arrays the defaults of
-            ``train`` and ``label_noise`` are all and 0, and with an own callable ``workers`` is 1.
+        **fields: Any field of :class:`~onsphere.lab.regimes.spec.RegimesSpec`. Own arrays are taken as
+            they are: all of them, no label noise, not standardised, unless asked. With an own callable the default
+            of ``workers`` is 1; with more it must be importable and the script guarded by ``__main__``.
 
     Returns:
         The result; everything is also on disk.
@@ -68,7 +69,7 @@ def map_regimes(
     Source: Kodryan et al. 2022, sections 4 and 5; labels as in :mod:`onsphere.lab.regimes.classify`.
     """
     if not isinstance(data, str):
-        fields = {"train": None, "label_noise": 0.0} | fields
+        fields = {"train": None, "label_noise": 0.0, "standardise": False} | fields
     if not isinstance(model, str):
         fields = {"workers": 1} | fields
     names = {"model": _name_of(model), "data": data if isinstance(data, str) else "arrays"}
@@ -289,7 +290,9 @@ def _load(spec: RegimesSpec, data: str | Dataset | Arrays) -> Dataset:
             return data
         if isinstance(data, str):
             return datasets.load(data, data_dir=spec.data_dir, pool=spec.pool, standardise=spec.standardise, **options)
-        return datasets.from_arrays(*data, **options)
+        if spec.pool != 1:
+            raise InputError(f"pool: {spec.pool} is not allowed with own arrays: pool them before")
+        return datasets.from_arrays(*data, standardise=spec.standardise, **options)
     except DataError as error:
         raise InputError(str(error)) from error
 

@@ -45,21 +45,19 @@ def one_line(run: Run) -> str:
 def show(result: RegimesResult) -> None:
     """Print the grid as a table (means over seeds), both boundaries and the page's path."""
     console = Console(highlight=False, soft_wrap=True)
-    table = Table(title=None, box=None, pad_edge=False)
-    for heading in ("ELR", *NAMES.values(), "loss", "train error", "test error", "angular update"):
+    table = Table(box=None, pad_edge=False)
+    table.add_column("ELR", justify="right")
+    table.add_column("seeds in regime")
+    for heading in ("loss", "train err %", "test err %", "angle (rad)"):
         table.add_column(heading, justify="right")
     for elr, counts in result.counts(rounds=1):
         cells = [cell for cell in result.cells if cell.elr == elr and cell.round == 0]
-        means = [sum(getattr(c, name) for c in cells) / len(cells) for name in ("loss", "train_error", "test_error")]
-        angle = sum(c.angular_update for c in cells) / len(cells)
-        table.add_row(
-            f"{elr:.2e}",
-            *(str(counts[name] or "") for name in NAMES),
-            f"{means[0]:.3g}",
-            f"{100 * means[1]:.1f} %",
-            f"{100 * means[2]:.1f} %",
-            f"{angle:.3g} rad",
+        loss, train, test, angle = (
+            sum(getattr(cell, name) for cell in cells) / len(cells)
+            for name in ("loss", "train_error", "test_error", "angular_update")
         )
+        regimes = ", ".join(f"{count} {NAMES[regime]}" for regime, count in counts.items() if count)
+        table.add_row(f"{elr:.2e}", regimes, f"{loss:.3g}", f"{100 * train:.1f}", f"{100 * test:.1f}", f"{angle:.2g}")
     console.print(table)
     console.print()
     console.print(f"convergence ends:   {result.boundaries['convergence']}")

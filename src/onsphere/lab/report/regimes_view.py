@@ -60,7 +60,7 @@ MEASUREMENTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "training error",
-        "fraction of wrong predictions over all training examples, mean of the evaluations in the last quarter, percent",
+        "percent wrong over all training examples, mean of the evaluations in the last quarter",
         "evaluation: re-estimated over the training data beforehand",
     ),
     (
