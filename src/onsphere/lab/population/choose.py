@@ -12,7 +12,7 @@ import copy
 import shutil
 import time
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ MOST_COPIES = 32  # per batched step; more gain nothing and hold more memory
 PROBE_COPIES = 8
 COMPILE_PAYS = 120.0  # seconds of predicted work per worker from which compiling (5-20 s) is tried
 COMPILE_GAIN = 1.2
+FAILED = float("inf")
 
 
 def choose_plan(
@@ -59,17 +60,16 @@ def choose_plan(
     if mode == "auto":
         likely, other = (single, batched) if _has_convolutions(problem) else (batched, single)
         likely, timings[likely.mode] = _time(problem, likely)
-        decided = copies < 2 or timings[likely.mode] > LARGE_STEP
-        if not decided:
+        plan = likely
+        if timings[likely.mode] == FAILED or (copies > 1 and timings[likely.mode] < LARGE_STEP):
             other, timings[other.mode] = _time(problem, other)
-        plan = other if not decided and timings[other.mode] * MARGIN < timings[likely.mode] else likely
-        if timings[plan.mode] == float("inf"):
-            plan = replace(single, traced=False)
+            plan = other if timings[other.mode] * MARGIN < timings[likely.mode] else likely
     else:
-        plan = batched if mode == "vmap" else single
-        plan, timings[plan.mode] = _time(problem, plan)
-        if timings[plan.mode] == float("inf"):
-            raise RuntimeError(f"the model cannot be trained in mode {mode}; use mode auto")
+        plan, timings[mode] = _time(problem, batched if mode == "vmap" else single)
+    if timings[plan.mode] == FAILED:
+        _explain(
+            problem, plan, f"the model cannot be trained in mode {plan.mode}" + ("; use mode auto" * (mode != "auto"))
+        )
     return _decide_compiled(problem, plan, timings, copies / workers, compiled)
 
 
@@ -79,7 +79,7 @@ def _decide_compiled(
     compiled = replace(plan, compiled=True)
     if wish == "yes":
         _, timings["compiled"] = _time(problem, compiled)
-        if timings["compiled"] == float("inf"):
+        if timings["compiled"] == FAILED:
             raise RuntimeError("torch.compile fails for this model or finds no C++ compiler; use compiled no")
         return compiled, timings
     predicted = timings[plan.mode] * copies * problem.steps
@@ -102,9 +102,19 @@ def _time(problem: Problem, plan: Plan) -> tuple[Plan, float]:
     except Exception:  # any failure of vmap, tracing or compiling means: not this way
         if plan.traced and not plan.compiled:
             return _time(problem, replace(plan, traced=False))
-        return plan, float("inf")
+        return plan, FAILED
     finally:
         torch.set_num_threads(threads)
+
+
+def _explain(problem: Problem, plan: Plan, message: str) -> NoReturn:
+    """Raise, with what really went wrong as the cause."""
+    try:
+        _seconds(Engine(problem, (Copy(0, 1e-6),), plan))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RuntimeError(f"{message} ({reason})") from error
+    raise RuntimeError(message)
 
 
 def _seconds(engine: Engine) -> float:

@@ -35,7 +35,6 @@ class Plan:
         compiled: Whether the step goes through ``torch.compile``.
         traced: Whether the step is traced first; False only for networks that cannot be.
         channels_last: Whether images and convolution weights lie in channels-last order.
-        telemetry: Whether every step records its tensors' norms and products; shards need it, benchmarks measure it.
     """
 
     mode: Literal["vmap", "loop"]
@@ -43,7 +42,6 @@ class Plan:
     compiled: bool = False
     traced: bool = True
     channels_last: bool = False
-    telemetry: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -99,7 +97,6 @@ class Engine:
             self.constant_names,
             loss=problem.loss,
             geometry=problem.geometry,
-            telemetry=plan.telemetry,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0
@@ -109,7 +106,7 @@ class Engine:
         self._step: Step | None = None
         self.x = self.image_layout(problem.data.x_train.to(problem.device, problem.dtype))
         self.y = problem.data.y_train.to(problem.device)
-        self.columns = FIXED + (3 * len(problem.trained) if plan.telemetry else 0)
+        self.columns = FIXED + 3 * len(problem.trained)
 
     # ------------------------------------------------------------------------------------------------ state
 

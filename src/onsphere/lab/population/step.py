@@ -69,6 +69,12 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dtype=torch.float64)
 
 
+def tensor_moments(params: list[Tensor], grads: list[Tensor], gradient2: list[Tensor]) -> list[Tensor]:
+    """|w|², |g|² and <w, g> of every tensor, in the order of the readings: 3 L 0-d float64 tensors."""
+    products = [inner(w, g) for w, g in zip(params, grads, strict=True)]
+    return [inner(w, w) for w in params] + gradient2 + products
+
+
 def make_step(
     template: nn.Module,
     trained: tuple[str, ...],
@@ -76,7 +82,6 @@ def make_step(
     *,
     loss: LossName,
     geometry: Literal["sphere", "space"],
-    telemetry: bool = True,
 ) -> Step:
     """Build the step of one copy.
 
@@ -86,7 +91,6 @@ def make_step(
         frozen: Names of all other parameters and buffers, in the order of the step's second argument.
         loss: Which loss.
         geometry: Which update.
-        telemetry: Whether the readings hold the tensors' products besides loss and error.
 
     Returns:
         ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
@@ -105,10 +109,7 @@ def make_step(
         grads, (value, outputs) = grad_and_value(objective, has_aux=True)(params)
         error = (outputs.argmax(-1) != y).to(torch.float64).mean()
         gradient2 = [inner(g, g) for g in grads]
-        moments: list[Tensor] = []
-        if telemetry:
-            products = [inner(w, g) for w, g in zip(params, grads, strict=True)]
-            moments = [inner(w, w) for w in params] + gradient2 + products
+        moments = tensor_moments(params, grads, gradient2)
         readings = torch.stack([value.to(torch.float64), error, *moments]).to(value.dtype)
         if geometry == "sphere":
             new, new_buffers = sphere_sgd(

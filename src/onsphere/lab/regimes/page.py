@@ -93,6 +93,8 @@ def subtitle(spec: dict[str, Any]) -> str:
 
 def command(spec: dict[str, Any]) -> str:
     """The shell command that repeats the run: the fields that differ from the defaults."""
+    if spec["data"] == "arrays":
+        return "onsphere.lab.map_regimes(model, arrays, **fields)  # own arrays, in Python; the fields are below"
     words = ["onsphere", "regimes"]
     for name, value in spec.items():
         default = RegimesSpec.model_fields[name].default
