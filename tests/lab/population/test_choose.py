@@ -36,7 +36,9 @@ def test_a_small_mlp_is_batched_and_a_convnet_is_not():
     options = {"width": 8, "head_norm": 10.0, "eps": 1e-12}
     from test_engine import images
 
-    conv = problem(model="convnet", model_options=options, data=images(160, (3, 32, 32)), batch_size=128, dtype=torch.float32)
+    conv = problem(
+        model="convnet", model_options=options, data=images(160, (3, 32, 32)), batch_size=128, dtype=torch.float32
+    )
     plan, _ = choose_plan(conv, 10, 2)
     assert (plan.mode, plan.chunk, plan.channels_last) == ("loop", 1, True)
 
