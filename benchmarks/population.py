@@ -18,7 +18,7 @@ from benchmarks.plain import PlainRun
 from onsphere.lab.data import from_arrays
 from onsphere.lab.execution import make_executor
 from onsphere.lab.population import Copy, Engine, Plan, Problem, Shard
-from onsphere.lab.population.step import inner, loss_function, tensor_moments
+from onsphere.lab.population.step import loss_function, recorded_product, tensor_moments
 from onsphere.lab.population.trace import trace
 from onsphere.lab.preparation import prepare_model
 
@@ -141,7 +141,7 @@ def readings_work(this: Problem, copies: int, plan: Plan, times: int) -> Callabl
     grads = [torch.randn_like(p) for p in params]
 
     def moments(params: list[torch.Tensor], grads: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(tensor_moments(params, grads, [inner(g, g) for g in grads])).to(torch.float32)
+        return torch.stack(tensor_moments(params, grads, [recorded_product(g, g) for g in grads])).to(torch.float32)
 
     replay = trace(vmap(moments) if plan.mode == "vmap" else moments, params, grads)
     ring = torch.empty((1, copies, 3 * len(params)))

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from onsphere.spheres import Sphere, inner, row_inner, squared_norm
+from onsphere.products import inner, row_inner, squared_norm
+from onsphere.spheres import Sphere
 
 SHAPES = [(4, 3), (5,), (2, 3, 2, 2), ()]
 

@@ -8,9 +8,7 @@ Weights x = (x_1, ..., x_n) whose common rescaling leaves a network unchanged li
 
 The angle is Kahan's formula: a cosine in float32 cannot see angles below 3e-4, this one sees 1e-15.
 :class:`Sphere` holds such a list of tensors, either as one joint sphere or with one sphere a row (the
-filters in front of a batch norm). :func:`squared_norm` and :func:`inner` are the plain functions
-underneath; they are pure and run under ``torch.func.vmap``, ``make_fx`` and autograd. Everything
-accumulates in float64.
+filters in front of a batch norm). Everything accumulates in float64 (:mod:`onsphere.products`).
 
 Source: Lobacheva, Kodryan et al., NeurIPS 2021, and Kodryan et al., NeurIPS 2022 (total norm of all
 scale-invariant parameters; gradients of scale-invariant functions are tangent).
@@ -25,55 +23,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["Sphere", "inner", "row_inner", "squared_norm"]
+from onsphere.products import check_same_shapes, inner, listed, per_row, row_inner, squared_norm
 
-
-def squared_norm(tensors: Tensor | Iterable[Tensor]) -> Tensor:
-    """Sum of the squared Frobenius norms, accumulated in float64.
-
-    Args:
-        tensors: One tensor or several, of any shapes.
-
-    Returns:
-        0-d float64 tensor.
-
-    Raises:
-        ValueError: There is no tensor.
-    """
-    doubles = [t.to(torch.float64) for t in _listed(tensors)]
-    return _total([(d * d).sum() for d in doubles])
-
-
-def inner(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor]) -> Tensor:
-    """The dot product <a, b> over all entries, accumulated in float64.
-
-    Args:
-        a: One tensor or several.
-        b: As many tensors, of the same shapes.
-
-    Returns:
-        0-d float64 tensor.
-
-    Raises:
-        ValueError: There is no tensor, or the lists do not match.
-    """
-    xs, ys = _listed(a), _listed(b)
-    _check_same_shapes(xs, ys)
-    return _total([(x.to(torch.float64) * y.to(torch.float64)).sum() for x, y in zip(xs, ys, strict=True)])
-
-
-def row_inner(a: Tensor, b: Tensor) -> Tensor:
-    """Dot products of corresponding rows (slices along dimension 0), accumulated in float64.
-
-    Args:
-        a: Tensor ``[R, ...]``. With fewer than two dimensions the whole tensor is one row.
-        b: Tensor of the same shape.
-
-    Returns:
-        float64 tensor that broadcasts against ``a``: ``[R, 1, ...]``, or 0-d when ``a`` is one row.
-    """
-    product = a.to(torch.float64) * b.to(torch.float64)
-    return product.sum() if a.dim() < 2 else product.sum(dim=tuple(range(1, a.dim())), keepdim=True)
+__all__ = ["Sphere"]
 
 
 class Sphere:
@@ -100,7 +52,7 @@ class Sphere:
     """
 
     def __init__(self, tensors: Tensor | Iterable[Tensor], *, rows: bool = False) -> None:
-        self.tensors = _listed(tensors)
+        self.tensors = listed(tensors)
         self.rows = rows
         self._radius = self._checked_norm()
 
@@ -160,8 +112,8 @@ class Sphere:
         Raises:
             ValueError: The number of tensors or a shape differs.
         """
-        vs = _listed(vectors)
-        _check_same_shapes(self.tensors, vs)
+        vs = listed(vectors)
+        check_same_shapes(self.tensors, vs)
         return [v - c * x for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True)]
 
     @torch.no_grad()
@@ -177,8 +129,8 @@ class Sphere:
         Raises:
             ValueError: The number of tensors or a shape differs.
         """
-        vs = _listed(vectors)
-        _check_same_shapes(self.tensors, vs)
+        vs = listed(vectors)
+        check_same_shapes(self.tensors, vs)
         for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True):
             v.sub_(c * x)
         return vs
@@ -219,7 +171,7 @@ class Sphere:
             ValueError: The number of tensors or a shape differs, or a norm is zero or not finite.
         """
         there = Sphere(other.tensors if isinstance(other, Sphere) else other, rows=self.rows)
-        _check_same_shapes(self.tensors, there.tensors)
+        check_same_shapes(self.tensors, there.tensors)
         here, norms, theirs = self.tensors, self.norm(), there.norm()
         if isinstance(norms, list) and isinstance(theirs, list):
             return [
@@ -339,39 +291,12 @@ def measure_radius(tensors: Sequence[Tensor], names: Sequence[str], *, rows: boo
     return radius
 
 
-def per_row(values: Tensor, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """``values`` ``[R]`` or 0-d, made broadcastable against ``tensor`` ``[R, ...]``, in its dtype or in ``dtype``."""
-    values = values.to(device=tensor.device, dtype=dtype or tensor.dtype)
-    return values.view(-1, *[1] * (tensor.dim() - 1)) if tensor.dim() > 1 else values.reshape(())
-
-
 @torch.no_grad()
 def _norm(tensors: Sequence[Tensor], *, rows: bool) -> float | list[Tensor]:
     if not rows:
         return math.sqrt(float(squared_norm(tensors)))
     norms = [row_inner(t, t).sqrt() for t in tensors]
     return [n.flatten() if t.dim() > 1 else n for n, t in zip(norms, tensors, strict=True)]
-
-
-def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """A list of at least one tensor."""
-    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if not listed:
-        raise ValueError("the list of tensors is empty; a sphere needs at least one tensor")
-    return listed
-
-
-def _total(parts: list[Tensor]) -> Tensor:
-    """The sum of 0-d tensors, on the device of the first."""
-    return parts[0] if len(parts) == 1 else torch.stack([p.to(parts[0].device) for p in parts]).sum()
-
-
-def _check_same_shapes(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
-    if len(xs) != len(ys):
-        raise ValueError(f"{len(ys)} tensors were given for {len(xs)}; give one for each")
-    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        if x.shape != y.shape:
-            raise ValueError(f"tensor {i} has shape {tuple(y.shape)}; it must be {tuple(x.shape)}")
 
 
 def _unit_rows(tensor: Tensor, norms: Tensor) -> Tensor:

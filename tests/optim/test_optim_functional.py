@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from onsphere.optim import sgd, sphere_sgd
-from onsphere.spheres import Sphere, inner, squared_norm
+from onsphere.products import inner, squared_norm
+from onsphere.spheres import Sphere
 
 shapes = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), min_size=1, max_size=4).filter(
     lambda many: sum(math.prod(shape) for shape in many) > 1

@@ -12,7 +12,8 @@ from torch import nn
 
 from onsphere.optim import SphereSGD, _foreach, sphere_sgd
 from onsphere.optim._foreach import _inner, _squares, sphere_sgd_
-from onsphere.spheres import Sphere, inner, row_inner, squared_norm
+from onsphere.products import inner, row_inner, squared_norm
+from onsphere.spheres import Sphere
 
 SHAPES = [(4, 3, 3, 3), (7, 5), (6,), (9, 1030), (2, 4096), (3, 512), ()]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from onsphere.spheres import inner, per_row, row_inner
+from onsphere.products import inner, per_row, row_inner
 
 # Runs are so long at most; shorter ones are not worth the calls. Their float32 rounding (6e-8 each) averages out over
 # many runs, so a tensor, or row, of few runs is converted instead.

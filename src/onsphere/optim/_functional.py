@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onsphere.spheres import inner, squared_norm
+from onsphere.products import inner, squared_norm
 
 __all__ = ["sgd", "sphere_sgd"]
 

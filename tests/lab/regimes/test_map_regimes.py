@@ -100,6 +100,7 @@ def test_a_map_in_which_nothing_converges_says_so(tmp_path):
         ((net, arrays()), {"bananas": 1}, "bananas"),
         ((net, arrays()), {"elr_min": 2.0, "elr_max": 1.0}, "elr"),
         ((net, arrays()), {"pool": 2}, "pool"),
+        ((lambda: net((6,), 4), arrays()), {"workers": 2}, "workers"),
         ((net, arrays()), {"batch_size": 41}, "batch-size"),
         ((net, (*arrays()[:3], arrays()[3][:-1])), {}, "y_test"),
         ((lambda: nn.Sequential(nn.Linear(6, 4)), arrays()), {}, "norm"),

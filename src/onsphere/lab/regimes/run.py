@@ -7,6 +7,7 @@ round 1 ...  for each seed, the geometric middle of each gap in which the label 
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,6 +135,7 @@ class _Work:
                 f"--batch-size: {spec.batch_size} is not allowed: there are {len(dataset.x_train)} training images"
             )
         _check_device(spec.device)
+        _check_sendable(model, spec.workers)
         paper = spec.preset == "paper"
         problem = Problem(
             data=dataset,
@@ -303,6 +305,19 @@ def _check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: {device!r} is not usable here ({reason}); cpu always is") from None
+
+
+def _check_sendable(model: str | Callable[..., nn.Module], workers: int) -> None:
+    """Workers are other processes: they import the factory by its name."""
+    if isinstance(model, str) or workers == 1:
+        return
+    try:
+        pickle.dumps(model)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"workers: {workers} processes cannot import this model ({error}); define the factory at the top of a "
+            "module, or use workers=1"
+        ) from error
 
 
 def _name_of(model: str | Callable[..., nn.Module]) -> str:
