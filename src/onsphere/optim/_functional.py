@@ -1,6 +1,6 @@
 """The updates as pure functions of lists of tensors: one step of one copy, out of place.
 
-On the sphere of radius rho (methods: projected SGD with a fixed effective learning rate):
+On the sphere of radius rho (projected SGD at a fixed effective learning rate):
 
     v <- momentum P v + g,   P v = v - x <x, v> / <x, x>        (without momentum v = g)
     x <- x - lr rho² v;      x <- rho x / ||x||
