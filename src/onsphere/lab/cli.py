@@ -147,6 +147,7 @@ def _work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], bo
 
         def interrupt(signum: int, frame: FrameType | None) -> None:
             if stopping.is_set():
+                display.console.show_cursor(True)
                 os._exit(130)  # workers end with their parent
             stopping.set()
             display.note("stopping at a checkpoint; Ctrl-C again kills")
