@@ -46,7 +46,7 @@ Step = Callable[[StepState, list[Tensor], Hyper, Tensor, Tensor], tuple[StepStat
 
 
 def loss_function(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss by name: mean over examples; ``mse`` also means over classes, with 0/1 targets (Nakhodnov et al. 2022)."""
+    """The loss by name: mean over examples; ``mse`` also over classes, with 0/1 targets (Nakhodnov et al. 2022)."""
     return _cross_entropy if name == "cross-entropy" else _mse
 
 
