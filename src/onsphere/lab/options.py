@@ -93,7 +93,7 @@ class EngineOptions(Options):
     """What executes the copies; changes the cost, not the question."""
 
     device: str = "cpu"
-    """Device: cpu, cuda, cuda:1, mps."""
+    """Device: cpu, cuda, cuda:1 (it needs float64, which mps lacks)."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Worker processes, one thread each (1: no other process)."""
     dtype: Literal["float32", "float64"] = "float32"
