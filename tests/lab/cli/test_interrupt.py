@@ -96,7 +96,7 @@ def test_killed_three_times_and_resumed_gives_the_same_bits(uninterrupted, tmp_p
     command = ["regimes", *ARGUMENTS, "--out", "run"]
     for _ in range(3):
         process = start(command, tmp_path)
-        wait_until_training(process, run, 0.3 + dice.random() * whole / 5)
+        wait_until_training(process, run, 0.3 + dice.random() * whole / 8)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
