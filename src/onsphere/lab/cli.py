@@ -102,7 +102,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
-    sys.path.insert(0, str(Path.cwd()))  # package.module:factory may name a file of the current folder
     try:
         app(with_config(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -140,6 +139,7 @@ def _experiment(command: str) -> Any:
 def _work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], bool]], Any]) -> None:
     """Run an experiment with a live display and orderly Ctrl-C, then print its result."""
     from onsphere.lab.display import Display
+    from onsphere.lab.execution import Interrupted, WorkerDied
 
     room = _experiment(command)
     stopping = threading.Event()
@@ -155,13 +155,10 @@ def _work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], bo
         before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             result = call(room, display, stopping.is_set)
-        except Exception as error:
-            resume = f"continue with: onsphere resume {display.run}"
-            if type(error).__name__ == "Interrupted":
-                raise _Interrupted(f"interrupted; {resume}") from error
-            if type(error).__name__ == "WorkerDied":
-                raise RuntimeError(f"{error}; {resume}") from error
-            raise
+        except Interrupted as stopped:
+            raise _Interrupted(f"interrupted; continue with: onsphere resume {display.run}") from stopped
+        except WorkerDied as error:
+            raise WorkerDied(f"{error}; continue with: onsphere resume {display.run}") from error
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

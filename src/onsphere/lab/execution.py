@@ -25,6 +25,7 @@ import torch
 
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
 from onsphere.lab.population.trace import trace
+from onsphere.lab.threads import one_thread
 
 PROGRESS_SECONDS = 0.2
 
@@ -91,7 +92,7 @@ class Workers:
         stop: Callable[[], bool],
         checkpoint_seconds: float,
     ) -> None:
-        self.folder, self.stop, self.workers = folder, stop, workers
+        self.folder, self.stop = folder, stop
         context = get_context("spawn")
         self._progress: SimpleQueue[int] = context.SimpleQueue()
         self._stopping: Event = context.Event()
@@ -153,17 +154,6 @@ def make_executor(
         yield pool
     finally:
         pool.close()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Use one torch thread, as workers do, so that the number of workers never changes a bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _outcome(future: Future[bool]) -> bool:

@@ -1,7 +1,7 @@
 """The fields that experiments share: data, model, training, engine. Each experiment's spec inherits them.
 
 A spec is a frozen pydantic model: the same fields on the command line (``--label-noise``), in a TOML file
-(``label_noise``), in ``spec.json`` of a run and in Python. Nothing here imports torch, so ``--help`` stays fast.
+(``label_noise``), in ``run.json`` of a run and in Python. Nothing here imports torch, so ``--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DataOptions(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _zero_means_all(cls, values: Any) -> Any:
+    def _all_means_no_limit(cls, values: Any) -> Any:
         if isinstance(values, dict) and str(values.get("train", "")).lower() == "all":
             values = values | {"train": None}
         return values

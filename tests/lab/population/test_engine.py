@@ -13,7 +13,7 @@ from onsphere.lab.population import Copy, Engine, Plan, Problem
 from onsphere.lab.population.step import loss_function
 from onsphere.lab.preparation import prepare_model
 
-# Larger ELRs follow too, but there rounding grows a hundredfold every ten steps, in any implementation.
+# Larger ELRs follow too, but in divergence rounding grows exponentially, in any implementation.
 COPIES = (Copy(0, 1e-3), Copy(1, 3e-3), Copy(0, 1e-2))
 
 

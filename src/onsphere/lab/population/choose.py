@@ -8,7 +8,6 @@ same from run to run on a noisy machine; what was chosen is kept in ``engine.jso
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from dataclasses import replace
@@ -19,6 +18,8 @@ from torch import nn
 
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan
+from onsphere.lab.threads import one_thread
+from onsphere.normalisation import norm_layers
 
 MARGIN = 1.3  # how much faster the unlikely candidate must be
 LARGE_STEP = 0.1  # seconds; with single steps this long, operations are far too large for batching to help
@@ -55,10 +56,12 @@ def choose_plan(
         RuntimeError: ``mode="vmap"`` or ``compiled="yes"`` was asked for and this network does not support it.
     """
     batched = Plan("vmap", chunk or max(1, min(MOST_COPIES, -(-copies // workers))))
-    single = Plan("loop", chunk or 1, channels_last=_gains_from_channels_last(problem))
+    network = problem.build(0)
+    convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in network.modules())
+    single = Plan("loop", chunk or 1, channels_last=problem.device == "cpu" and _gains_from_channels_last(network))
     timings: dict[str, float] = {}
     if mode == "auto":
-        likely, other = (single, batched) if _has_convolutions(problem) else (batched, single)
+        likely, other = (single, batched) if convolutional else (batched, single)
         likely, timings[likely.mode] = _time(problem, likely)
         plan = likely
         if timings[likely.mode] == FAILED or (copies > 1 and timings[likely.mode] < LARGE_STEP):
@@ -95,16 +98,13 @@ def _time(problem: Problem, plan: Plan) -> tuple[Plan, float]:
     """Seconds of CPU time per copy and step, and the plan that could really be run (untraced where it must)."""
     width = min(plan.chunk, PROBE_COPIES) if plan.mode == "vmap" else 1
     copies = tuple(Copy(seed=k % 2, lr=1e-6) for k in range(width))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        return plan, _seconds(Engine(problem, copies, plan)) / width
+        with one_thread():
+            return plan, _seconds(Engine(problem, copies, plan)) / width
     except Exception:  # any failure of vmap, tracing or compiling means: not this way
         if plan.traced and not plan.compiled:
             return _time(problem, replace(plan, traced=False))
         return plan, FAILED
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _explain(problem: Problem, plan: Plan, message: str) -> NoReturn:
@@ -138,19 +138,10 @@ def _clock(engine: Engine) -> float:
     return time.process_time()
 
 
-def _has_convolutions(problem: Problem) -> bool:
-    return any(isinstance(m, nn.modules.conv._ConvNd) for m in problem.build(0).modules())
-
-
-def _gains_from_channels_last(problem: Problem) -> bool:
+def _gains_from_channels_last(network: nn.Module) -> bool:
     """Channels-last convolutions are faster on a CPU, and exact only with our batch statistics (BatchStatistics)."""
-    from onsphere.normalisation import is_norm
-
-    network = copy.deepcopy(problem.build(0))
-    norms = [m for m in network.modules() if is_norm(m)]
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    only_batch_norm = all(isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for m in norms)
-    return bool(convolutions) and only_batch_norm and problem.device == "cpu"
+    only_batch_norm = all(isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for m in norm_layers(network).values())
+    return only_batch_norm and any(isinstance(m, nn.Conv2d) for m in network.modules())
 
 
 def _has_compiler(problem: Problem) -> bool:

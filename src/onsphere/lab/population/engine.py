@@ -9,7 +9,6 @@ a compiler; ``compiled`` gives that list to ``torch.compile``. A network that ca
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from onsphere.lab.population.readings import FIXED
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.lab.population.trace import trace
 from onsphere.normalisation import BatchStatistics, without_running_statistics
+from onsphere.products import squared_norm
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Engine:
         self.seeds = sorted({c.seed for c in copies})
         self._seed_of_copy = torch.tensor([self.seeds.index(c.seed) for c in copies], device=problem.device)
         self.uses_momentum = any(c.momentum != 0 for c in copies)
-        template = problem.build(copies[0].seed).to(problem.device, problem.dtype)
+        template = problem.build(copies[0].seed).to(problem.device, problem.dtype).train()
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
-        self.template = without_running_statistics(copy.deepcopy(template)).train()
+        self.template = without_running_statistics(template)
         for module in self.template.modules():
             if isinstance(module, BatchStatistics):
                 module.under_vmap = plan.mode == "vmap"
@@ -122,7 +122,7 @@ class Engine:
             return torch.stack([networks[c.seed][name] for c in self.copies])
 
         params = [stacked(name) for name in problem.trained]
-        radius = joint_norms(params)
+        radius = vmap(squared_norm)(params).sqrt()
         if problem.geometry == "sphere" and problem.radius is not None:
             params = [p * _over(problem.radius / radius, p).to(p.dtype) for p in params]
             radius = torch.full_like(radius, problem.radius)
@@ -254,12 +254,6 @@ class Engine:
     def image_layout(self, tensor: Tensor) -> Tensor:
         """Images in the plan's memory order."""
         return self.weight_layout(tensor)
-
-
-def joint_norms(params: list[Tensor]) -> Tensor:
-    """Norm of all tensors of each copy together, accumulated in float64: [K]."""
-    squares = [p.flatten(1).to(torch.float64).square().sum(1) for p in params]
-    return torch.stack(squares).sum(0).sqrt()
 
 
 def _restack(copies: list[list[Tensor]]) -> list[Tensor]:

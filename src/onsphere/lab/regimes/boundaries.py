@@ -27,6 +27,7 @@ BELOW: dict[str, Side] = {
 }
 BoundaryName = Literal["convergence", "divergence"]
 NAMES: tuple[BoundaryName, ...] = ("convergence", "divergence")
+VERBS: dict[BoundaryName, str] = {"convergence": "convergence ends", "divergence": "divergence begins"}
 
 
 @dataclass(frozen=True)

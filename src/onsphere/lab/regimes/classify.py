@@ -7,8 +7,7 @@ training mode, the training error is that of the evaluations in Q4 (all training
     convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
-The angular rule needs no loss scale and separates cells by a wide margin (largest value outside divergence 1.03,
-smallest inside 1.35, over nine set-ups and five seeds; ``docs/explanation.md``).
+The angular rule needs no loss scale and separates runs by a wide margin (``tests/science/test_regimes.py``).
 """
 
 from __future__ import annotations

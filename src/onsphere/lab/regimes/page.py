@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 from onsphere import __version__
 from onsphere.lab.config import to_toml
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.regimes.classify import Cell
+from onsphere.lab.regimes.classify import ORTHOGONAL_STEP, Cell
 from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.spec import RegimesSpec
 from onsphere.lab.report.regimes import write_regimes_report
 from onsphere.lab.report.regimes_view import Curve, RegimesView
 from onsphere.lab.store import Run
+from onsphere.lab.store.files import read_json
 
 BINS = 80  # points of a curve; each is a mean over steps / 80 minibatches
 
@@ -32,10 +32,7 @@ def write_page(run: Run, result: RegimesResult) -> Path:
     Returns:
         The page.
     """
-    manifest, engine_facts = (
-        run.manifest,
-        json.loads((run.folder / "engine.json").read_text(encoding="utf-8")),
-    )
+    timings = read_json(run.folder / "engine.json")["timings"]
     view = RegimesView(
         title="The three regimes on the sphere",
         subtitle=subtitle(result.spec),
@@ -45,10 +42,11 @@ def write_page(run: Run, result: RegimesResult) -> Path:
         spec=result.spec,
         command=command(result.spec),
         toml=to_toml(result.spec),
-        environment=manifest["environment"],
-        engine=result.engine | {"timings (CPU s per copy and step)": engine_facts["timings"]},
+        environment=run.manifest["environment"],
+        engine=result.engine | {"timings (CPU s per copy and step)": timings},
         seconds=result.seconds,
         version=__version__,
+        divergence_angle=ORTHOGONAL_STEP,
     )
     return write_regimes_report(view, run.folder)
 

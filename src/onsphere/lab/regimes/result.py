@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onsphere.lab.regimes.boundaries import Boundary, BoundaryName, find_boundaries
+from onsphere.lab.regimes.boundaries import VERBS, Boundary, BoundaryName, find_boundaries
 from onsphere.lab.regimes.classify import REGIMES, Cell
 from onsphere.lab.store import Run
 
@@ -102,9 +102,6 @@ class RegimesResult:
     def __repr__(self) -> str:
         runs, seeds = len(self.cells), len({cell.seed for cell in self.cells})
         lines = [f"RegimesResult: {runs} runs, {seeds} seeds, {self.seconds:.0f} s"]
-        lines += [
-            f"  {name + ' ends' if name == 'convergence' else name + ' begins'}: ELR {boundary}"
-            for name, boundary in self.boundaries.items()
-        ]
+        lines += [f"  {VERBS[name]}: ELR {boundary}" for name, boundary in self.boundaries.items()]
         lines.append(f"  page: {self.report}")
         return "\n".join(lines)

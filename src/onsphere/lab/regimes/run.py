@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from onsphere.lab import data as datasets
 from onsphere.lab.data import DataError, Dataset
@@ -26,7 +26,7 @@ from onsphere.lab.options import InputError, one_line
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, choose_plan
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
-from onsphere.lab.regimes.boundaries import find_boundaries, next_cells
+from onsphere.lab.regimes.boundaries import VERBS, find_boundaries, next_cells
 from onsphere.lab.regimes.classify import Cell, summarise
 from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.spec import RegimesSpec
@@ -255,10 +255,9 @@ class _Work:
 
 def describe_boundaries(cells: list[Cell]) -> str:
     """The boundaries so far in one line."""
-    boundaries = find_boundaries(cells)
     parts = []
-    for name, verb in (("convergence", "convergence ends"), ("divergence", "divergence begins")):
-        b = boundaries[name]  # type: ignore[index]
+    for name, b in find_boundaries(cells).items():
+        verb = VERBS[name]
         ends = ["?" if end is None else f"{end:.2g}" for end in (b.low, b.high)]
         parts.append(f"{verb}: {ends[0]} to {ends[1]}" if b.low or b.high else f"{verb}: not seen yet")
     return "; ".join(parts)
@@ -301,8 +300,8 @@ def _load(spec: RegimesSpec, data: str | Dataset | Arrays) -> Dataset:
 
 def _check_device(device: str) -> None:
     try:
-        Tensor.to(torch.zeros(1), device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: {device!r} is not usable here ({reason}); cpu always is") from None
 

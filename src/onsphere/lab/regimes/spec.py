@@ -35,8 +35,6 @@ class RegimesSpec(EngineOptions, TrainingOptions, GridOptions, ModelOptions, Dat
             raise ValueError(
                 f"--elr-min: {self.elr_min:g} is not allowed: must be below --elr-max, which is {self.elr_max:g}"
             )
-        if self.train is not None and self.batch_size > self.train:
-            raise ValueError(f"--batch-size: {self.batch_size} is not allowed: there are {self.train} training images")
         return self
 
     def grid(self) -> list[float]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onsphere.lab.progress import Progress
+from onsphere.lab.regimes.boundaries import VERBS
 from onsphere.lab.regimes.page import write_page
 from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.run import describe_boundaries, map_regimes, resume_regimes
@@ -60,8 +61,8 @@ def show(result: RegimesResult) -> None:
         table.add_row(f"{elr:.2e}", regimes, f"{loss:.3g}", f"{100 * train:.1f}", f"{100 * test:.1f}", f"{angle:.2g}")
     console.print(table)
     console.print()
-    console.print(f"convergence ends:   {result.boundaries['convergence']}")
-    console.print(f"divergence begins:  {result.boundaries['divergence']}")
+    for name, boundary in result.boundaries.items():
+        console.print(f"{VERBS[name] + ':':<20}{boundary}")
     engine = result.engine
     kind = "compiled" if engine["compiled"] else "not compiled"
     console.print(

@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from onsphere.lab.store.files import write_text
+
 from .theme import json_for_script
 
 __all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Table", "Text"]
@@ -220,7 +222,7 @@ class Page:
             The path that was given.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.render(), encoding="utf-8", newline="\n")
+        write_text(path, self.render())
         return path
 
 
