@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench science clean help
+.PHONY: demo test check bench science laws clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test     everything: linters, types, import contracts, tests"
 	@echo "make check    linters, types and import contracts only"
 	@echo "make science  the slow checks of the phenomena only"
+	@echo "make laws     draw the figures of docs/laws.md and print its numbers"
 	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
 
 demo: .venv/lab
@@ -31,6 +32,9 @@ science: .venv/dev
 
 bench: .venv/lab
 	$(BIN)/python -m benchmarks
+
+laws: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/build_laws.py
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from benchmarks import optimizer, population
+from benchmarks import optimizer, population, toys
 
 BENCHMARKS = {
     "mlp": population.mlp,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "telemetry": population.telemetry,
     "optimizer": optimizer.step,
     "workers": population.workers,
+    "toys": toys.pairs,
 }
 
 

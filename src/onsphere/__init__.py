@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onsphere import dynamics as dynamics
     from onsphere.optim import SphereSGD as SphereSGD
     from onsphere.optim import keep_on_sphere as keep_on_sphere
     from onsphere.optim import release as release
@@ -30,6 +31,8 @@ _HOME = {
     "sphere_groups": "onsphere.symmetry",
 }
 
+_MODULES = ("dynamics", "lab", "optim", "spheres", "symmetry")
+
 __all__ = [
     "Sphere",
     "SphereSGD",
@@ -45,10 +48,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    if name in {"optim", "spheres", "symmetry", "lab"}:
+    if name in _MODULES:
         return import_module(f"onsphere.{name}")
     raise AttributeError(f"module 'onsphere' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "lab", "optim", "spheres", "symmetry"])
+    return sorted([*__all__, *_MODULES])
