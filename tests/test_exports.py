@@ -12,7 +12,10 @@ CORE = {
     *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
     *("keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
 }
-LAB = {"InputError", "Interrupted", "Run", "map_regimes", "resume_regimes"}
+LAB = {
+    *("InputError", "Interrupted", "Run", "map_regimes", "resume_regimes"),
+    *("toy_periods", "toy_regimes", "toy_thermo"),
+}
 
 
 @pytest.mark.parametrize(("module", "names"), [(onsphere, CORE), (onsphere.lab, LAB)], ids=["onsphere", "onsphere.lab"])
@@ -24,7 +27,9 @@ def test_exported_names(module, names):
         _ = module.bananas
 
 
-@pytest.mark.parametrize("use", ["", "; onsphere.SphereSGD; onsphere.sphere_groups; onsphere.make_scale_invariant"])
+@pytest.mark.parametrize(
+    "use", ["", "; onsphere.SphereSGD; onsphere.sphere_groups; onsphere.make_scale_invariant", "; onsphere.dynamics"]
+)
 def test_the_core_loads_torch_and_numpy_alone(use):
     code = "import sys, torch, numpy; before = set(sys.modules); import onsphere"
     code += f"{use}; print(*set(sys.modules) - before)"

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from onsphere.lab.regimes.run import map_regimes as map_regimes
     from onsphere.lab.regimes.run import resume_regimes as resume_regimes
     from onsphere.lab.store import Run as Run
+    from onsphere.lab.toy.periods.run import toy_periods as toy_periods
+    from onsphere.lab.toy.regimes.run import toy_regimes as toy_regimes
+    from onsphere.lab.toy.thermo.run import toy_thermo as toy_thermo
 
 _HOME = {
     "InputError": "onsphere.lab.options",
@@ -20,9 +23,21 @@ _HOME = {
     "Run": "onsphere.lab.store",
     "map_regimes": "onsphere.lab.regimes.run",
     "resume_regimes": "onsphere.lab.regimes.run",
+    "toy_periods": "onsphere.lab.toy.periods.run",
+    "toy_regimes": "onsphere.lab.toy.regimes.run",
+    "toy_thermo": "onsphere.lab.toy.thermo.run",
 }
 
-__all__ = ["InputError", "Interrupted", "Run", "map_regimes", "resume_regimes"]
+__all__ = [
+    "InputError",
+    "Interrupted",
+    "Run",
+    "map_regimes",
+    "resume_regimes",
+    "toy_periods",
+    "toy_regimes",
+    "toy_thermo",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,9 +20,17 @@ from onsphere import __version__
 from onsphere.lab.config import with_config
 from onsphere.lab.options import InputError, one_line
 from onsphere.lab.regimes.spec import RegimesSpec
+from onsphere.lab.toy.periods.spec import ToyPeriodsSpec
+from onsphere.lab.toy.regimes.spec import ToyRegimesSpec
+from onsphere.lab.toy.thermo.spec import ToyThermoSpec
 
 # Where each experiment's side of the terminal lives: run, resume, rewrite its report, show its result.
-EXPERIMENTS = {"regimes": "onsphere.lab.regimes.terminal"}
+EXPERIMENTS = {
+    "regimes": "onsphere.lab.regimes.terminal",
+    "toy regimes": "onsphere.lab.toy.regimes.terminal",
+    "toy periods": "onsphere.lab.toy.periods.terminal",
+    "toy thermo": "onsphere.lab.toy.thermo.terminal",
+}
 
 app = App(
     name="onsphere",
@@ -30,6 +38,12 @@ app = App(
     help="Train normalised networks on the sphere at fixed effective learning rates (ELR = lr / norm²).",
     help_format="plaintext",
 )
+
+toy = App(
+    name="toy",
+    help="Toy models in which each law of scale-invariant training can be seen exactly; seconds on one core.",
+)
+app.command(toy)
 
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
 Json = Annotated[
@@ -55,6 +69,57 @@ def regimes(
     """
     del config  # read before parsing, see with_config
     _work("regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+
+
+@toy.command(name="regimes")
+def toy_regimes(
+    *,
+    spec: Annotated[ToyRegimesSpec, Parameter(name="*")] = ToyRegimesSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """The loss at fixed effective learning rates against its closed form, without any data.
+
+    Minimises the sum of alpha x²/(x² + y²) over pairs on one sphere. It converges
+    below an ELR of 1/A, A the sum of the alphas; above it the loss is (A - 1/ELR)/2.
+    """
+    del config
+    _work("toy regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+
+
+@toy.command(name="periods")
+def toy_periods(
+    *,
+    spec: Annotated[ToyPeriodsSpec, Parameter(name="*")] = ToyPeriodsSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """The periods that weight decay causes, against their law √(2 ln(1/floor) / (lr weight-decay)).
+
+    Minimises the same pairs in the whole space with weight decay: the ELR climbs
+    past 1/A, the minimum destabilises, the norm jumps, and all begins again.
+    """
+    del config
+    _work("toy periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+
+
+@toy.command(name="thermo")
+def toy_thermo(
+    *,
+    spec: Annotated[ToyThermoSpec, Parameter(name="*")] = ToyThermoSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Training with isotropic noise as an ideal gas: energy, radius, pressure, entropy against their closed forms.
+
+    Runs three protocols (fixed ELR, fixed learning rate, fixed ELR and norm) over
+    a few settings each and tests the Maxwell relations.
+    """
+    del config
+    _work("toy thermo", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
 
 
 @app.command
@@ -103,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
-        app(with_config(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        app(with_config(arguments, EXPERIMENTS), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         cause = error.__cause__ or error.__context__
         return _refuse(one_line(cause) if isinstance(cause, ValidationError) else str(error))

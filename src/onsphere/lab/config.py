@@ -1,21 +1,27 @@
-"""A TOML file as command-line options: ``--config FILE`` gives the same fields, options on the line win."""
+"""A spec as text: from a TOML file into command-line options, and back into a TOML file or a command to copy."""
 
 from __future__ import annotations
 
+import shlex
 import tomllib
+from collections.abc import Collection, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from onsphere.lab.options import InputError
+from onsphere.lab.options import InputError, Options
 
 
-def with_config(arguments: list[str]) -> list[str]:
+def with_config(arguments: list[str], commands: Collection[str] = ()) -> list[str]:
     """Put the fields of the TOML file named by ``--config`` in front of the options given on the line.
 
-    The file holds the fields at its top, or in a table with the command's name (``[regimes]``).
+    The file holds the fields at its top, or in a table with the command's name: ``[regimes]``, and ``[toy.regimes]``
+    for ``onsphere toy regimes``. The deeper table wins; a table of another command is left alone, so that one file may
+    serve several.
 
     Args:
         arguments: The command line without the program's name.
+        commands: The names of all commands that take a file, such as "regimes" and "toy regimes".
 
     Returns:
         The command line with the file's fields as options.
@@ -24,16 +30,18 @@ def with_config(arguments: list[str]) -> list[str]:
         InputError: The file cannot be read, is not TOML, or holds a value that is no field's.
     """
     path = _config_path(arguments)
-    if path is None or not arguments:
+    # None of the commands that take a file has positional arguments: the words before the first option name it.
+    command = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    if path is None or not command:
         return arguments
-    command, rest = arguments[0], arguments[1:]
+    rest = arguments[len(command) :]
     given = {a.split("=", 1)[0].removeprefix("--no-").removeprefix("--") for a in rest if a.startswith("--")}
     options: list[str] = []
-    for key, value in _read(path, command).items():
+    for key, value in _read(path, command, {tuple(name.split()) for name in commands}).items():
         name = key.replace("_", "-")
         if name not in given:
             options += _option(path, name, value)
-    return [command, *options, *rest]
+    return [*command, *options, *rest]
 
 
 def _config_path(arguments: list[str]) -> Path | None:
@@ -45,17 +53,23 @@ def _config_path(arguments: list[str]) -> Path | None:
     return None
 
 
-def _read(path: Path, command: str) -> dict[str, Any]:
+def _read(path: Path, command: list[str], commands: Collection[tuple[str, ...]]) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config: {path} is not TOML: {error}") from error
-    table = values.pop(command, {})
-    if not isinstance(table, dict):
-        raise InputError(f"--config: {path}: {command} must be a table of fields")
-    return values | table
+    fields: dict[str, Any] = {}
+    for depth in range(len(command) + 1):
+        table: Any = values.pop(command[depth], {}) if depth < len(command) else {}
+        if not isinstance(table, dict):
+            name = ".".join(command[: depth + 1])
+            raise InputError(f"--config: {path}: {name} must be a table of fields, [{name}]")
+        others = {name[depth] for name in commands if len(name) > depth and name[:depth] == tuple(command[:depth])}
+        fields |= {key: value for key, value in values.items() if not (key in others and isinstance(value, dict))}
+        values = table
+    return fields
 
 
 def _option(path: Path, name: str, value: Any) -> list[str]:
@@ -68,6 +82,32 @@ def _option(path: Path, name: str, value: Any) -> list[str]:
     raise InputError(
         f"--config: {path}: {name} is a {type(value).__name__}; allowed are strings, numbers, true, false, lists"
     )
+
+
+def to_command(
+    command: str, spec: type[Options], fields: Mapping[str, Any], none: Mapping[str, str] | None = None
+) -> str:
+    """The shell command that gives these fields: those that differ from the spec's defaults.
+
+    Args:
+        command: "regimes", "toy periods", ..
+        spec: The model that knows the defaults.
+        fields: Its fields as plain values; lists stand for tuples.
+        none: How None is written where it is not the default (``{"train": "all"}``).
+    """
+    words = ["onsphere", *command.split()]
+    for name, value in fields.items():
+        given = tuple(value) if isinstance(value, list) else value
+        if given == spec.model_fields[name].default:
+            continue
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif value is None:
+            words += [option, none[name]] if none and name in none else []
+        else:
+            words += [option, ",".join(map(str, given)) if isinstance(given, tuple) else str(value)]
+    return shlex.join(words)
 
 
 def to_toml(fields: dict[str, Any]) -> str:

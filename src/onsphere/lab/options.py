@@ -16,13 +16,18 @@ class InputError(ValueError):
     """Something the user gave is wrong. The message is one line: which field, what it was, what is allowed."""
 
 
-def _split(value: Any) -> Any:
-    """Let a list be written as ``64,64`` on the command line."""
+def split_list(value: Any) -> Any:
+    """Let a list be written as ``64,64`` on the command line; a validator that runs before the field's own."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
         return [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
     return value
+
+
+def list_text(values: Any) -> str:
+    """A default that is a list, as it is written on the command line."""
+    return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 class Options(BaseModel):
@@ -63,7 +68,7 @@ class ModelOptions(Options):
     model: str = "mlp"
     """Network: mlp, convnet, resnet18, or package.module:factory for your own."""
     widths: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_split), Parameter(negative="")
+        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
     ] = None
     """Hidden widths of the mlp, comma separated (default 64,64)."""
     width: Annotated[int, Field(ge=1)] | None = None

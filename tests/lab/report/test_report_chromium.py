@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser import attribute, needs_browser, open_page
 from onsphere.lab.report import RegimesView
 from onsphere.lab.report.regimes import regimes_page
 
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="NO BROWSER: chromium is not on PATH, so the report page was NOT opened or checked"
-)
+pytestmark = needs_browser
 
 # Works the page as a reader would and leaves what it saw in an attribute, where --dump-dom shows it.
 PROBE = """
@@ -57,26 +51,10 @@ const column = (n) => [...document.querySelectorAll("table.sortable tbody tr")].
 </body>"""
 
 
-def open_page(text: str, folder: Path) -> tuple[str, list[str]]:
-    """Open a page headless; returns the document afterwards and the lines of its console."""
+def open_text(text: str, folder: Path) -> tuple[str, list[str]]:
     page = folder / "page.html"
     page.write_text(text, encoding="utf-8")
-    assert CHROMIUM is not None
-    flags = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0", "--window-size=1200,1000",
-        "--virtual-time-budget=20000", f"--user-data-dir={folder / 'profile'}",
-    ]  # fmt: skip
-    done = subprocess.run(
-        [CHROMIUM, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=300, check=True
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def attribute(document: str, name: str) -> str | None:
-    found = re.search(rf'<html[^>]* {name}="([^"]*)"', document)
-    return html.unescape(found[1]) if found else None
+    return open_page(page)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +62,7 @@ def seen(view: RegimesView, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     cells = [dict(cell) for cell in view.cells]
     cells[3] |= {"loss": float("nan"), "finite": False}
     text = regimes_page(replace(view, cells=cells)).render()
-    document, console = open_page(text.replace("</body>", PROBE), tmp_path_factory.mktemp("chromium"))
+    document, console = open_text(text.replace("</body>", PROBE), tmp_path_factory.mktemp("chromium"))
     assert console == []
     assert attribute(document, "data-errors") is None
     assert attribute(document, "data-charts") == "3"
@@ -130,7 +108,7 @@ def test_no_request_and_no_way_to_upload(seen: dict[str, Any]) -> None:
 def test_errors_would_be_noticed(view: RegimesView, tmp_path: Path) -> None:
     text = regimes_page(view).render().replace("</body>", "<script>console.error('seen'); missing();</script></body>")
     text = text.replace("</body>", '<img src="https://example.org/x.png"></body>')
-    document, console = open_page(text, tmp_path)
+    document, console = open_text(text, tmp_path)
     errors = attribute(document, "data-errors") or ""
     assert "missing is not defined" in errors
     assert "img-src" in errors  # the page's policy stopped the request

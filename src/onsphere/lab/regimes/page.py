@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onsphere import __version__
-from onsphere.lab.config import to_toml
+from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.regimes.classify import ORTHOGONAL_STEP, Cell
 from onsphere.lab.regimes.result import RegimesResult
@@ -93,20 +92,7 @@ def command(spec: dict[str, Any]) -> str:
     """The shell command that repeats the run: the fields that differ from the defaults."""
     if spec["data"] == "arrays":
         return "onsphere.lab.map_regimes(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    words = ["onsphere", "regimes"]
-    for name, value in spec.items():
-        default = RegimesSpec.model_fields[name].default
-        given = tuple(value) if isinstance(value, list) else value
-        if given == default:
-            continue
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
-        elif value is None:
-            words += [option, "all"] if name == "train" else []
-        else:
-            words += [option, ",".join(map(str, given)) if isinstance(given, tuple) else str(value)]
-    return shlex.join(words)
+    return to_command("regimes", RegimesSpec, spec, none={"train": "all"})
 
 
 def _bins(steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ __all__ = [
     "log_axis",
     "note_at",
     "rule",
+    "upright",
 ]
 
 INK = "ink"
@@ -73,6 +74,13 @@ def rule(value: float, axis: str) -> dict[str, Any]:
     ends = {"x0": 0, "x1": 1, "y0": value, "y1": value}
     line = {"color": INK, "width": 1.2, "dash": "dash"}
     return ends | {"type": "line", "xref": "paper", "yref": axis, "line": line}
+
+
+def upright(value: float, axis: str = "x") -> dict[str, Any]:
+    """A dashed vertical line at `value` of the x axis called `axis`, over the height of the chart."""
+    ends = {"x0": value, "x1": value, "y0": 0, "y1": 1}
+    line = {"color": INK, "width": 1.2, "dash": "dash"}
+    return ends | {"type": "line", "xref": axis, "yref": "paper", "line": line}
 
 
 def note_at(text: str, y: float, axis: str, *, left: bool = False) -> dict[str, Any]:

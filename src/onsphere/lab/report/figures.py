@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from .theme import elr_colormap, elr_limits, format_number
 
@@ -34,6 +35,7 @@ __all__ = [
     "figure_title",
     "log_axis",
     "new_figure",
+    "number_ticks",
     "panel_letter",
     "regime_handle",
     "save_figure",
@@ -165,12 +167,21 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
         axes.set_yscale("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
-    if high < 50 * low:
-        # Less than two decades: a tick per power of ten would leave one label, so 1-2-5 steps are named too.
-        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+    if high < 4 * low:
+        axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+    elif high < 50 * low:
+        # Less than two decades: a tick per power of ten would leave one label, so 1-2-5 steps are named too.
+        number_ticks(axis)
     else:
         axis.set_major_locator(LogLocator(base=10, numticks=9))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def number_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10, .., written as plain numbers."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -21,7 +21,7 @@ from onsphere.lab.store.files import write_text
 
 from .theme import json_for_script
 
-__all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Table", "Text"]
+__all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Slider", "Table", "Text"]
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,35 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Slider:
+    """A slider and a play button over a chart whose traces change from frame to frame.
+
+    Attributes:
+        name: What changes, such as "ELR".
+        frames: What the slider says at each frame.
+        start: Index of the frame that is shown first.
+
+    Raises:
+        ValueError: If there is no frame, or the start is none of them.
+    """
+
+    name: str
+    frames: Sequence[str]
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < len(self.frames):
+            raise ValueError(f"start is {self.start} of {len(self.frames)} frames; it must be one of them")
+
+
+@dataclass(frozen=True)
 class Chart:
     """An interactive plotly chart.
 
-    A trace may carry in its ``meta``: ``seed`` (shown only while that seed is selected), ``legend`` (false
-    keeps it out of the legend), ``width`` (line width when one seed is shown) and ``dark`` (its colour on a
-    dark background).
+    A trace may carry in its ``meta``: ``seed`` (shown only while that seed is selected), ``frame`` (shown only
+    while the slider is at that index), ``pick`` (true: a click on one of its points moves the slider to the
+    frame in the point's ``customdata``), ``legend`` (false keeps it out of the legend), ``width`` (line width
+    when one seed is shown) and ``dark`` (its colour on a dark background).
 
     Attributes:
         id: Unique in the page.
@@ -123,6 +146,7 @@ class Chart:
         label: What the chart shows, for screen readers.
         seeds: Seeds to choose from; no selector with fewer than two.
         seed: The seed selected at first, or None for all of them.
+        slider: The frames to slide through, if there are any.
     """
 
     kind: ClassVar[str] = "chart"
@@ -132,6 +156,7 @@ class Chart:
     label: str
     seeds: Sequence[int] = ()
     seed: int | None = None
+    slider: Slider | None = None
 
     @property
     def json(self) -> Markup:

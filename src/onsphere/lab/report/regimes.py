@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .figures import save_figure, style
-from .page import Cell, Code, Facts, Page, Section, Table, Text
+from .page import Cell, Page, Section, Table, Text
 from .regimes_charts import overview_chart, phase_chart
 from .regimes_figures import overview, phase_diagram
 from .regimes_map_chart import map_chart
 from .regimes_map_figure import regime_map
 from .regimes_view import Boundary, Curve, RegimesView, number
+from .sections import cost_section, counted, measured_section, repeat_section
 from .theme import (
     REGIME_COLOURS,
     REGIME_NAMES,
@@ -35,6 +36,10 @@ _RESOLVED = (
     "runs on both sides of it were seen and their labels can be trusted; otherwise the report says what is "
     "missing."
 )
+
+
+_MEASURED = ("quantity", "what it is", "batch statistics")
+_UNITS = "Losses are means over examples with the natural logarithm; angles are in radians."
 
 
 def write_regimes_report(view: RegimesView, folder: Path) -> Path:
@@ -70,9 +75,9 @@ def regimes_page(view: RegimesView) -> Page:
             Section("overview", "Course of training", [overview_chart(view)]),
             Section("phase", "Phase diagram", [phase_chart(view)]),
             Section("runs", "All runs", [_cells(view)]),
-            Section("measured", "How each quantity is measured", _measured(view)),
-            Section("engine", "Engine and cost", _engine(view)),
-            Section("repeat", "Repeat it", _repeat(view)),
+            measured_section(_MEASURED, view.measurements, note=_UNITS),
+            cost_section(view.seconds, len(view.cells), view.engine, view.environment),
+            repeat_section(view.command, view.toml),
         ],
         footer=(
             f"Made by onsphere {view.version}. The figures folder beside this page holds the three charts as "
@@ -124,16 +129,12 @@ def _summary(view: RegimesView) -> list[str]:
     broken = sum(not cell["finite"] for cell in view.cells)
     elrs = view.elrs
     facts = [
-        f"{_count(len(view.cells), 'run')}" + (f", {refined} of them refinements" if refined else ""),
-        f"{_count(len(elrs), 'ELR')} from {format_number(elrs[0])} to {format_number(elrs[-1])}",
-        _count(len(view.seeds), "seed"),
+        f"{counted(len(view.cells), 'run')}" + (f", {refined} of them refinements" if refined else ""),
+        f"{counted(len(elrs), 'ELR')} from {format_number(elrs[0])} to {format_number(elrs[-1])}",
+        counted(len(view.seeds), "seed"),
         format_duration(view.seconds),
     ]
-    return facts + ([f"{_count(broken, 'run')} became non-finite"] if broken else [])
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
+    return facts + ([f"{counted(broken, 'run')} became non-finite"] if broken else [])
 
 
 def _boundaries(view: RegimesView) -> list[Text | Table]:
@@ -186,7 +187,7 @@ def _spread(boundary: Boundary) -> str:
     if not middles:
         return "no seed has both ends"
     low, high = min(middles), max(middles)
-    seeds = _count(len(middles), "seed")
+    seeds = counted(len(middles), "seed")
     if low == high:
         return f"none: {format_number(low)} ({seeds})"
     factor = f"a factor of {format_number(high / low)} ({seeds})"
@@ -240,37 +241,3 @@ def _cell_row(cell: Mapping[str, Any]) -> list[Cell | str]:
         plain(cell["round"]),
         reason,
     ]
-
-
-def _measured(view: RegimesView) -> list[Text | Table]:
-    return [
-        Table(
-            [("quantity", ""), ("what it is", ""), ("batch statistics", "")],
-            [list(row) for row in view.measurements],
-            tight=frozenset({0}),
-        ),
-        Text("Losses are means over examples with the natural logarithm; angles are in radians.", tone="note"),
-    ]
-
-
-def _engine(view: RegimesView) -> list[Text | Facts]:
-    cost, runs = format_duration(view.seconds), _count(len(view.cells), "run")
-    each = format_duration(view.seconds / len(view.cells))
-    return [
-        Text(f"The experiment took {cost} of wall-clock time for {runs}, {each} a run."),
-        Facts([(f"engine: {name}", _fact(value)) for name, value in view.engine.items()]),
-        Facts([(str(name), _fact(value)) for name, value in view.environment.items()]),
-    ]
-
-
-def _fact(value: object) -> str:
-    """A fact as short text: nested ones on one line, floats rounded."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_fact(item) for item in value)
-    return format_number(value)
-
-
-def _repeat(view: RegimesView) -> list[Code]:
-    return [Code("shell command", view.command), Code("the same as a TOML file", view.toml)]

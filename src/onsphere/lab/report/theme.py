@@ -34,6 +34,7 @@ __all__ = [
     "json_for_script",
     "jsonable",
     "rgba",
+    "series_colours",
 ]
 
 OKABE_ITO: Mapping[str, str] = {
@@ -61,6 +62,10 @@ REGIME_NAMES: Mapping[str, str] = {
     "chaotic_equilibrium": "chaotic equilibrium",
     "divergence": "divergence",
 }
+
+#: Colours of a few unordered series, told apart without colour vision too; the second list is for dark pages.
+_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_SERIES_ON_DARK = ("#56B4E9", "#E8743B", "#1FC79A", "#DD93BC", "#E69F00", "#8FA8FF")
 
 MISSING = "–"
 
@@ -106,6 +111,20 @@ def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str
     colormap = elr_colormap(dark=dark)
     span = math.log(high / low)
     return {elr: to_hex(colormap(math.log(elr / low) / span)) for elr in unique}
+
+
+def series_colours(n: int, *, dark: bool = False) -> list[str]:
+    """Colours for n unordered series: six that differ well, or evenly spaced ones of viridis for more.
+
+    Args:
+        n: How many.
+        dark: Whether the colours are for a dark background.
+    """
+    few = _SERIES_ON_DARK if dark else _SERIES
+    if n <= len(few):
+        return list(few[:n])
+    colormap = elr_colormap(dark=dark)
+    return [to_hex(colormap(i / (n - 1))) for i in range(n)]
 
 
 def rgba(colour: str, alpha: float) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 
 @contextmanager
@@ -44,6 +47,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, keys in the given order."""
     write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, columns: Mapping[str, ArrayLike]) -> None:
+    """Write columns of one length as a parquet file, atomically."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(pa.table({name: np.asarray(column) for name, column in columns.items()}), temporary)
+
+
+def read_table(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a parquet file as columns."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def read_json(path: Path) -> Any:

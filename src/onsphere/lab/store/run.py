@@ -3,6 +3,7 @@
     run.json          what ran (command, spec, versions) and when it was made; written first, once
     engine.json       how it is executed; written once chosen, so that a resumed run gives the same bits
     shards/NAME/      each shard's own checkpoint, readings (parquet parts) and final weights (safetensors)
+    NAME.parquet      tables of an experiment without shards
     result.json       the result; its presence is what "done" means
     report.html, figures/
 
@@ -50,7 +51,7 @@ class Run:
             InputError: The folder already holds something, or cannot be written.
         """
         if folder is None:
-            stem = Path("runs") / f"{command}-{datetime.now():%Y%m%d-%H%M%S}"
+            stem = Path("runs") / f"{command.replace(' ', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
             folder = next(path for path in _alternatives(stem) if not path.exists())
         run = cls(folder)
         if run.manifest_path.exists():
@@ -61,7 +62,7 @@ class Run:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"--out: {folder} is not an empty folder; give a new or empty one")
         try:
-            run.shards.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_json(
                 run.manifest_path,
                 {
@@ -109,6 +110,10 @@ class Run:
     def shards(self) -> Path:
         """The folder of the shards."""
         return self.folder / "shards"
+
+    def table_path(self, name: str) -> Path:
+        """The table ``NAME.parquet``."""
+        return self.folder / f"{name}.parquet"
 
     @property
     def manifest(self) -> dict[str, Any]:

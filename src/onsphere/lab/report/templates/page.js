@@ -3,6 +3,7 @@
   const root = document.documentElement;
   const darkMode = matchMedia("(prefers-color-scheme: dark)");
   const NARROW = 640; // pixels: below this the legend goes under the chart
+  const FRAME_TIME = 700; // milliseconds that a playing slider stays on a frame
   let printing = false;
 
   // ---- charts -----------------------------------------------------------------------------------------------------
@@ -16,9 +17,11 @@
 
   function tracesOf(chart, dark) {
     const seed = selectedSeed(chart);
+    const frame = chart.slider && Number(chart.slider.value);
     const hidden = hiddenGroups(chart.plot);
     const named = new Set();
-    return chart.spec.data.map((trace) => {
+    const here = chart.spec.data.filter((trace) => trace.meta?.frame === undefined || trace.meta.frame === frame);
+    return here.map((trace) => {
       const meta = trace.meta ?? {};
       const chosen = meta.seed === undefined || seed === "all" || String(meta.seed) === seed;
       const copy = { ...trace, visible: chosen ? (hidden.has(trace.legendgroup) ? "legendonly" : true) : false };
@@ -30,6 +33,7 @@
         copy.line = { ...trace.line, width: all ? 0.6 * meta.width : meta.width };
         copy.opacity = all ? 0.6 : 1;
       }
+      if (copy.line?.color === "ink") copy.line = { ...copy.line, color: colour("--ink") };
       if (dark && meta.dark) {
         if (copy.line) copy.line = { ...copy.line, color: meta.dark };
         if (copy.marker) copy.marker = { ...copy.marker, color: meta.dark };
@@ -89,12 +93,14 @@
       spec,
       plot: holder.querySelector(".plot"),
       several: holder.querySelector(".seeds") !== null,
+      slider: holder.querySelector(".slider input"),
       entries: new Set(shown.map((trace) => trace.legendgroup)).size,
       revision: 0,
     };
   });
 
-  Promise.all(charts.map(draw)).then(() => {
+  const drawn = Promise.all(charts.map(draw));
+  drawn.then(() => {
     root.dataset.charts = String(charts.length);
   });
   for (const chart of charts) {
@@ -105,6 +111,46 @@
       narrow = !narrow;
       draw(chart);
     }).observe(chart.plot);
+  }
+  for (const chart of charts.filter(({ slider }) => slider)) {
+    const box = chart.holder.querySelector(".slider");
+    const frames = JSON.parse(box.dataset.frames);
+    const [button, output] = [box.querySelector("button"), box.querySelector("output")];
+    const show = (frame) => {
+      chart.slider.value = frame;
+      output.value = frames[frame];
+      chart.slider.setAttribute("aria-valuetext", frames[frame]);
+      return draw(chart);
+    };
+    let playing = null;
+    const pause = () => {
+      clearInterval(playing);
+      playing = null;
+      button.textContent = "▶";
+    };
+    const next = () => {
+      const frame = Number(chart.slider.value) + 1;
+      if (frame >= frames.length) return pause();
+      return show(frame);
+    };
+    button.addEventListener("click", () => {
+      if (playing !== null) return pause();
+      if (Number(chart.slider.value) === frames.length - 1) show(0);
+      playing = setInterval(next, FRAME_TIME);
+      button.textContent = "❚❚";
+    });
+    chart.slider.addEventListener("input", () => {
+      pause();
+      show(Number(chart.slider.value));
+    });
+    drawn.then(() =>
+      chart.plot.on("plotly_click", ({ points }) => {
+        const chosen = points.find((point) => point.data.meta?.pick);
+        if (!chosen) return;
+        pause();
+        show(chosen.customdata);
+      }),
+    );
   }
   darkMode.addEventListener("change", () => charts.forEach(draw));
 

@@ -1,0 +1,100 @@
+"""The result of the periods toy: jumps, periods, their law, and what became of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onsphere.lab.toy.result import ToyResult
+
+#: Above this lr weight_decay ln(1/floor) jumps are so strong that what follows one varies, and periods scatter.
+STRONG = 0.2
+
+
+@dataclass(frozen=True)
+class Jump:
+    """One destabilisation.
+
+    Attributes:
+        step: Where the ELR peaked.
+        elr: ELR at the peak.
+        trough_elr: Smallest ELR between this jump and the next, or the end.
+        drop: ELR at the peak over the smallest after it.
+    """
+
+    step: int
+    elr: float
+    trough_elr: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class LawRow:
+    """The period at one setting near the one that was asked for.
+
+    Attributes:
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        floor: Relative floor.
+        jumps: How many jumps were counted.
+        period: Median of their distances, steps; None with fewer than two jumps.
+        predicted_period: √(2 ln(1/floor) / (lr weight_decay)).
+        strength: lr weight_decay ln(1/floor): above 0.2 periods scatter below the law.
+    """
+
+    lr: float
+    weight_decay: float
+    floor: float
+    jumps: int
+    period: float | None
+    predicted_period: float
+    strength: float
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ToyPeriodsResult(ToyResult):
+    """What :func:`onsphere.lab.toy_periods` returns.
+
+    Attributes:
+        outcome: "periods" (two jumps or more), "instability" (x became exactly zero: the norm decays for ever), or
+            "undecided" (neither within the steps).
+        period: Median distance of consecutive jumps, steps; None with fewer than two.
+        predicted_period: The law; None without a floor, where it says infinity.
+        periods: All distances of consecutive jumps, steps.
+        jumps: The jumps after the burn-in.
+        threshold: 1 / A: the ELR above which the minimum is unstable.
+        steps: Steps of the run.
+        burn_in: Steps in which jumps were not counted.
+        vanished: The step from which on the loss was exactly zero; None if it never was.
+        log_radius: log of the norm at the start and at the end.
+        law: Periods at other floors and weight decays beside their law.
+    """
+
+    command: ClassVar[str] = "toy periods"
+    tables: ClassVar[dict[str, type]] = {"jumps": Jump, "law": LawRow}
+
+    outcome: str
+    period: float | None
+    predicted_period: float | None
+    periods: list[int]
+    jumps: list[Jump]
+    threshold: float
+    steps: int
+    burn_in: int
+    vanished: int | None
+    log_radius: list[float]
+    law: list[LawRow]
+
+    def __repr__(self) -> str:
+        return f"ToyPeriodsResult: {self.steps} steps, {self.seconds:.1f} s\n  {describe(self)}\n  page: {self.report}"
+
+
+def describe(result: ToyPeriodsResult) -> str:
+    """The result in one line."""
+    if result.outcome == "periods":
+        law = "no law without a floor" if result.predicted_period is None else f"law {result.predicted_period:.1f}"
+        return f"period {result.period:g} steps from {len(result.jumps)} jumps; {law}"
+    if result.outcome == "instability":
+        start, end = result.log_radius
+        return f"no periods: x became zero and the norm fell by a factor e^{start - end:.1f}"
+    return f"undecided: {len(result.jumps)} jumps in {result.steps} steps"

@@ -1,0 +1,83 @@
+"""What the results of the toys share: where the run lies, what was asked for, plain values out and back in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from onsphere.lab.store import Run
+from onsphere.lab.store.files import plain
+
+_FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds")
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ToyResult:
+    """Base of every toy's result; subclasses add what was found.
+
+    Attributes:
+        run: The run's folder.
+        report: The page.
+        spec: What was asked for.
+        engine: What ran it.
+        seconds: Wall-clock seconds of the call.
+    """
+
+    command: ClassVar[str]
+    #: Fields that hold lists of row dataclasses, and which.
+    tables: ClassVar[dict[str, type]] = {}
+
+    run: Path
+    report: Path
+    spec: dict[str, Any]
+    engine: dict[str, Any]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
+        found = [field.name for field in fields(self) if field.name not in _FIRST + _LAST]
+        values = {name: _value(getattr(self, name)) for name in (*_FIRST, *found, *_LAST)}
+        values |= {"run": str(self.run), "report": str(self.report), "seconds": round(self.seconds, 3)}
+        return dict(plain({"command": self.command} | values))
+
+    @classmethod
+    def of(cls, run: Run, values: dict[str, Any]) -> Self:
+        """The result from what :meth:`to_dict` gave.
+
+        Args:
+            run: Where the run lies now; its folder may have been moved.
+            values: Plain values.
+        """
+        known = {field.name for field in fields(cls)}
+        given = {name: value for name, value in plain(values).items() if name in known}
+        for name, row in cls.tables.items():
+            given[name] = [row(**entry) for entry in given[name]]
+        return cls(**given | {"run": run.folder, "report": run.folder / "report.html"})
+
+    @classmethod
+    def load(cls, run: Run) -> Self:
+        """Read the result of an ended run.
+
+        Raises:
+            InputError: The run has no result yet.
+        """
+        return cls.of(run, run.result())
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas data frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
+        return pd.DataFrame(self.to_dict()[next(iter(self.tables))])
+
+
+def _value(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return [_value(item) for item in value] if isinstance(value, list | tuple) else value

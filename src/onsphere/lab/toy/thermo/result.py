@@ -1,0 +1,132 @@
+"""The result of the thermodynamics toy: one row a setting, and the Maxwell relations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onsphere.lab.toy.result import ToyResult
+
+#: What each protocol is called in prose.
+NAMES = {"fixed_elr": "fixed ELR", "fixed_lr": "fixed lr", "sphere": "fixed sphere"}
+
+
+@dataclass(frozen=True)
+class ThermoRow:
+    """One setting: measured, and as the laws predict. Errors are standard errors from the spread over copies.
+
+    Attributes:
+        protocol: What was held fixed: "fixed_elr", "fixed_lr" or "sphere".
+        elr: Effective learning rate; for "fixed_lr" the mean of lr / r².
+        lr: Learning rate; otherwise the mean of elr r².
+        weight_decay: Weight decay; 0 on the sphere.
+        temperature: T by the protocol's law.
+        energy: Internal energy U, the mean loss.
+        energy_error: Its error.
+        predicted_energy: Of the von Mises-Fisher law at T.
+        radius: Root mean square of the norm r; as given on the sphere.
+        radius_error: Its error.
+        predicted_radius: By the protocol's law.
+        corrected_radius: The same with the discrete correction, which adds |grad L|² to the noise.
+        pressure: The weight decay; on the sphere measured from how much a step lengthens the weights.
+        pressure_error: Its error.
+        predicted_pressure: T (d - 1) / r²; the weight decay itself off the sphere.
+        corrected_pressure: The same with the discrete correction.
+        entropy: S of the weights, nats.
+        entropy_error: Its error.
+        predicted_entropy: Of the von Mises-Fisher law at T, plus (d - 1) ln r.
+        gas_law: p V / ((d - 1) T / 2) - 1 with V = r² / 2.
+        burn_in: Steps before recording.
+        steps: Recorded steps.
+    """
+
+    protocol: str
+    elr: float
+    lr: float
+    weight_decay: float
+    temperature: float
+    energy: float
+    energy_error: float
+    predicted_energy: float
+    radius: float
+    radius_error: float
+    predicted_radius: float
+    corrected_radius: float
+    pressure: float
+    pressure_error: float
+    predicted_pressure: float
+    corrected_pressure: float
+    entropy: float
+    entropy_error: float
+    predicted_entropy: float
+    gas_law: float
+    burn_in: int
+    steps: int
+
+    @property
+    def rate(self) -> float:
+        """What distinguishes the protocol's curves: the lr of "fixed_lr", otherwise the ELR."""
+        return self.lr if self.protocol == "fixed_lr" else self.elr
+
+    @property
+    def knob(self) -> float:
+        """What moves along a curve: the radius on the sphere, otherwise the weight decay."""
+        return self.radius if self.protocol == "sphere" else self.weight_decay
+
+
+@dataclass(frozen=True)
+class MaxwellRow:
+    """One Maxwell relation on the measured entropies.
+
+    Attributes:
+        protocol: What was held fixed.
+        name: The derivative, such as "dS/dln wd".
+        slope: Its measured value.
+        error: Standard error.
+        expected: What the relation says.
+        residual: slope - expected.
+        relative_residual: The residual over the expected value's size.
+        points: How many settings it is from.
+    """
+
+    protocol: str
+    name: str
+    slope: float
+    error: float
+    expected: float
+    residual: float
+    relative_residual: float
+    points: int
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ToyThermoResult(ToyResult):
+    """What :func:`onsphere.lab.toy_thermo` returns.
+
+    Attributes:
+        rows: One a setting, by protocol.
+        maxwell: One a protocol whose settings tell the slope (several weight decays, or radii).
+    """
+
+    command: ClassVar[str] = "toy thermo"
+    tables: ClassVar[dict[str, type]] = {"rows": ThermoRow, "maxwell": MaxwellRow}
+
+    rows: list[ThermoRow]
+    maxwell: list[MaxwellRow]
+
+    def __repr__(self) -> str:
+        lines = [f"ToyThermoResult: {len(self.rows)} settings, {self.seconds:.1f} s", f"  {describe(self)}"]
+        return "\n".join([*lines, f"  page: {self.report}"])
+
+
+def worst(result: ToyThermoResult, name: str) -> float:
+    """The largest relative distance of a measured quantity ("energy", "radius", "pressure") from its law."""
+    ratios = [float(getattr(row, name)) / float(getattr(row, f"predicted_{name}")) for row in result.rows]
+    return max(abs(ratio - 1) for ratio in ratios)
+
+
+def describe(result: ToyThermoResult) -> str:
+    """The result in one line."""
+    laws = "; ".join(f"{name} within {100 * worst(result, name):.2g} %" for name in ("energy", "radius", "pressure"))
+    slopes = ", ".join(f"{row.slope:.3f} for {row.expected:g}" for row in result.maxwell)
+    return laws + (f"; Maxwell slopes {slopes}" if slopes else "")
