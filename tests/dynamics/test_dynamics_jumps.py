@@ -72,18 +72,13 @@ def test_the_adversary_reaches_the_minimum_within_two_steps(product, ratio, exce
     delta = min(excess * product, 0.5)
     start = 1.5 * np.sqrt(lr * high / product)
     bounds = dynamics.jump_time_bounds(start, low, high, delta, lr, decay)
-    if not dynamics.jump_possible(delta, low, high, lr, decay):
+    # Clear of the edge of possibility, where the s⁴ that the bound leaves out holds the norm up.
+    if not dynamics.jump_possible(1.5 * delta, low, high, lr, decay):
         return
     square, threshold, t = start**2, dynamics.jump_threshold(delta) * (1 - product), 0
-    while lr * high / square <= threshold and t < 1e6:
+    while lr * high / square <= threshold:
         square, t = (1 - product) ** 2 * square + (lr * low) ** 2 / square, t + 1
-    if np.isfinite(bounds.minimum):
-        # Near the edge of possibility (r_J² close to R²) the s⁴ term of the recurrence stops the approach.
-        assert bounds.minimum <= t + 1e-9
-        if bounds.minimum < 3 / product:
-            assert t <= bounds.minimum + 2 + 0.02 * bounds.minimum * (low > 0)
-    if low == 0:
-        assert t <= bounds.minimum + 2
+    assert bounds.minimum <= t <= bounds.minimum + 2
 
 
 @pytest.mark.parametrize("low", [0.0, 0.1, 0.2])

@@ -171,7 +171,8 @@ def jump_time_bounds(
 ) -> JumpTimes:
     """Bounds on the steps before the first δ-jump, for any gradients with ℓ <= g̃ <= L.
 
-    T_min is never undercut; g̃ = ℓ until g̃ = L makes a jump reaches it within two steps. T_max is an upper
+    T_min is never undercut; g̃ = ℓ until g̃ = L makes a jump reaches it within two steps, unless jumps of δ are all but
+    impossible (:func:`jump_possible` at 1.5 δ says no), where it takes longer than T_min. T_max is an upper
     bound, finite only if even the smallest gradient makes a jump at the norm that the largest can hold
     (to leading order δ < lr · weight_decay · (ℓ/L)²).
 

@@ -60,9 +60,9 @@ def gas_chart(result: ToyThermoResult) -> Chart:
             )
     layout = layout_of(820, legend_of("")) | {
         "xaxis": log_axis("temperature T") | {"anchor": "y3", "dtick": "D2"},
-        "yaxis": log_axis("internal energy U") | {"domain": [0.66, 1]},
-        "yaxis2": log_axis("p V") | {"domain": [0.3, 0.62]},
-        "yaxis3": linear_axis("U, measured / law − 1 (%)") | {"domain": [0, 0.24]},
+        "yaxis": log_axis("internal energy U") | {"domain": [0.66, 1], "dtick": "D2"},
+        "yaxis2": log_axis("p V") | {"domain": [0.3, 0.62], "dtick": "D2"},
+        "yaxis3": linear_axis("U − law (% of law)") | {"domain": [0, 0.24]},
         "shapes": [rule(0, "y3")],
     }
     return Chart(
@@ -123,7 +123,7 @@ def protocol_chart(result: ToyThermoResult, protocol: str) -> Chart:
     knob = "norm r" if on_sphere else "weight decay"
     layout = layout_of(560, legend_of("line: law")) | {
         "xaxis": log_axis(knob) | {"anchor": "y2", "dtick": "D2"},
-        "yaxis": log_axis(name) | {"domain": [0.54, 1]},
+        "yaxis": log_axis(name) | {"domain": [0.54, 1], "dtick": "D2"},
         "yaxis2": linear_axis("entropy S (nats)") | {"domain": [0, 0.46]},
     }
     return Chart(

@@ -47,9 +47,9 @@ class ToyThermoSpec(Options):
     """Weight decays of fixed_elr and fixed_lr, comma separated."""
     radii: Several = (0.5, 1.0, 2.0)
     """Norms of sphere, comma separated."""
-    copies: Annotated[int, Field(ge=2, le=100_000)] = 256
+    copies: Annotated[int, Field(ge=2, le=100_000)] = 512
     """Independent copies of each setting; errors come from their spread."""
-    points: Annotated[int, Field(ge=16, le=100_000)] = 4096
+    points: Annotated[int, Field(ge=16, le=100_000)] = 8192
     """Directions of each setting from which its entropy is estimated."""
     neighbours: Annotated[int, Field(ge=1, le=10)] = 3
     """Which nearest neighbour the entropy estimate looks at."""
