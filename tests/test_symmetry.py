@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from onsphere.lab.models import build
 from onsphere.scale_invariant import make_scale_invariant
-from onsphere.symmetry import INVARIANT_BELOW, SymmetryError, scale_deviations, sphere_groups
+from onsphere.symmetry import INVARIANT_BELOW, SymmetryError, find_symmetries, scale_deviations, sphere_groups
 
 
 def batch(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -259,10 +258,13 @@ def test_the_groups_feed_any_optimiser_of_torch():
 class Noisy(nn.Module):
     def __init__(self):
         super().__init__()
-        self.body = affine_mlp()
+        self.body, self.generator = affine_mlp(), torch.Generator()
 
     def forward(self, x):
-        return F.dropout(self.body(x), 0.5, self.training)
+        return self.body(x) * (1 + torch.rand(1, generator=self.generator))
+
+    def __deepcopy__(self, memo):
+        return Noisy()
 
 
 class Silent(nn.Module):
@@ -284,7 +286,7 @@ def broken() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (Noisy, "not deterministic: two runs on one batch differ by"),
+        (Noisy, "not deterministic: two runs on one batch from one random state differ by"),
         (
             lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)),
             r"none of the 4 .*make_scale_invariant",
@@ -311,7 +313,7 @@ def test_a_failing_forward_is_chained():
         sphere_groups(affine_mlp())
 
 
-def test_a_model_without_a_backward_pass_still_shows_what_is_invariant_alone():
+def test_a_model_without_a_backward_pass_is_probed_by_differences():
     class NoBackward(nn.Module):
         def __init__(self):
             super().__init__()
@@ -321,4 +323,7 @@ def test_a_model_without_a_backward_pass_still_shows_what_is_invariant_alone():
             return self.body(x).detach()
 
     sphere, _ = names(sphere_groups(NoBackward(), batch(16, 6)))
-    assert sphere == {"body.0.weight", "body.3.weight"}
+    assert sphere == {"body.0.weight", "body.1.weight", "body.1.bias", "body.3.weight"}
+    found = find_symmetries(NoBackward(), batch(16, 6))
+    assert found.dimension == find_symmetries(affine_mlp(), batch(16, 6)).dimension
+    assert any("differences" in note for note in found.notes)

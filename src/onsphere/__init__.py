@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from onsphere.optim import release as release
     from onsphere.scale_invariant import make_scale_invariant as make_scale_invariant
     from onsphere.spheres import Sphere as Sphere
+    from onsphere.symmetry import Symmetries as Symmetries
     from onsphere.symmetry import SymmetryError as SymmetryError
+    from onsphere.symmetry import find_symmetries as find_symmetries
+    from onsphere.symmetry import noether_residual as noether_residual
     from onsphere.symmetry import sphere_groups as sphere_groups
 
 __version__ = "0.1.0"
@@ -24,7 +27,10 @@ __version__ = "0.1.0"
 _HOME = {
     "Sphere": "onsphere.spheres",
     "SphereSGD": "onsphere.optim",
+    "Symmetries": "onsphere.symmetry",
     "SymmetryError": "onsphere.symmetry",
+    "find_symmetries": "onsphere.symmetry",
+    "noether_residual": "onsphere.symmetry",
     "keep_on_sphere": "onsphere.optim",
     "make_scale_invariant": "onsphere.scale_invariant",
     "release": "onsphere.optim",
@@ -36,10 +42,13 @@ _MODULES = ("dynamics", "lab", "optim", "spheres", "symmetry")
 __all__ = [
     "Sphere",
     "SphereSGD",
+    "Symmetries",
     "SymmetryError",
     "__version__",
+    "find_symmetries",
     "keep_on_sphere",
     "make_scale_invariant",
+    "noether_residual",
     "release",
     "sphere_groups",
 ]

@@ -3,9 +3,10 @@
 In a model as it trains a symmetry is blurred or feigned: the norms' eps breaks ``f(2 w) = f(w)`` by 1e-5 to
 1e-2, float32 adds noise, dropout adds more, and a zero or constant tensor looks invariant where it is not
 (2 * 0 = 0). The copy is in float64 and training mode, without dropout and running statistics, with eps
-1e-200 (which passes torch's checks and rounds away), and with every parameter moved off such special points
-by a generator of its own. Scaling by a power of two is exact in floating point, so that an invariant output
-then comes back bit for bit.
+1e-200 (which passes torch's checks and rounds away; :mod:`onsphere.symmetry.exact_mode` sees to those that are
+written out in the forward pass), and with every parameter moved off such special points by a generator of its
+own. Every forward pass starts from the same random state, so that what is drawn inside is part of the function.
+Scaling by a power of two is exact in floating point, so that an invariant output then comes back bit for bit.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from onsphere.normalisation import is_norm
+from onsphere.symmetry.exact_mode import EPS, ExactMode
 
 __all__ = ["Probe", "SymmetryError", "relative_change", "untouched_random_state"]
 
-_EPS = 1e-200
 _EPS_ATTRIBUTES = ("eps", "epsilon", "variance_epsilon")
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 # Two runs of the same model on the same batch may differ by this much (summation order on an accelerator).
@@ -44,10 +45,14 @@ class Probe:
         model: any module; it, its buffers, gradients, flags and hooks are not touched.
         inputs: positional arguments of one call; floating tensors in them are converted to float64 copies.
         kwargs: keyword arguments of the same call.
+        output: picks from the model's output what to look at; None takes every floating-point tensor in it.
+        exact: False keeps the model's own eps, casts and present weights, in float64 (dropout is off all the same).
 
     Attributes:
         names: trainable parameters of the model, tied ones once, in registration order.
         parameters: the copy's tensors of these names.
+        reference: the output at the present point.
+        notes: what was changed in the forward pass, as sentences.
 
     Raises:
         SymmetryError: nothing trainable, lazy or non-finite parameters, a model that cannot be copied, a
@@ -55,7 +60,15 @@ class Probe:
             non-finite ones.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        output: Callable[[Any], Any] | None = None,
+        exact: bool = True,
+    ) -> None:
         named = dict(model.named_parameters())
         if any(isinstance(p, nn.UninitializedParameter) for p in named.values()):
             raise SymmetryError("the model has lazy parameters without a shape: run one forward pass first")
@@ -78,11 +91,16 @@ class Probe:
         self.parameters = [twin for (_, p), twin in pairs if p.requires_grad]
         if not self.names:
             raise SymmetryError("the model has no trainable parameter: every requires_grad is False")
-        _make_exact(self._model)
+        _make_repeatable(self._model)
+        self._mode = ExactMode() if exact else None
+        self._select = output
         self._generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for _, twin in pairs:
-                self._leave_special_points(twin)
+        self._all = [twin for _, twin in pairs]
+        if exact:
+            _without_eps(self._model)
+            with torch.no_grad():
+                for twin in self._all:
+                    self._leave_special_points(twin)
         self._inputs, self._kwargs = tuple(inputs), dict(kwargs)
         self._buffers = [
             (module, name, buffer.clone())
@@ -91,6 +109,28 @@ class Probe:
             if buffer is not None
         ]
         self.reference = self._checked_reference()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed in the forward pass, as sentences."""
+        return () if self._mode is None else tuple(self._mode.notes)
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Go to another point: every parameter and every floating input is perturbed again."""
+        for twin in self._all:
+            self._leave_special_points(twin)
+        self._inputs, self._kwargs = self._perturbed(self._inputs), self._perturbed(self._kwargs)
+        self.reference = self._checked_reference()
+
+    def _perturbed(self, value: Any) -> Any:
+        def disturb(tensor: Tensor) -> Tensor:
+            if tensor.numel() < 2 or not tensor.is_floating_point():
+                return tensor
+            spread = tensor.double().std()
+            return tensor.double() + 0.1 * spread * self.noise(tensor) if bool(torch.isfinite(spread)) else tensor
+
+        return _mapped(value, disturb)
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape and device of ``like``, from the probe's own generator."""
@@ -113,10 +153,15 @@ class Probe:
         """Every floating-point tensor of the copy's output, nested ones included, for the given inputs."""
         for module, name, buffer in self._buffers:
             module._buffers[name] = buffer.clone()
-        args, kwargs = _as_float64(self._inputs), _as_float64(self._kwargs)
+        args, kwargs = _mapped(self._inputs, _as_float64), _mapped(self._kwargs, _as_float64)
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
         try:
-            with torch.autocast(self.parameters[0].device.type, enabled=False):
+            with torch.autocast(self.parameters[0].device.type, enabled=False), _eager(), self._mode or nullcontext():
                 output = self._model(*args, **kwargs)
+            if self._select is not None:
+                output = self._select(output)
         except Exception as error:
             raise SymmetryError(
                 f"the forward pass failed on a float64 copy of the model in training mode "
@@ -140,22 +185,22 @@ class Probe:
         change = relative_change(first, second)
         if not change < _REPEATABLE:
             raise SymmetryError(
-                f"the forward pass is not deterministic: two runs on one batch differ by {change:.1e}, "
-                "dropout modules being off. Switch off what is random (functional dropout, sampling, "
-                "stochastic depth) or what changes from call to call"
+                f"the forward pass is not deterministic: two runs on one batch from one random state differ by "
+                f"{change:.1e}. Switch off what draws from a generator of its own or changes from call to call"
             )
         return first
 
     @torch.no_grad()
-    def change(self, indices: Sequence[int], factor: float = 2.0) -> float:
-        """Relative change of the output when these are multiplied by ``factor`` (a power of two)."""
-        for i in indices:
+    def change_by(self, factors: Mapping[int, float]) -> float:
+        """Relative change of the output when the parameters of these indices are multiplied by these factors."""
+        before = {i: self.parameters[i].detach().clone() for i in factors}
+        for i, factor in factors.items():
             self.parameters[i].mul_(factor)
         try:
             return relative_change(self.reference, self.outputs())
         finally:
-            for i in indices:
-                self.parameters[i].div_(factor)
+            for i, tensor in before.items():
+                self.parameters[i].copy_(tensor)
 
     @torch.no_grad()
     def change_when_replaced(self, index: int) -> float:
@@ -194,8 +239,8 @@ def untouched_random_state(model: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _make_exact(model: nn.Module) -> None:
-    """Training mode, no dropout, no running statistics, no eps, no hooks of the user's, all in float64."""
+def _make_repeatable(model: nn.Module) -> None:
+    """Training mode, no dropout, no running statistics, no hooks of the user's, all in float64."""
     for module in model.modules():
         _drop_hooks(module)
         module.training = not isinstance(module, _RANDOM_LAYERS)
@@ -204,13 +249,23 @@ def _make_exact(model: nn.Module) -> None:
         if isinstance(module, _NormBase):
             module.track_running_stats = False
             module.running_mean = module.running_var = module.num_batches_tracked = None
-        for name in _EPS_ATTRIBUTES:
-            value = getattr(module, name, None)
-            if isinstance(value, float) or (value is None and name == "eps" and is_norm(module)):
-                setattr(module, name, _EPS)
         for name, value in vars(module).items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 setattr(module, name, value.double())
+
+
+def _without_eps(model: nn.Module) -> None:
+    for module in model.modules():
+        for name in _EPS_ATTRIBUTES:
+            value = getattr(module, name, None)
+            if isinstance(value, float) or (value is None and name == "eps" and is_norm(module)):
+                setattr(module, name, EPS)
+
+
+def _eager() -> Any:
+    """Compiled parts run as they were written: a compiler would start again for float64."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")
 
 
 def _drop_hooks(module: nn.Module) -> None:
@@ -222,17 +277,21 @@ def _drop_hooks(module: nn.Module) -> None:
                 del hooks[key]
 
 
-def _as_float64(value: Any) -> Any:
-    """A copy of a nest of tensors, the floating ones in float64; everything else as it is."""
+def _as_float64(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().clone()
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a nest with every tensor changed; everything else as it is."""
     if isinstance(value, Tensor):
-        value = value.detach().clone()
-        return value.double() if value.is_floating_point() else value
+        return change(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_as_float64, value))
+        return type(value)(*(_mapped(item, change) for item in value))
     if type(value) in (list, tuple):
-        return type(value)(map(_as_float64, value))
+        return type(value)(_mapped(item, change) for item in value)
     if isinstance(value, Mapping):
-        converted = {key: _as_float64(item) for key, item in value.items()}
+        converted = {key: _mapped(item, change) for key, item in value.items()}
         return converted if type(value) is dict else _same_kind(value, converted)
     return value
 

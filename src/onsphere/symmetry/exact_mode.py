@@ -1,0 +1,106 @@
+"""A mode in which a forward pass is computed in float64 without any eps, whoever wrote the layers.
+
+Inside it casts to a narrower type (an RMS norm that works in float32) become casts to float64, the eps of functional
+norms becomes 1e-200, and so does a small constant that is added to a tensor or clamps it from below: in handwritten
+norms that is the eps. Such a constant need not be an eps, so what was changed is noted for the user to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["EPS", "ExactMode"]
+
+#: Passes torch's check for a positive eps and rounds away.
+EPS = 1e-200
+
+#: Constants up to this size may be an eps.
+_LARGEST_EPS = 1e-3
+
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_CASTS = {Tensor.float, Tensor.half, Tensor.bfloat16}
+_WITH_EPS: dict[Callable[..., Any], int] = {
+    F.layer_norm: 4,
+    F.group_norm: 4,
+    F.batch_norm: 7,
+    F.instance_norm: 7,
+    F.normalize: 3,
+    F.cosine_similarity: 3,
+    **({F.rms_norm: 3} if hasattr(F, "rms_norm") else {}),
+}
+_ADDITIONS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
+_CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clamp_min}
+
+
+class ExactMode(TorchFunctionMode):
+    """See the module.
+
+    Attributes:
+        notes: What was changed, as sentences; each once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: dict[str, None] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one torch function, exactly."""
+        kwargs = dict(kwargs or {})
+        if func in _CASTS:
+            self._note_cast(args[0])
+            return args[0].double()
+        if func is Tensor.to or func is Tensor.type or func is Tensor.type_as or "dtype" in kwargs:
+            args, kwargs = self._widened(args, kwargs)
+        if func in _WITH_EPS:
+            args, kwargs = self._without_eps(func, args, kwargs)
+        elif func in _ADDITIONS and len(args) == 2:
+            args = tuple(self._constant(x, "added") if isinstance(x, float) else x for x in args)
+        elif func in _CLAMPS:
+            args = (args[0], *(self._constant(x, "clamped at") for x in args[1:2]), *args[2:])
+            if "min" in kwargs:
+                kwargs["min"] = self._constant(kwargs["min"], "clamped at")
+        result = func(*args, **kwargs)
+        # Constants that the forward pass makes for itself come in the default type.
+        if isinstance(result, Tensor) and result.dtype in _NARROW and not any(result is x for x in args):
+            return result.double()
+        return result
+
+    def _widened(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        wide = tuple(torch.float64 if isinstance(x, torch.dtype) and x in _NARROW else x for x in args)
+        if kwargs.get("dtype") in _NARROW:
+            kwargs["dtype"] = torch.float64
+        if wide != args if len(wide) == 1 else any(a is not b for a, b in zip(wide, args, strict=True)):
+            self._note_cast(args[0])
+        return wide, kwargs
+
+    def _without_eps(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        place = _WITH_EPS[func]
+        given = args[place] if len(args) > place else kwargs.get("eps", "default")
+        if given != EPS and (given in ("default", None) or 0 < given <= _LARGEST_EPS):
+            if isinstance(given, float):
+                self.notes[f"eps {given:g} of {func.__name__} was left out"] = None
+            if len(args) > place:
+                args = (*args[:place], EPS, *args[place + 1 :])
+            else:
+                kwargs["eps"] = EPS
+        return args, kwargs
+
+    def _constant(self, value: Any, how: str) -> Any:
+        if isinstance(value, float) and 0 < value <= _LARGEST_EPS and value != EPS:
+            self.notes[f"the constant {value:g}, {how} in the forward pass, was taken for an eps and left out"] = None
+            return EPS
+        return value
+
+    def _note_cast(self, tensor: Any) -> None:
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
+            self.notes["casts to a narrower type in the forward pass were left out"] = None

@@ -1,0 +1,213 @@
+"""The scaling symmetries as a null space: which combinations of log-scales leave the output where it is.
+
+Multiply tensor i by exp(t_i). A direction c is a symmetry if J c = 0, J[:, i] = d output / d t_i, at every point. A
+backward pass of <v, output> with a random v gives a row v J for all tensors at once, sum over elements of grad_i θ_i;
+rows are divided by the size of the gradient, √Σ ‖grad_i‖² ‖θ_i‖², so that what is zero stands near 1e-16 by itself.
+About rank(J) + 8 rows determine the null space with probability one. Rows from further perturbed points must add
+nothing: a symmetry holds everywhere, and a single point may show too few outputs or be special.
+
+Where the output has no backward pass, rows come from central differences in log-scale (fourth order).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onsphere.symmetry.probe import Probe, SymmetryError
+
+__all__ = ["NullSpace", "find_null_space"]
+
+#: Entries of scaled rows below this count as zero while rows are gathered; the gap decides in the end.
+_ZERO = 1e-9
+#: The least ratio of the smallest singular value that counts to the largest that does not.
+_LEAST_GAP = 1e4
+_ROUNDING = 1e-17
+_CHUNK, _CONFIRMING, _POINTS_THAT_ADD_NOTHING = 8, 3, 2
+_STEP = 1e-3  # of the difference in log-scale: its error and rounding's both stay near 1e-12
+
+
+@dataclass(frozen=True)
+class NullSpace:
+    """What the rows say.
+
+    Attributes:
+        constraints: Orthonormal rows that span the row space, [rank, n].
+        basis: Orthonormal columns that span the null space, [n, dimension].
+        gap: Smallest singular value counted over the largest taken for zero.
+        singular_values: All of them, descending, relative to the gradient's size, [n].
+        row_products: For every tensor the largest |sum of grad θ| of each of its rows (slices along dimension 0),
+            relative to the tensor's own ‖grad‖ ‖θ‖; None for a tensor with fewer than two dimensions, or if not asked
+            for.
+        differences: Whether differences stood in for a backward pass.
+    """
+
+    constraints: NDArray[np.float64]
+    basis: NDArray[np.float64]
+    gap: float
+    singular_values: NDArray[np.float64]
+    row_products: list[Tensor | None] | None
+    differences: bool
+
+    @property
+    def dimension(self) -> int:
+        """Number of independent symmetries."""
+        return int(self.basis.shape[1])
+
+
+class _Rows:
+    """Makes scaled rows of J at the probe's present point."""
+
+    def __init__(self, probe: Probe, *, row_products: bool) -> None:
+        self.probe = probe
+        self.differences = False
+        self.row_products: list[Tensor | None] | None = [None] * len(probe.names) if row_products else None
+        self.at_point()
+
+    def at_point(self) -> None:
+        """One forward pass here; its graph serves all rows."""
+        self._jacobian: Tensor | None = None
+        parameters = self.probe.parameters
+        with torch.enable_grad():
+            for parameter in parameters:
+                parameter.requires_grad_()
+            outputs = [t for t in self.probe.outputs() if t.requires_grad] if not self.differences else []
+        self.outputs = outputs
+        self.size = sum(t.numel() for t in self.probe.reference)
+        if not outputs:
+            self.differences = True
+            self._jacobian = self._by_differences()
+        self.norms = torch.stack([p.detach().norm() for p in parameters])
+
+    def take(self, count: int) -> NDArray[np.float64]:
+        """``count`` more random rows, [count, n]."""
+        if self._jacobian is not None:
+            directions = self.probe.noise(self._jacobian.new_empty(count, len(self._jacobian)))
+            return np.asarray((directions @ self._jacobian / directions.norm(dim=1, keepdim=True)).cpu().numpy())
+        return np.stack([self._row() for _ in range(count)])
+
+    def _row(self) -> NDArray[np.float64]:
+        parameters = self.probe.parameters
+        directions = [self.probe.noise(t) for t in self.outputs]
+        try:
+            gradients = torch.autograd.grad(self.outputs, parameters, directions, retain_graph=True, allow_unused=True)
+        except (RuntimeError, NotImplementedError):
+            self.differences = True
+            self.outputs = []
+            self._jacobian = self._by_differences()
+            return np.asarray(self.take(1)[0])
+        products, squares = [0.0] * len(parameters), 0.0
+        for i, (g, p) in enumerate(zip(gradients, parameters, strict=True)):
+            if g is None:
+                continue
+            flat = p.detach().reshape(-1)
+            products[i] = float(g.reshape(-1) @ flat)
+            size = float(g.norm() * self.norms[i])
+            squares += size**2
+            if self.row_products is not None and p.dim() > 1 and size > 0:
+                rows = (g * p.detach()).flatten(1).sum(1).abs() / size
+                before = self.row_products[i]
+                self.row_products[i] = rows if before is None else torch.maximum(before, rows)
+        return np.array(products) / (squares**0.5 or 1.0)
+
+    @torch.no_grad()
+    def _by_differences(self) -> Tensor:
+        """J / ‖output‖ of all outputs, [outputs, n]."""
+        scale = float(torch.cat([t.reshape(-1) for t in self.probe.reference]).norm())
+        columns = []
+        for i in range(len(self.probe.names)):
+            far, near = (self._slope(i, factor * _STEP) for factor in (2, 1))
+            columns.append((4 * near - far) / 3 / scale)
+        return torch.stack(columns, dim=1)
+
+    def _slope(self, index: int, step: float) -> Tensor:
+        parameter = self.probe.parameters[index]
+        original, ends = parameter.detach().clone(), []
+        for sign in (1, -1):
+            parameter.copy_(original * float(np.exp(sign * step)))
+            ends.append(torch.cat([t.reshape(-1) for t in self.probe.outputs()]))
+        parameter.copy_(original)
+        return (ends[0] - ends[1]) / (2 * step)
+
+
+def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
+    """The null space of J over points, batches and directions.
+
+    Args:
+        probe: The model; it is moved to other points on the way.
+        row_products: Whether to look at each tensor's rows as well.
+
+    Returns:
+        The null space and how clear it is.
+
+    Raises:
+        SymmetryError: No clear gap between what is zero and what is not.
+    """
+    n = len(probe.names)
+    source = _Rows(probe, row_products=row_products)
+    gathered = np.zeros((0, n))
+    null = np.eye(n)
+    idle = 0
+    for point in range(n + _POINTS_THAT_ADD_NOTHING + 1):
+        if point:
+            probe.move()
+            source.at_point()
+        taken, added = 0, False
+        while taken < source.size:
+            count = min(_CHUNK if point == 0 else _CONFIRMING, source.size - taken)
+            rows = source.take(count)
+            taken += count
+            if not np.isfinite(rows).all():
+                raise SymmetryError("gradients are not finite on the float64 copy of the model: check the batch")
+            gathered = np.concatenate([gathered, rows])
+            if null.shape[1] == 0 or np.abs(rows @ null).max() < _ZERO:
+                break
+            added = True
+            null = _split(gathered)[1]
+        idle = 0 if added else idle + 1
+        if idle >= _POINTS_THAT_ADD_NOTHING or null.shape[1] == 0:
+            break
+    values = _split(gathered)[2]
+    rank, gap = _rank(values)
+    if gap < _LEAST_GAP:
+        raise SymmetryError(
+            f"no clear gap between symmetries and the rest: the {n} singular values fall from "
+            f"{values[rank - 1] if rank else 1.0:.1e} to {values[rank] if rank < n else 0.0:.1e} at best, a ratio of "
+            f"{gap:.1e} where {_LEAST_GAP:g} is clear. Something in the model computes in low precision or adds small "
+            "constants out of sight (a custom kernel, an eps that is a tensor): give it float64, or probe a part of "
+            "the model"
+        )
+    _, _, directions = np.linalg.svd(gathered, full_matrices=True)
+    return NullSpace(
+        constraints=directions[:rank],
+        basis=directions[rank:].T,
+        gap=gap,
+        singular_values=values,
+        row_products=source.row_products,
+        differences=source.differences,
+    )
+
+
+def _split(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Row space [r, n], null space [n, n - r] and all n singular values of [R, n], at the provisional zero."""
+    n = rows.shape[1]
+    _, found, directions = np.linalg.svd(rows, full_matrices=True)
+    values = np.zeros(n)
+    values[: len(found)] = found[:n]
+    rank = int((values > _ZERO).sum())
+    return directions[:rank], directions[rank:].T, values
+
+
+def _rank(values: NDArray[np.float64]) -> tuple[int, float]:
+    """The rank at the largest ratio of neighbours around the provisional zero, and that ratio."""
+    edges = np.maximum(np.concatenate([[1.0], values, [0.0]]), _ROUNDING)
+    ratios = edges[:-1] / edges[1:]
+    # Only splits that put everything above 1e-6 on the one side and everything below 1e-13 on the other.
+    allowed = (edges[1:] < 1e-6) & (edges[:-1] > 1e-13)
+    ratios[~allowed] = 0.0
+    rank = int(np.argmax(ratios))
+    return rank, float(ratios[rank])

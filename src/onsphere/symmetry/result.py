@@ -1,0 +1,157 @@
+"""What :func:`onsphere.find_symmetries` returns: groups, rescalings, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Symmetries"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Symmetries:
+    """All scaling symmetries of a model: multiply tensor i by a^c_i for any a > 0, and the output stays.
+
+    Attributes:
+        names: Trainable parameters in registration order, tied ones once.
+        shapes: Their shapes.
+        generators: A basis of all symmetries, ``[symmetries, parameters]``: first the groups (entries 0 and 1), then
+            the rescalings, then one unit vector for each parameter without effect.
+        groups: The scale-invariant groups: tensors that may be multiplied by one common number. They are disjoint, none
+            can be split, and together they are the joint sphere. Each was certified by multiplying by 2 and by 1/2.
+        rescalings: The other generators, name -> exponent; certified likewise.
+        without_effect: Parameters that change nothing at all (a bias ahead of a batch norm).
+        dimension: Number of independent symmetries; rank + dimension = number of parameters.
+        gap: Smallest singular value counted over the largest taken for zero; the clearer, the larger.
+        broken_by_eps: For each group the relative change of the output when it is doubled, with the eps that the model
+            has and the weights as they are (float64, training mode).
+        row_invariant: With ``rows``: tensors of which every row (slice along dimension 0) may be rescaled by itself.
+        notes: What was changed in the forward pass to see this.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    generators: NDArray[np.float64]
+    groups: list[tuple[str, ...]]
+    rescalings: list[dict[str, int | float]]
+    without_effect: tuple[str, ...]
+    dimension: int
+    gap: float
+    broken_by_eps: tuple[float, ...]
+    row_invariant: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def invariant(self) -> tuple[str, ...]:
+        """Names on the joint sphere, in registration order: the largest 0/1 vector of the symmetries."""
+        members = {name for group in self.groups for name in group}
+        return tuple(name for name in self.names if name in members)
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Parameters in no symmetry."""
+        touched = np.abs(self.generators).sum(axis=0) > 0 if len(self.generators) else np.zeros(len(self.names), bool)
+        return tuple(name for name, free in zip(self.names, touched, strict=True) if not free)
+
+    def sentences(self) -> list[str]:
+        """Every symmetry in words, groups first."""
+        said = []
+        for group, broken in zip(self.groups, self.broken_by_eps, strict=True):
+            who = group[0] if len(group) == 1 else f"{_listing(group)} together"
+            verb = "is" if len(group) == 1 else "are"
+            said.append(f"{who} {verb} scale-invariant ({_damage(broken)})")
+        for exponents in self.rescalings:
+            if len(exponents) == 2:
+                (first, c), (second, d) = exponents.items()
+                how = f"{first} and {second}: scaling the first by {_power(c)} and the second by {_power(d)}"
+            else:
+                how = "scaling " + _listing([f"{name} by {_power(c)}" for name, c in exponents.items()])
+            said.append(f"{how} changes nothing")
+        said += [f"{name} has no effect on the output" for name in self.without_effect]
+        return said
+
+    def role(self, name: str) -> str:
+        """What a parameter is: ``group K``, ``rescaling``, ``without effect`` or ``fixed``."""
+        for number, group in enumerate(self.groups, start=1):
+            if name in group:
+                return f"group {number}"
+        if name in self.without_effect:
+            return "without effect"
+        return "rescaling" if any(name in exponents for exponents in self.rescalings) else "fixed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "names": list(self.names),
+            "shapes": [list(shape) for shape in self.shapes],
+            "generators": [[_plain(x) for x in row] for row in self.generators],
+            "groups": [list(group) for group in self.groups],
+            "rescalings": [dict(exponents) for exponents in self.rescalings],
+            "without_effect": list(self.without_effect),
+            "fixed": list(self.fixed),
+            "invariant": list(self.invariant),
+            "dimension": self.dimension,
+            "gap": self.gap,
+            "broken_by_eps": list(self.broken_by_eps),
+            "row_invariant": None if self.row_invariant is None else list(self.row_invariant),
+            "notes": list(self.notes),
+            "sentences": self.sentences(),
+        }
+
+    def to_frame(self) -> Any:
+        """One row a parameter as a pandas data frame (needs pandas)."""
+        import pandas
+
+        rows = [
+            {
+                "name": name,
+                "shape": shape,
+                "numbers": prod(shape),
+                "role": self.role(name),
+                "row_invariant": None if self.row_invariant is None else name in self.row_invariant,
+            }
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        ]
+        return pandas.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        numbers = sum(
+            prod(shape) for name, shape in zip(self.names, self.shapes, strict=True) if name in self.invariant
+        )
+        total = sum(map(prod, self.shapes))
+        lines = [
+            f"Symmetries: {len(self.names)} parameters, {self.dimension} symmetries, gap {self.gap:.0e}; "
+            f"{len(self.groups)} scale-invariant groups hold {100 * numbers / max(total, 1):.3g} % of {total:,} numbers"
+        ]
+        width = max((len(name) for name in self.names), default=0)
+        marked = set(self.row_invariant or ())
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            size = "x".join(map(str, shape)) or "scalar"
+            row = ", row by row" if name in marked else ""
+            lines.append(f"  {name:<{width}}  {size:>16}  {self.role(name)}{row}")
+        lines += [
+            f"  {sentence}" for sentence in self.sentences() if not sentence.endswith("has no effect on the output")
+        ]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _listing(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _power(exponent: float) -> str:
+    return "a" if exponent == 1 else f"a^{_plain(exponent)}"
+
+
+def _damage(change: float) -> str:
+    return "exactly, eps included" if change < 1e-12 else f"up to eps: doubling changes the output by {change:.0e}"
+
+
+def _plain(value: float) -> int | float:
+    return round(value) if float(value).is_integer() else float(value)
