@@ -15,7 +15,7 @@ from onsphere.lab.cli import run_command
 SMALL = {
     "regimes": (toy_regimes, {"elrs": [0.1, 0.2], "steps": 2000, "seeds": 2}),
     "periods": (toy_periods, {"steps": 2500}),
-    "thermo": (toy_thermo, {"weight_decays": [0.01, 0.02], "copies": 32}),
+    "thermo": (toy_thermo, {"weight_decays": [0.02, 0.04], "elrs": [0.04], "copies": 64, "points": 512}),
 }
 
 

@@ -59,7 +59,7 @@
     layout.legend = { ...layout.legend, uirevision: chart.revision++ };
     if (narrow || printing) {
       Object.assign(layout.legend, { orientation: "h", x: 0, xanchor: "left", yanchor: "top" });
-      layout.margin = { ...layout.margin, l: narrow ? 58 : layout.margin.l, r: 12 };
+      layout.margin = { ...layout.margin, l: layout.margin.l - (narrow ? 12 : 0), r: 12 };
       const rows = Math.ceil(chart.entries / Math.max(Math.floor((width - 70) / 105), 1));
       layout.margin.b = 64 + 22 * rows;
       layout.height += 22 * rows;

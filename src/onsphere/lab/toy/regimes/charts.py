@@ -68,7 +68,7 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
         "yaxis2": linear_axis("measured − law<br>(% of random)") | {"domain": [0, 0.28]} | _around_zero(deviations),
         "shapes": [upright(result.threshold), rule(at_random, "y"), rule(0, "y2")],
         "annotations": [
-            note_at(f"random directions: A/2 = {format_number(at_random)}", at_random, "y", left=True),
+            note_at(f"random directions: A/2 = {format_number(at_random)}", at_random, "y"),
             _threshold_note(result.threshold),
         ],
     }

@@ -98,7 +98,7 @@ def course_figure(result: ToyRegimesResult, courses: list[Course], title: str, s
     loss.set_ylabel("loss (dotted: law)")
     own.set_yscale("log")
     least = min(min(1 / alpha for alpha in result.alphas), *(float(course.elrs.min()) for course in courses))
-    own.set_ylim(least / 1.3, elr_ceiling(courses))
+    own.set_ylim(least / 1.3, 5 * elr_ceiling(courses))
     own.set_ylabel("individual ELR\n(dashed: threshold 1/α)")
     if n <= 6:
         own.legend(loc="upper left", handlelength=1.2)

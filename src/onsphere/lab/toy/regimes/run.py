@@ -22,10 +22,11 @@ from onsphere.lab.toy.work import Outcome, Toy, never
 
 Array = NDArray[np.float64]
 
-_PIECE = 20_000_000  # pair updates between two looks at stop: under a second without numba
+_PIECE = 20_000_000  # pair updates between two looks at stop, about: one ELR with all its seeds at least
 _POINTS = 160  # readings of a course, even in log steps
 _DENSE = 128  # steps that are read one by one; later ones every so many
 _COARSE = 1500  # readings that are kept of the later ones, before they are thinned to points
+_KEPT_SEEDS = 10  # whose course goes to disk
 
 
 def toy_regimes(
@@ -40,7 +41,7 @@ def toy_regimes(
     Args:
         out: Folder of the run; must be new or empty. Default: ``runs/toy-regimes-DATE-TIME``.
         progress: Told what happens.
-        stop: Asked between pieces of under a second; when it returns True, :class:`Interrupted` is raised.
+        stop: Asked between pieces of work; when it returns True, :class:`Interrupted` is raised.
         **fields: Any field of :class:`~onsphere.lab.toy.regimes.spec.ToyRegimesSpec`: ``alphas``, ``elrs`` or
             ``elr_min``, ``elr_max`` and ``grid``, ``seeds``, ``steps``, ``seed``, ``backend``.
 
@@ -63,25 +64,29 @@ def simulate(spec: ToyRegimesSpec, progress: Progress, stop: Callable[[], bool])
     size = max(1, _PIECE // (spec.steps * spec.seeds * len(alphas)))
     pieces = [elrs[first : first + size] for first in range(0, len(elrs), size)]
     progress.begin("pairs", len(elrs) * spec.seeds * spec.steps)
-    runs: list[PairsRun] = []
+    losses: list[Array] = []
+    owns: list[Array] = []
     courses: list[dict[str, Array]] = []
+    backend: str = spec.backend
     for piece in pieces:
         if stop():
             raise Interrupted
         run, course = _piece(spec, piece, starts)
-        runs.append(run)
+        losses.append(run.loss)
+        owns.append(run.individual_elrs)
         courses.append(course)
+        backend = run.backend
         progress.advance(len(piece) * spec.seeds * spec.steps)
     shape = (len(elrs), spec.seeds)
-    loss = np.concatenate([run.loss for run in runs]).reshape(shape)
-    individual = np.concatenate([run.individual_elrs for run in runs]).reshape(*shape, len(alphas))
+    loss = np.concatenate(losses).reshape(shape)
+    individual = np.concatenate(owns).reshape(*shape, len(alphas))
     return Outcome(
         values={
             "alphas": alphas.tolist(),
             "threshold": pair_threshold(alphas),
             "rows": _rows(alphas, elrs, loss, 1 / (1 / individual).mean(axis=1)),
         },
-        engine={"backend": runs[0].backend},
+        engine={"backend": backend},
         tables={"course": {name: np.concatenate([course[name] for course in courses]) for name in courses[0]}},
     )
 
@@ -105,34 +110,34 @@ def _rows(alphas: Array, elrs: Array, loss: Array, individual: Array) -> list[di
 
 
 def _piece(spec: ToyRegimesSpec, elrs: Array, starts: Array) -> tuple[PairsRun, dict[str, Array]]:
-    """Some effective learning rates with all seeds, and their course at steps that are even in log."""
-    pairs = len(spec.alphas)
-    every = max(1, spec.steps // _COARSE)
+    """Some effective learning rates with all seeds, and the first seeds' course at steps that are even in log."""
 
-    def run(steps: int, record_every: int) -> PairsRun:
+    def run(steps: int, seeds: int, record_every: int) -> PairsRun:
         return simulate_pairs(
             spec.alphas,
-            np.repeat(elrs, spec.seeds),
+            np.repeat(elrs, seeds),
             steps,
-            start=np.tile(starts, (len(elrs), 1, 1)),
+            start=np.tile(starts[:seeds], (len(elrs), 1, 1)),
             record_every=record_every,
             backend=spec.backend,
         )
 
-    whole, dense = run(spec.steps, every), run(min(spec.steps, _DENSE), 1)
-    kept = (whole.recorded_steps > dense.steps) & _thinned(whole.recorded_steps, spec.steps)
-    early = _thinned(dense.recorded_steps, spec.steps)
-    steps = np.concatenate([dense.recorded_steps[early], whole.recorded_steps[kept]])
-    loss = np.concatenate([dense.recorded_loss[:, early], whole.recorded_loss[:, kept]], axis=1)
-    own = np.concatenate([dense.recorded_elrs[:, early], whole.recorded_elrs[:, kept]], axis=1)
+    seeds = min(spec.seeds, _KEPT_SEEDS)
+    late, early = run(spec.steps, seeds, max(1, spec.steps // _COARSE)), run(min(spec.steps, _DENSE), seeds, 1)
+    kept = (late.recorded_steps > early.steps) & _thinned(late.recorded_steps, spec.steps)
+    first = _thinned(early.recorded_steps, spec.steps)
+    steps = np.concatenate([early.recorded_steps[first], late.recorded_steps[kept]])
+    loss = np.concatenate([early.recorded_loss[:, first], late.recorded_loss[:, kept]], axis=1)
+    own = np.concatenate([early.recorded_elrs[:, first], late.recorded_elrs[:, kept]], axis=1)
     points = len(steps)
     course: dict[str, Array] = {
-        "elr": np.repeat(elrs, spec.seeds * points),
-        "seed": np.tile(np.repeat(np.arange(spec.seeds), points), len(elrs)),
-        "step": np.tile(steps, len(elrs) * spec.seeds),
+        "elr": np.repeat(elrs, seeds * points),
+        "seed": np.tile(np.repeat(np.arange(seeds), points), len(elrs)),
+        "step": np.tile(steps, len(elrs) * seeds),
         "loss": loss.reshape(-1),
+        **{f"elr_{i + 1}": own[..., i].reshape(-1) for i in range(len(spec.alphas))},
     }
-    return whole, course | {f"elr_{i + 1}": own[..., i].reshape(-1) for i in range(pairs)}
+    return late if seeds == spec.seeds else run(spec.steps, spec.seeds, 0), course
 
 
 def _thinned(steps: NDArray[np.int64], last: int) -> NDArray[np.bool_]:
