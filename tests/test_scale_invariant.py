@@ -299,3 +299,15 @@ class TwoHeads(nn.Module):
 def test_errors_say_what_to_do(make, options, message):
     with pytest.raises(ValueError, match=message):
         make_scale_invariant(make(), **options)
+
+
+def test_a_batch_checks_the_result():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    x = torch.randn(16, 6)
+    changes = make_scale_invariant(model, check=x).scale_invariance
+    assert changes.not_invariant == ("3.weight", "3.bias") and "not scale-invariant: 3.weight" in str(changes)
+    model[4] = nn.LayerNorm(8)
+    changes = make_scale_invariant(model, check=(x,)).scale_invariance
+    assert changes.not_invariant == () and "certified" in str(changes)
+    assert make_scale_invariant(model).scale_invariance.not_invariant is None

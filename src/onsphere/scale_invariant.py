@@ -6,8 +6,7 @@ Scale-Invariant Neural Networks on the Sphere Can Happen in Three Regimes", 2022
 
 - norm layers lose their weight and bias, which are not scale-invariant themselves, and get a tiny eps: with
   eps = 1e-5 and weights on the unit sphere, doubling a weight moves the outputs by 1e-3;
-- biases of layers that feed straight into a norm go: batch and instance norm cancel them anyway, and ahead
-of a
+- biases of layers that feed straight into a norm go: batch and instance norm cancel them anyway, and ahead of a
   layer, group or RMS norm a bias would be scale-invariant only together with its weight;
 - the head, which no norm follows, is scaled to a given Frobenius norm and frozen.
 
@@ -21,12 +20,14 @@ import copy
 import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from onsphere.normalisation import is_norm
+from onsphere.symmetry import find_symmetries
 from onsphere.wiring import Wiring, linear_layers
 
 __all__ = ["Changes", "make_scale_invariant"]
@@ -48,6 +49,8 @@ class Changes:
         head_norm_before: the same before.
         eps: eps of every norm layer.
         traced: whether the model's graph said what feeds what; otherwise the order of registration did.
+        not_invariant: names of the trainable parameters that are not on the joint sphere, found by
+            :func:`onsphere.find_symmetries`; None if no batch was given to look at.
     """
 
     norms: tuple[str, ...]
@@ -59,6 +62,7 @@ class Changes:
     head_norm_before: float
     eps: float
     traced: bool
+    not_invariant: tuple[str, ...] | None = None
 
     def lines(self) -> list[str]:
         """One line for each kind of change."""
@@ -70,6 +74,12 @@ class Changes:
         ]
         if self.kept_biases:
             lines.append(f"biases kept, no norm directly follows: {_listing(self.kept_biases)}")
+        if self.not_invariant is not None:
+            lines.append(
+                f"trainable but not scale-invariant: {_listing(self.not_invariant)}"
+                if self.not_invariant
+                else "every trainable parameter is scale-invariant, certified by rescaling"
+            )
         if not self.traced:
             lines.append(
                 "the model cannot be traced by torch.fx, so what feeds which norm was taken in part from the "
@@ -154,6 +164,8 @@ def make_scale_invariant(
     head: str | nn.Module | None = None,
     head_norm: float = 10.0,
     eps: float = 1e-12,
+    *,
+    check: Any = None,
 ) -> nn.Module:
     """A copy of ``model`` in which the weights ahead of norms are scale-invariant and the head is frozen.
 
@@ -170,6 +182,9 @@ def make_scale_invariant(
         head_norm: Frobenius norm of the head's weight. It sets the temperature of the logits; 10 is the
             papers'.
         eps: eps of every norm. 1e-12 works in float32; torch's batch norm refuses 0.
+        check: a batch (a tensor, or a tuple of the model's positional arguments). With it the result is
+            searched for its symmetries, and what is trainable but not on the joint sphere is named in
+            ``scale_invariance.not_invariant``.
 
     Returns:
         The changed copy. Its attribute ``scale_invariance`` is a :class:`Changes`; the same text is logged to
@@ -179,6 +194,7 @@ def make_scale_invariant(
         ValueError: no norm layer; no head, several candidates, an unknown name, a head that a norm follows,
             that is a norm, is parametrised, shares its weight or has norm zero; ``head_norm`` or ``eps``
             not positive and finite; lazy parameters.
+        SymmetryError: with ``check``, if the symmetries cannot be found.
     """
     if not (math.isfinite(head_norm) and head_norm > 0):
         raise ValueError(f"head_norm must be positive and finite, not {head_norm}; the papers use 10")
@@ -232,10 +248,16 @@ def make_scale_invariant(
         head_norm_before=head_norm_before,
         eps=float(eps),
         traced=wiring.traced,
+        not_invariant=None if check is None else _not_invariant(result, check),
     )
     result.scale_invariance = changes  # type: ignore[assignment]
     logger.info("%s", changes)
     return result
+
+
+def _not_invariant(model: nn.Module, batch: Any) -> tuple[str, ...]:
+    found = find_symmetries(model, *(batch if isinstance(batch, tuple) else (batch,)), unused="ignore")
+    return tuple(name for name in found.names if name not in set(found.invariant))
 
 
 def _strip_norm(norm: nn.Module, eps: float) -> bool:

@@ -180,8 +180,8 @@ class Analysis:
                 names = ", ".join(f"{self.probe.names[i]}^{c}" for i, c in exponents.items())
                 raise SymmetryError(
                     f"gradients say that scaling {names} changes nothing, but a factor of {factor:g} changes the "
-                    f"output by a relative {change:.1e}. Something in the model is not smooth in the scale (a threshold, "
-                    "a rounding): probe a part of it"
+                    f"output by a relative {change:.1e}. Something in the model is not smooth in the scale (a "
+                    "threshold, a rounding): probe a part of it"
                 )
 
 

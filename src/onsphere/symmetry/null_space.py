@@ -28,6 +28,8 @@ _ZERO = 1e-9
 _LEAST_GAP = 1e4
 _ROUNDING = 1e-17
 _CHUNK, _CONFIRMING, _POINTS_THAT_ADD_NOTHING = 8, 3, 2
+#: Singular values in between are noise or a weak dependence: differences over a long step tell which.
+_GREY, _LONG_STEP = (1e-12, 1e-6), 0.1
 _STEP = 1e-3  # of the difference in log-scale: its error and rounding's both stay near 1e-12
 
 
@@ -75,7 +77,8 @@ class _Rows:
         with torch.enable_grad():
             for parameter in parameters:
                 parameter.requires_grad_()
-            outputs = [t for t in self.probe.outputs() if t.requires_grad] if not self.differences else []
+            self._all_outputs = [] if self.differences else self.probe.outputs()
+            outputs = [t for t in self._all_outputs if t.requires_grad]
         self.outputs = outputs
         self.size = sum(t.numel() for t in self.probe.reference)
         if not outputs:
@@ -113,6 +116,36 @@ class _Rows:
                 before = self.row_products[i]
                 self.row_products[i] = rows if before is None else torch.maximum(before, rows)
         return np.array(products) / (squares**0.5 or 1.0)
+
+    def confirms(self, direction: NDArray[np.float64]) -> bool:
+        """Whether the output's slope along a direction of log-scales is what gradients say: a dependence, however weak.
+
+        Rounding out of sight shows in both, but not alike.
+        """
+        if self._jacobian is not None:
+            return False
+        parameters, start = self.probe.parameters, [p.detach().clone() for p in self.probe.parameters]
+        ends = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                for p, original, c in zip(parameters, start, direction, strict=True):
+                    p.copy_(original * float(np.exp(sign * _LONG_STEP * c)))
+                ends.append(self.probe.outputs())
+            for p, original in zip(parameters, start, strict=True):
+                p.copy_(original)
+        slopes = [(a - b) / (2 * _LONG_STEP) for a, b in zip(*ends, strict=True)]
+        size = float(torch.stack([(s * s).sum() for s in slopes]).sum().sqrt())
+        if size == 0:
+            return False
+        self.at_point()
+        shown = [s / size for t, s in zip(self._all_outputs, slopes, strict=True) if t.requires_grad]
+        gradients = torch.autograd.grad(self.outputs, parameters, shown, allow_unused=True)
+        terms = [
+            c * float((g * p.detach()).sum())
+            for g, p, c in zip(gradients, parameters, direction, strict=True)
+            if g is not None
+        ]
+        return abs(sum(terms) / size - 1) < 0.5
 
     @torch.no_grad()
     def _by_differences(self) -> Tensor:
@@ -182,6 +215,13 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
             "the model"
         )
     _, _, directions = np.linalg.svd(gathered, full_matrices=True)
+    for value, direction in zip(values, directions, strict=True):
+        if _GREY[0] < value < _GREY[1] and not source.confirms(direction):
+            raise SymmetryError(
+                f"no clear gap between symmetries and the rest: a singular value of {value:.1e} is neither zero nor a "
+                "slope that differences of the output confirm. Something in the model rounds or computes in low "
+                "precision out of sight: give it float64, or probe a part of the model"
+            )
     return NullSpace(
         constraints=directions[:rank],
         basis=directions[rank:].T,
