@@ -67,6 +67,8 @@ class ExactMode(TorchFunctionMode):
             args = (args[0], *(self._constant(x, "clamped at") for x in args[1:2]), *args[2:])
             if "min" in kwargs:
                 kwargs["min"] = self._constant(kwargs["min"], "clamped at")
+        if func is F.batch_norm or func is F.instance_norm:
+            args = (_without_constant_channels(args[0], per_example=func is F.instance_norm), *args[1:])
         result = func(*args, **kwargs)
         # Constants that the forward pass makes for itself come in the default type.
         if isinstance(result, Tensor) and result.dtype in _NARROW and not any(result is x for x in args):
@@ -104,3 +106,14 @@ class ExactMode(TorchFunctionMode):
     def _note_cast(self, tensor: Any) -> None:
         if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
             self.notes["casts to a narrower type in the forward pass were left out"] = None
+
+
+def _without_constant_channels(x: Any, *, per_example: bool) -> Any:
+    """Zeros for channels that do not vary (behind dead units): without eps a norm would blow up their rounding."""
+    if not isinstance(x, Tensor) or x.dim() < (3 if per_example else 2):
+        return x
+    dims = tuple(range(2, x.dim())) if per_example else (0, *range(2, x.dim()))
+    with torch.no_grad():
+        mean = x.mean(dims, keepdim=True)
+        constant = (x - mean).abs().amax(dims, keepdim=True) <= 1e-13 * mean.abs()
+    return torch.where(constant, torch.zeros_like(x), x) if bool(constant.any()) else x

@@ -64,22 +64,25 @@ def largest_sphere(constraints: NDArray[np.float64], sizes: Sequence[int], allow
 
 
 def disjoint_groups(constraints: NDArray[np.float64], sphere: Sequence[int]) -> list[list[int]]:
-    """The 0/1 vector ``sphere`` as a sum of 0/1 vectors of the null space that cannot be split further."""
-    n = constraints.shape[1]
-    left, groups = list(sphere), []
+    """The 0/1 vector ``sphere`` as a sum of 0/1 vectors of the null space that cannot be split, small ones first."""
+    left = [i for i in sphere if np.abs(constraints[:, i]).any()]
+    groups = [[i] for i in sphere if i not in set(left)]
     while left:
-        first = left[0]
-        if not np.abs(constraints[:, first]).any():
-            found = [first]
-        else:
-            low, high = np.zeros(n), np.zeros(n)
-            high[left], low[first] = 1, 1
-            near = 1 + 1e-3 * np.abs(np.arange(n) - first) / n
-            solution = _solve(near, constraints, low, high)
-            found = left if solution is None else [i for i in left if solution[i] > 0.5]
-        groups.append(found)
-        left = [i for i in left if i not in found]
-    return groups
+        smallest = sorted((_smallest_group(constraints, first, left) for first in left), key=lambda g: (len(g), g))
+        for found in smallest:
+            if set(found) <= set(left):
+                groups.append(found)
+                left = [i for i in left if i not in set(found)]
+    return sorted(groups)
+
+
+def _smallest_group(constraints: NDArray[np.float64], first: int, left: Sequence[int]) -> list[int]:
+    """The smallest 0/1 vector within ``left`` that holds ``first``; neighbours are preferred."""
+    n = constraints.shape[1]
+    low, high = np.zeros(n), np.zeros(n)
+    high[list(left)], low[first] = 1, 1
+    solution = _solve(1 + 1e-3 * np.abs(np.arange(n) - first) / n, constraints, low, high)
+    return list(left) if solution is None else [i for i in left if solution[i] > 0.5]
 
 
 def remaining_generators(
@@ -166,11 +169,12 @@ def _solve(
 ) -> NDArray[np.float64] | None:
     from scipy.optimize import Bounds, LinearConstraint, milp
 
+    # Ties are told apart by parts of 1e-4 of the cost, which the solver's default tolerances would swallow.
     solution = milp(
-        cost,
+        cost * 1e4,
         constraints=LinearConstraint(constraints, 0.0, 0.0) if len(constraints) else None,
         integrality=1,
         bounds=Bounds(low, high),
-        options={"time_limit": _MAX_SEARCH_SECONDS},
+        options={"time_limit": _MAX_SEARCH_SECONDS, "mip_rel_gap": 0.0},
     )
     return None if solution.x is None else np.asarray(solution.x, dtype=np.float64)

@@ -28,8 +28,9 @@ _ZERO = 1e-9
 _LEAST_GAP = 1e4
 _ROUNDING = 1e-17
 _CHUNK, _CONFIRMING, _POINTS_THAT_ADD_NOTHING = 8, 3, 2
-#: Singular values in between are noise or a weak dependence: differences over a long step tell which.
-_GREY, _LONG_STEP = (1e-12, 1e-6), 0.1
+#: Singular values in between are rounding or a weak dependence. Differences over a step that is short for a smooth
+#: function and long for rounding tell which.
+_GREY, _SHORT_STEP = (1e-10, 1e-2), 1e-4
 _STEP = 1e-3  # of the difference in log-scale: its error and rounding's both stay near 1e-12
 
 
@@ -125,15 +126,17 @@ class _Rows:
         if self._jacobian is not None:
             return False
         parameters, start = self.probe.parameters, [p.detach().clone() for p in self.probe.parameters]
-        ends = []
+
+        def at(distance: float) -> list[Tensor]:
+            for p, original, c in zip(parameters, start, direction, strict=True):
+                p.copy_(original * float(np.exp(distance * c)))
+            return self.probe.outputs()
+
         with torch.no_grad():
-            for sign in (1, -1):
-                for p, original, c in zip(parameters, start, direction, strict=True):
-                    p.copy_(original * float(np.exp(sign * _LONG_STEP * c)))
-                ends.append(self.probe.outputs())
+            ends = [at(k * _SHORT_STEP) for k in (1, -1, 2, -2)]
             for p, original in zip(parameters, start, strict=True):
                 p.copy_(original)
-        slopes = [(a - b) / (2 * _LONG_STEP) for a, b in zip(*ends, strict=True)]
+        slopes = [(8 * (a - b) - (c - d)) / (12 * _SHORT_STEP) for a, b, c, d in zip(*ends, strict=True)]
         size = float(torch.stack([(s * s).sum() for s in slopes]).sum().sqrt())
         if size == 0:
             return False
@@ -145,7 +148,7 @@ class _Rows:
             for g, p, c in zip(gradients, parameters, direction, strict=True)
             if g is not None
         ]
-        return abs(sum(terms) / size - 1) < 0.5
+        return bool(abs(sum(terms) / size - 1) < 0.5)
 
     @torch.no_grad()
     def _by_differences(self) -> Tensor:
