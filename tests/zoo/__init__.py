@@ -10,6 +10,7 @@ degree (tanh, softmax, sigmoid, the loss) must have degree 0.
 """
 
 import zoo.convolutional
+import zoo.interfaces
 import zoo.plain
 import zoo.recurrent
 import zoo.transformers  # noqa: F401
