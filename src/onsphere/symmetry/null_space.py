@@ -30,7 +30,7 @@ _ROUNDING = 1e-17
 _CHUNK, _CONFIRMING, _POINTS_THAT_ADD_NOTHING = 8, 3, 2
 #: Singular values in between are rounding or a weak dependence. Differences over a step that is short for a smooth
 #: function and long for rounding tell which.
-_GREY, _SHORT_STEP = (1e-10, 1e-2), 1e-4
+_GREY, _SHORT_STEP = (_ZERO, 1e-2), 1e-4
 _STEP = 1e-3  # of the difference in log-scale: its error and rounding's both stay near 1e-12
 
 

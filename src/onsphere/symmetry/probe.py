@@ -117,9 +117,13 @@ class Probe:
 
     @torch.no_grad()
     def move(self) -> None:
-        """Go to another point: every parameter and every floating input is perturbed again."""
+        """Go to another point: every parameter and every floating input is perturbed again.
+
+        Sizes change too: near one point a piecewise linear network has symmetries that hold until a unit switches.
+        """
         for twin in self._all:
             self._leave_special_points(twin)
+            twin.mul_(float(torch.exp(0.4 * torch.randn((), generator=self._generator))))
         self._inputs, self._kwargs = self._perturbed(self._inputs), self._perturbed(self._kwargs)
         self.reference = self._checked_reference()
 
