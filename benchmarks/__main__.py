@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from benchmarks import optimizer, population, toys
+from benchmarks import monitor, optimizer, population, symmetry, toys
 
 BENCHMARKS = {
     "mlp": population.mlp,
@@ -16,6 +16,8 @@ BENCHMARKS = {
     "optimizer": optimizer.step,
     "workers": population.workers,
     "toys": toys.pairs,
+    "symmetry": symmetry.everything,
+    "monitor": monitor.overhead,
 }
 
 

@@ -12,10 +12,11 @@ CORE = {
     *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
     *("keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
     *("Symmetries", "find_symmetries", "noether_residual"),
+    "Monitor",
 }
 LAB = {
-    *("InputError", "Interrupted", "Run", "map_regimes", "resume_regimes"),
-    *("toy_periods", "toy_regimes", "toy_thermo"),
+    *("InputError", "Interrupted", "Run", "map_regimes", "resume_regimes", "symmetries_page"),
+    *("toy_periods", "toy_regimes", "toy_thermo", "train_periods", "resume_periods"),
 }
 
 
@@ -29,7 +30,13 @@ def test_exported_names(module, names):
 
 
 @pytest.mark.parametrize(
-    "use", ["", "; onsphere.SphereSGD; onsphere.sphere_groups; onsphere.make_scale_invariant", "; onsphere.dynamics"]
+    "use",
+    [
+        "",
+        "; onsphere.SphereSGD; onsphere.sphere_groups; onsphere.make_scale_invariant",
+        "; onsphere.dynamics",
+        "; onsphere.Monitor",
+    ],
 )
 def test_the_core_loads_torch_and_numpy_alone(use):
     code = "import sys, torch, numpy; before = set(sys.modules); import onsphere"

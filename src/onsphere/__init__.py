@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onsphere import dynamics as dynamics
+    from onsphere.monitor import Monitor as Monitor
     from onsphere.optim import SphereSGD as SphereSGD
     from onsphere.optim import keep_on_sphere as keep_on_sphere
     from onsphere.optim import release as release
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Monitor": "onsphere.monitor",
     "Sphere": "onsphere.spheres",
     "SphereSGD": "onsphere.optim",
     "Symmetries": "onsphere.symmetry",
@@ -37,9 +39,10 @@ _HOME = {
     "sphere_groups": "onsphere.symmetry",
 }
 
-_MODULES = ("dynamics", "lab", "optim", "spheres", "symmetry")
+_MODULES = ("dynamics", "lab", "monitor", "optim", "spheres", "symmetry")
 
 __all__ = [
+    "Monitor",
     "Sphere",
     "SphereSGD",
     "Symmetries",

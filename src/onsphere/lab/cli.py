@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from onsphere import __version__
 from onsphere.lab.config import with_config
 from onsphere.lab.options import InputError, one_line
+from onsphere.lab.periods.spec import PeriodsSpec
 from onsphere.lab.regimes.spec import RegimesSpec
+from onsphere.lab.symmetries.spec import SymmetriesSpec
 from onsphere.lab.toy.periods.spec import ToyPeriodsSpec
 from onsphere.lab.toy.regimes.spec import ToyRegimesSpec
 from onsphere.lab.toy.thermo.spec import ToyThermoSpec
@@ -27,6 +29,8 @@ from onsphere.lab.toy.thermo.spec import ToyThermoSpec
 # Where each experiment's side of the terminal lives: run, resume, rewrite its report, show its result.
 EXPERIMENTS = {
     "regimes": "onsphere.lab.regimes.terminal",
+    "periods": "onsphere.lab.periods.terminal",
+    "symmetries": "onsphere.lab.symmetries.terminal",
     "toy regimes": "onsphere.lab.toy.regimes.terminal",
     "toy periods": "onsphere.lab.toy.periods.terminal",
     "toy thermo": "onsphere.lab.toy.thermo.terminal",
@@ -69,6 +73,43 @@ def regimes(
     """
     del config  # read before parsing, see with_config
     _work("regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+
+
+@app.command
+def periods(
+    *,
+    spec: Annotated[PeriodsSpec, Parameter(name="*")] = PeriodsSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Train with weight decay in the whole space: jumps, periods, their law, the equilibrium.
+
+    Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning
+    rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take ten seconds.
+    """
+    del config
+    _work("periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+
+
+@app.command
+def symmetries(
+    model: Annotated[str | None, Parameter(help="The network; the same as --model, which it overrides.")] = None,
+    /,
+    *,
+    spec: Annotated[SymmetriesSpec, Parameter(name="*")] = SymmetriesSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Find every rescaling of a network's weights that leaves its output unchanged.
+
+    Says which tensors are scale-invariant, alone or together, which make up for one
+    another, which do nothing, and writes a page: onsphere symmetries my_package.nets:make_net --input 8x3x32x32
+    """
+    del config
+    fields = spec.model_dump(exclude_unset=True) | ({} if model is None else {"model": model})
+    _work("symmetries", json, lambda room, progress, stop: room.start(fields, out, progress, stop))
 
 
 @toy.command(name="regimes")

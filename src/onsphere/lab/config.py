@@ -30,18 +30,27 @@ def with_config(arguments: list[str], commands: Collection[str] = ()) -> list[st
         InputError: The file cannot be read, is not TOML, or holds a value that is no field's.
     """
     path = _config_path(arguments)
-    # None of the commands that take a file has positional arguments: the words before the first option name it.
-    command = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    known = {tuple(name.split()) for name in commands}
+    command = _command(arguments, known)
     if path is None or not command:
         return arguments
     rest = arguments[len(command) :]
     given = {a.split("=", 1)[0].removeprefix("--no-").removeprefix("--") for a in rest if a.startswith("--")}
     options: list[str] = []
-    for key, value in _read(path, command, {tuple(name.split()) for name in commands}).items():
+    for key, value in _read(path, command, known).items():
         name = key.replace("_", "-")
         if name not in given:
             options += _option(path, name, value)
     return [*command, *options, *rest]
+
+
+def _command(arguments: list[str], known: Collection[tuple[str, ...]]) -> list[str]:
+    """The words that name the command: those before the first option, without a positional argument after them."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    for length in range(len(words), 0, -1):
+        if tuple(words[:length]) in known:
+            return words[:length]
+    return words
 
 
 def _config_path(arguments: list[str]) -> Path | None:

@@ -62,7 +62,7 @@ class DataOptions(Options):
         return values
 
 
-class ModelOptions(Options):
+class NetworkOptions(Options):
     """Which network."""
 
     model: str = "mlp"
@@ -75,6 +75,11 @@ class ModelOptions(Options):
     """Width of the convnet or resnet18: channels of the first layer (default 32)."""
     head_norm: Annotated[float, Field(gt=0)] | None = None
     """Frobenius norm of the frozen last layer (default 10 for cross-entropy, 3 for mse)."""
+
+
+class ModelOptions(NetworkOptions):
+    """Which network, and in whose numerics."""
+
     preset: Literal["sphere", "paper"] = "sphere"
     """sphere: unit norm, batch-norm eps 1e-12. paper: initial norm kept, eps 1e-5, as the published code does."""
 

@@ -27,8 +27,8 @@ def prepare_model(problem: Problem) -> tuple[Problem, list[str]]:
         ModelError: The network fails on the data, has no norm layer, or stays partly not scale-invariant.
     """
     network = problem.build(0)
-    _check_output(problem, network)
-    trained, rest = _split(problem, network)
+    check_output(problem, network)
+    trained, rest = split_trainable(problem, network)
     if not rest and trained:
         return replace(problem, trained=tuple(trained)), []
     problem = replace(problem, surgery=True)
@@ -36,7 +36,7 @@ def prepare_model(problem: Problem) -> tuple[Problem, list[str]]:
         network = problem.build(0)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    trained, rest = _split(problem, network)
+    trained, rest = split_trainable(problem, network)
     if rest or not trained:
         listed = ", ".join(rest[:4]) + (", ..." if len(rest) > 4 else "")
         raise ModelError(
@@ -46,7 +46,7 @@ def prepare_model(problem: Problem) -> tuple[Problem, list[str]]:
     return replace(problem, trained=tuple(trained)), [f"made scale-invariant: {network.scale_invariance}"]
 
 
-def _split(problem: Problem, network: nn.Module) -> tuple[list[str], list[str]]:
+def split_trainable(problem: Problem, network: nn.Module) -> tuple[list[str], list[str]]:
     """Names of the trainable parameters that are on the joint sphere, and of those that are not."""
     x = problem.data.x_train[:PROBE]
     try:
@@ -60,7 +60,8 @@ def _split(problem: Problem, network: nn.Module) -> tuple[list[str], list[str]]:
     return [n for n in trainable if n in on], [n for n in trainable if n not in on]
 
 
-def _check_output(problem: Problem, network: nn.Module) -> None:
+def check_output(problem: Problem, network: nn.Module) -> None:
+    """Raise :class:`ModelError` unless the network maps the data to logits."""
     x, classes = problem.data.x_train[: max(2, PROBE)], problem.data.classes
     try:
         with torch.no_grad():

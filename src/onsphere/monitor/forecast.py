@@ -108,9 +108,9 @@ def forecast_jump(
     ahead = [max(x, 0.0) * scale * per_reading for x in (min(low, median), median, max(high, median))]
     now = float(numbers[-1])
     return Forecast(
-        step=now + ahead[1],
-        low=now + ahead[0],
-        high=now + ahead[2],
+        step=float(now + ahead[1]),
+        low=float(now + ahead[0]),
+        high=float(now + ahead[2]),
         period=float(np.median(np.diff(numbers[peaks]))),
         last=int(numbers[peaks[-1]]),
     )

@@ -158,6 +158,36 @@ BAD = {
     "pool that does not divide": (["regimes", "--pool", "3"], "pool"),
     "output is a file": (["regimes", "--out", "a_file"], "--out"),
     "output cannot be written": (["regimes", "--out", "/proc/no/run"], "--out"),
+    "symmetries without a batch": (["symmetries", "some.module:make"], "--input"),
+    "symmetries of nothing importable": (["symmetries", "no_such_module:make", "--input", "8x3"], "no_such_module"),
+    "symmetries of an unknown name": (["symmetries", "resnet81", "--input", "8x3"], "resnet18"),
+    "symmetries of no module": (["symmetries", "math:sqrt", "--input", "8x3"], "math:sqrt"),
+    "symmetries of a damaged shape": (["symmetries", "mlp", "--input", "8x3x"], "--input"),
+    "symmetries of an empty batch": (["symmetries", "mlp", "--input", "0x3"], "--input"),
+    "symmetries of one example": (["symmetries", "mlp", "--input", "1x8"], "batch of more than one"),
+    "symmetries of the wrong kind of input": (["symmetries", "convnet", "--input", "8x3"], "square images"),
+    "symmetries with tokens without a vocabulary": (["symmetries", "a:b", "--tokens", "4x16"], "--vocab"),
+    "symmetries with a vocabulary without tokens": (["symmetries", "mlp", "--vocab", "9"], "--tokens"),
+    "symmetries with an unknown dtype": (["symmetries", "mlp", "--dtype", "float8"], "--dtype"),
+    "symmetries on an unknown device": (["symmetries", "mlp", "--device", "abacus"], "--device"),
+    "symmetries of an mlp with a width": (["symmetries", "mlp", "--width", "8"], "widths"),
+    "symmetries with a keyword twice": (["symmetries", "mlp", "--input", "x=8x3,x=8x3"], "twice"),
+    "unknown key of symmetries": (["symmetries", "--config", "unknown.toml"], "bananas"),
+    "periods at a zero learning rate": (["periods", "--lr", "1,0"], "--lr"),
+    "periods without weight decay": (["periods", "--weight-decay", "0"], "--weight-decay"),
+    "periods with a decay over 1 / lr": (["periods", "--lr", "10", "--weight-decay", "0.2"], "--weight-decay"),
+    "periods of the same lr twice": (["periods", "--lr", "1,1"], "--lr"),
+    "periods of an unknown set-up": (["periods", "--setup", "impractical"], "--setup"),
+    "periods with momentum 1": (["periods", "--momentum", "1"], "--momentum"),
+    "periods with half a batch": (["periods", "--batch-size", "half"], "--batch-size"),
+    "periods with a batch over the data": (["periods", "--batch-size", "1438"], "--batch-size"),
+    "periods with a burn-in over the run": (["periods", "--steps", "100"], "--burn-in"),
+    "periods against a sphere that cannot be": (
+        ["periods", "--compare-sphere", "--setup", "practical"],
+        "--compare-sphere",
+    ),
+    "periods of an unknown model": (["periods", "--model", "mpl"], "mlp"),
+    "unknown key of periods": (["periods", "--config", "unknown.toml"], "bananas"),
     "zero ELR of a toy": (["toy", "regimes", "--elrs", "0.1,0"], "--elrs"),
     "no coefficients": (["toy", "regimes", "--alphas", ","], "--alphas"),
     "floor of one": (["toy", "periods", "--floor", "1"], "--floor"),
@@ -215,7 +245,7 @@ def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path)
 
 
 def test_a_failure_that_is_nobodys_input_is_status_1(monkeypatch, capfd):
-    import onsphere.lab.regimes.run as room
+    import onsphere.lab.training as room
 
     def broken(*args, **kwargs):
         raise OSError("disk full")

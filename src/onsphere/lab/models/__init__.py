@@ -22,7 +22,7 @@ from onsphere.lab.models.convnet import convnet
 from onsphere.lab.models.mlp import mlp
 from onsphere.lab.models.resnet import resnet18
 
-__all__ = ["MODELS", "ModelError", "build", "convnet", "mlp", "resnet18"]
+__all__ = ["MODELS", "ModelError", "build", "convnet", "mlp", "resnet18", "resolve"]
 
 #: The reference networks by name.
 MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet18": resnet18}
@@ -62,7 +62,7 @@ def build(
             or does not return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values
             out of range.
     """
-    name, factory = _resolve(model)
+    name, factory = resolve(model)
     input_shape = tuple(input_shape)
     check_common(input_shape, classes, head_norm, eps)
     given: dict[str, Any] = {
@@ -87,8 +87,18 @@ def build(
     return built
 
 
-def _resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., nn.Module]]:
-    """The factory, and what to call it in messages."""
+def resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., nn.Module]]:
+    """The factory that a model's name stands for, and what to call it in messages.
+
+    Args:
+        model: As :func:`build` takes it.
+
+    Returns:
+        Name and factory.
+
+    Raises:
+        ModelError: unknown name, module or attribute, or nothing that can be called.
+    """
     if not isinstance(model, str):
         if not callable(model) or isinstance(model, nn.Module):
             raise ModelError(

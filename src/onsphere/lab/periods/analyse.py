@@ -1,0 +1,314 @@
+"""What the readings of one run say: jumps, periods, recoveries, the equilibrium; each beside its prediction.
+
+With b = 1 - lr weight_decay, ρ_t the norm before step t, g̃_t = ρ_t ‖∇_t‖ and s_t = lr g̃_t / ρ_t²:
+
+    ELR_t = lr / ρ_t²,   1 - cos θ_t from tan θ_t = s_t / b
+    jump        a peak of log ELR that a drop of more than ln 1.25 follows (zigzag), after the burn-in
+    period      distance of consecutive jumps; its unit is τ = 1 / (2 lr weight_decay)
+    recovery    from the lowest ELR after a jump to the next jump; predicted by the norm recurrence without gradients,
+                ln(ELR at the jump / lowest ELR) / (-2 ln b)
+    equilibrium ELR* = √(2 lr weight_decay / E g̃²), rms θ* = √(2 lr weight_decay), both from their exact forms
+
+With heavy-ball momentum α the ELR is lr / ((1 - α) ρ²) and b the larger root of r² - (1 + α - lr weight_decay) r + α.
+
+Source: Lobacheva, Kodryan et al., NeurIPS 2021, sections 3 and 4; Wan et al., Spherical Motion Dynamics (equilibrium).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onsphere.dynamics import (
+    cosine_distance,
+    default_delta,
+    equilibrium,
+    generalised_equilibrium,
+    recovery_steps,
+    zigzag_jumps,
+)
+from onsphere.lab.population import Copy, Readings
+
+Array = NDArray[np.float64]
+Behaviour = Literal["periodic", "equilibrium", "undecided", "non-finite"]
+
+#: Jumps from which a run counts as periodic: two whole periods.
+PERIODIC = 3
+#: Standard deviation of log ELR below which it counts as steady.
+STEADY = 0.1
+
+
+@dataclass(frozen=True)
+class PeriodsRun:
+    """One run in numbers.
+
+    Attributes:
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        seed: Seed.
+        behaviour: "periodic" (at least three jumps), "equilibrium" (from ``start`` on no jump and a steady ELR, over at
+            least 2 τ), "non-finite", or "undecided".
+        finite: Whether loss and weights stayed finite.
+        jumps: Steps of the jumps.
+        delta_jumps: How many steps made a δ-jump, with a pause of τ/5 after each; None with momentum.
+        period: Median distance of consecutive jumps, steps; None with fewer than two.
+        period_tau: The same in units of τ = 1 / (2 lr weight_decay).
+        first_jump: Step of the first jump.
+        predicted_first_jump: Predicted from the lowest ELR before it.
+        measured_recovery: Median steps from the lowest ELR after a jump to the next jump.
+        predicted_recovery: Median of what the norm recurrence predicts for the same recoveries.
+        recovery_ratio: Median of measured over predicted.
+        elr_jump: Median ELR at the jumps.
+        elr_drop: Median factor by which a jump divides the ELR.
+        rms_angular_update: Root mean square of the angle of a step after ``start``, radians; None with momentum.
+        predicted_angular_update: Its value at equilibrium.
+        start: First step of the window in which the equilibrium is measured.
+        mean_elr: Geometric mean of the ELR there.
+        predicted_elr: The ELR that balances the mean squared effective gradient there.
+        elr_spread: Standard deviation of log ELR there.
+        jumpiness: Excess of the mean squared effective step over its equilibrium; None with momentum.
+        loss: Mean minibatch loss there.
+        train_loss: On all training images, at the end.
+        train_error: The same, fraction.
+        test_error: On all test images, at the end, fraction.
+    """
+
+    lr: float
+    weight_decay: float
+    seed: int
+    behaviour: Behaviour
+    finite: bool
+    jumps: list[int]
+    delta_jumps: int | None
+    period: float | None
+    period_tau: float | None
+    first_jump: int | None
+    predicted_first_jump: float | None
+    measured_recovery: float | None
+    predicted_recovery: float | None
+    recovery_ratio: float | None
+    elr_jump: float | None
+    elr_drop: float | None
+    rms_angular_update: float | None
+    predicted_angular_update: float
+    start: int
+    mean_elr: float | None
+    predicted_elr: float | None
+    elr_spread: float | None
+    jumpiness: float | None
+    loss: float | None
+    train_loss: float | None
+    train_error: float | None
+    test_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The course of one copy, each [T], as far as it is finite.
+
+    Attributes:
+        copy: Which.
+        loss: Minibatch loss.
+        elr: Effective learning rate of the scale-invariant weights.
+        gradient: Their effective gradient norm.
+        radius: Their norm.
+        cosine_distance: 1 - cos of each step's angle; None with momentum, whose updates are not those of a gradient.
+        finite: Whether the whole run is finite.
+    """
+
+    copy: Copy
+    loss: Array
+    elr: Array
+    gradient: Array
+    radius: Array
+    cosine_distance: Array | None
+    finite: bool
+
+    @property
+    def effective_step(self) -> Array:
+        """The effective step s: ELR times the effective gradient norm."""
+        return np.asarray(self.elr * self.gradient)
+
+    @property
+    def decay(self) -> float:
+        """1 - b: the share of the norm that weight decay takes in a step without gradient."""
+        return decay_of(self.copy)
+
+    @property
+    def tau(self) -> float:
+        """The natural unit of time, 1 / (2 (1 - b)), steps."""
+        return 1 / (2 * self.decay)
+
+
+def decay_of(copy: Copy) -> float:
+    """1 - b, b the factor by which a step without gradient multiplies the weights."""
+    product, alpha = copy.lr * copy.weight_decay, copy.momentum
+    if alpha == 0:
+        return product
+    middle = 1 + alpha - product
+    inner = middle**2 - 4 * alpha
+    # with a negative discriminant the weights swing while they shrink, by √α a step
+    return 1 - (math.sqrt(alpha) if inner < 0 else (middle + math.sqrt(inner)) / 2)
+
+
+def courses(readings: Readings, copies: Sequence[Copy], invariant: Sequence[str] | None = None) -> list[Course]:
+    """The courses of a shard's copies.
+
+    Args:
+        readings: Of the shard.
+        copies: Its copies.
+        invariant: Names of the scale-invariant tensors among the trained ones; None for all.
+    """
+    here = [i for i, name in enumerate(readings.names) if invariant is None or name in invariant]
+    norm2 = readings.moment("norm2")[..., here].sum(-1)
+    gradient2 = readings.moment("gradient2")[..., here].sum(-1)
+    loss = readings.loss
+    return [_course(copy, loss[:, k], norm2[:, k], gradient2[:, k]) for k, copy in enumerate(copies)]
+
+
+def _course(copy: Copy, loss: Array, norm2: Array, gradient2: Array) -> Course:
+    good = np.isfinite(loss) & np.isfinite(gradient2) & np.isfinite(norm2) & (norm2 > 0)
+    end = len(good) if good.all() else int(np.argmin(good))
+    loss, norm2, gradient = loss[:end], norm2[:end], np.sqrt(norm2[:end] * gradient2[:end])
+    elr = copy.lr / ((1 - copy.momentum) * norm2)
+    distance = None
+    if copy.momentum == 0 and end:
+        distance = np.asarray(cosine_distance(elr * gradient, copy.lr, copy.weight_decay))
+    return Course(copy, loss, elr, gradient, np.sqrt(norm2), distance, end == len(good))
+
+
+def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> PeriodsRun:
+    """Measure one run.
+
+    Args:
+        course: Its course.
+        evaluation: [4], at the end: train loss, train error, test loss, test error.
+        burn_in: Steps at the start in which jumps are not counted.
+    """
+    copy, steps = course.copy, len(course.loss)
+    jumps = np.empty(0, np.int64)
+    if steps > burn_in:
+        jumps = zigzag_jumps(course.elr, burn_in=burn_in)
+    periods = np.diff(jumps)
+    period = float(np.median(periods)) if len(periods) else None
+    window = _window(course)
+    values = {
+        "lr": copy.lr,
+        "weight_decay": copy.weight_decay,
+        "seed": copy.seed,
+        "behaviour": _behaviour(course, jumps, window),
+        "finite": course.finite,
+        "jumps": jumps.tolist(),
+        "delta_jumps": _delta_jumps(course, burn_in),
+        "period": period,
+        "period_tau": None if period is None else period / course.tau,
+    }
+    final = [float(v) if math.isfinite(v) else None for v in evaluation]
+    ends = {"train_loss": final[0], "train_error": final[1], "test_error": final[3]}
+    return PeriodsRun(**values | _recoveries(course, jumps) | _equilibrium(course, window) | ends)
+
+
+def _window(course: Course) -> int:
+    """Where the measurement of the equilibrium starts: after 3 τ, but within the second quarter of the run."""
+    steps = len(course.loss)
+    return round(min(max(steps / 4, 3 * course.tau), steps / 2))
+
+
+def _behaviour(course: Course, jumps: NDArray[np.int64], window: int) -> Behaviour:
+    if not course.finite:
+        return "non-finite"
+    if len(jumps) >= PERIODIC:
+        return "periodic"
+    steady = float(np.log(course.elr[window:]).std()) < STEADY and not (jumps >= window).any()
+    long = len(course.loss) - window >= 2 * course.tau
+    return "equilibrium" if steady and long else "undecided"
+
+
+def count_jumps(distance: Array, start: int, delta: float, pause: float) -> int:
+    """Steps from ``start`` on whose cosine distance is above δ, none within ``pause`` steps of the one before."""
+    count, free = 0, float(start)
+    for step in np.flatnonzero(distance > delta):
+        if step >= free:
+            count, free = count + 1, float(step) + pause
+    return count
+
+
+def _delta_jumps(course: Course, burn_in: int) -> int | None:
+    if course.cosine_distance is None:
+        return None
+    delta = default_delta(course.copy.lr, course.copy.weight_decay)
+    return count_jumps(course.cosine_distance, burn_in, delta, course.tau / 5)
+
+
+def _recoveries(course: Course, jumps: NDArray[np.int64]) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(
+        ("first_jump", "predicted_first_jump", "measured_recovery", "predicted_recovery", "recovery_ratio")
+    )
+    found |= {"elr_jump": None, "elr_drop": None}
+    if not len(jumps):
+        return found
+    trough, predicted = _recovery(course, 0, int(jumps[0]))
+    found |= {"first_jump": int(jumps[0]), "predicted_first_jump": trough + predicted}
+    found |= {"elr_jump": float(np.median(course.elr[jumps]))}
+    rows = []
+    for first, last in zip(jumps, [*jumps[1:], None], strict=True):
+        if last is not None:
+            trough, predicted = _recovery(course, int(first), int(last))
+            rows.append((int(last) - trough, predicted))
+    ends = [*jumps[1:], len(course.elr)]
+    drops = [course.elr[a] / course.elr[a:b].min() for a, b in zip(jumps, ends, strict=True)]
+    found["elr_drop"] = float(np.median(drops))
+    if rows:
+        measured, predictions = np.array(rows).T
+        found |= {
+            "measured_recovery": float(np.median(measured)),
+            "predicted_recovery": float(np.median(predictions)),
+            "recovery_ratio": float(np.median(measured / predictions)),
+        }
+    return found
+
+
+def _recovery(course: Course, first: int, last: int) -> tuple[int, float]:
+    """Step of the lowest ELR between two steps, and the predicted number of steps from it to the later one."""
+    trough = first + int(np.argmin(course.elr[first : last + 1]))
+    lr = course.copy.lr
+    predicted = recovery_steps(course.elr[trough], course.elr[last], lr, course.decay / lr)
+    return trough, float(predicted)
+
+
+def _equilibrium(course: Course, window: int) -> dict[str, Any]:
+    copy = course.copy
+    law: dict[str, Any] = {"lr": copy.lr, "weight_decay": copy.weight_decay}
+    if copy.momentum:
+        law |= {"optimizer": "momentum", "momentum": copy.momentum}
+    found: dict[str, Any] = dict.fromkeys(
+        ("rms_angular_update", "mean_elr", "predicted_elr", "elr_spread", "jumpiness", "loss")
+    )
+    found |= {"predicted_angular_update": float(equilibrium(**law).angular_update), "start": window}
+    if len(course.loss) - window < 2:
+        return found
+    elr, gradient = course.elr[window:], course.gradient[window:]
+    found |= {
+        "mean_elr": float(np.exp(np.log(elr).mean())),
+        "elr_spread": float(np.log(elr).std()),
+        "loss": float(course.loss[window:].mean()),
+    }
+    square = float(np.mean(gradient**2))
+    if square > 0:
+        found["predicted_elr"] = float(equilibrium(**law, gradient_norm=math.sqrt(square)).elr)
+    if course.cosine_distance is not None:
+        angles = np.arctan2(course.effective_step[window:], 1 - course.decay)
+        found["rms_angular_update"] = float(np.sqrt(np.mean(angles**2)))
+        found["jumpiness"] = float(
+            generalised_equilibrium(course.effective_step[window:], copy.lr, copy.weight_decay).jumpiness
+        )
+    return found

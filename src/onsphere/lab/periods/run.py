@@ -1,0 +1,220 @@
+"""Study the periods: train the population, measure every run, follow up on the sphere and at the periods' minima.
+
+round "space"   every learning rate x weight decay x seed in the whole space
+round "sphere"  on request, the same network at fixed ELRs around those measured
+minima          on request, the same shards once more, to keep the weights at the loss minimum of each period
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onsphere.lab.execution import Interrupted
+from onsphere.lab.periods.analyse import PeriodsRun, analyse, courses
+from onsphere.lab.periods.minima import find_minima
+from onsphere.lab.periods.result import Minima, PeriodsResult, describe
+from onsphere.lab.periods.setups import prepare, set_up
+from onsphere.lab.periods.spec import PeriodsSpec
+from onsphere.lab.periods.sphere import SphereSide, compare, sphere_side
+from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
+from onsphere.lab.progress import Progress
+from onsphere.lab.store import Run
+from onsphere.lab.store.files import write_json
+from onsphere.lab.training import (
+    Data,
+    Model,
+    check_batch_size,
+    check_device,
+    check_sendable,
+    cpu_seconds,
+    engine_summary,
+    fields_of_call,
+    load_data,
+    open_trainer,
+    prepared,
+    spec_of_run,
+    validated,
+)
+
+ROUND = "space"
+
+
+def train_periods(
+    model: Model = "mlp",
+    data: Data = "digits",
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **fields: Any,
+) -> PeriodsResult:
+    """Train with weight decay in the whole space and measure jumps, periods and the equilibrium.
+
+    Args:
+        model: ``mlp``, ``convnet``, ``resnet18``, ``package.module:factory``, or a callable that returns a new module.
+        data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
+            with x [N, ...] and integer labels y [N].
+        out: Folder of the run; must be new or empty. Default: ``runs/periods-DATE-TIME``.
+        progress: Told what happens.
+        stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
+        **fields: Any field of :class:`~onsphere.lab.periods.spec.PeriodsSpec`. With an own callable the default of
+            ``workers`` is 1; with more it must be importable and the script guarded by ``__main__``.
+
+    Returns:
+        The result; everything is also on disk.
+
+    Raises:
+        InputError: A field, the model or the data is wrong; the message is one line.
+        Interrupted: ``stop`` returned True; :func:`resume_periods` continues the run.
+
+    Source: Lobacheva, Kodryan et al., NeurIPS 2021.
+
+    Example:
+        >>> from onsphere.lab import train_periods
+        >>> train_periods(lr=1.0, weight_decay=3e-3, train=512, batch_size="full")  # doctest: +SKIP
+    """
+    fields = {n: [v] if n in ("lr", "weight_decay") and isinstance(v, int | float) else v for n, v in fields.items()}
+    spec = validated(PeriodsSpec, fields_of_call(model, data, fields))
+    work = _Work(spec, model, data, progress or Progress(), stop)
+    run = Run.create(None if out is None else Path(out), "periods", spec.model_dump(mode="json"))
+    return work.do(run)
+
+
+def resume_periods(
+    run: Run,
+    *,
+    model: Model | None = None,
+    data: Data | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> PeriodsResult:
+    """Continue an interrupted study to the same bits, or return the result of one that has ended.
+
+    Args:
+        run: Its folder.
+        model: The callable, if the run was started with one.
+        data: The data, if the run was started with own arrays.
+        progress: Told what happens.
+        stop: As in :func:`train_periods`.
+
+    Raises:
+        InputError: The spec is damaged, the data or model cannot be found again, or the data have changed.
+    """
+    if run.done:
+        return PeriodsResult.load(run)
+    spec = spec_of_run(PeriodsSpec, run, data, "resume_periods")
+    return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
+
+
+class _Work:
+    """One call: everything that can be wrong is found in the constructor, before a folder is made."""
+
+    def __init__(
+        self, spec: PeriodsSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]
+    ) -> None:
+        self.spec, self.progress, self.stop = spec, progress, stop
+        self.started = time.monotonic()
+        dataset = load_data(spec, spec.seed, data)
+        batch_size = len(dataset.x_train) if spec.batch_size == "full" else spec.batch_size
+        check_batch_size(batch_size, dataset)
+        check_device(spec.device)
+        check_sendable(model, spec.workers)
+        problem = Problem(
+            data=dataset,
+            model=model,
+            model_options={
+                "width": spec.width,
+                "widths": spec.widths_used,
+                "head_norm": spec.head_norm_used,
+                "eps": spec.eps,
+            },
+            geometry="space",
+            radius=None,
+            loss=spec.loss,
+            steps=spec.steps,
+            batch_size=batch_size,
+            evaluations=spec.evaluations,
+            seed=spec.seed,
+            dtype=getattr(torch, spec.dtype),
+            device=spec.device,
+        )
+        self.invariant: tuple[str, ...] = ()
+        self.problem = prepared(set_up(problem, spec.setup), progress, self._prepare)
+
+    def _prepare(self, problem: Problem) -> tuple[Problem, list[str]]:
+        ready, self.invariant, notes = prepare(problem, self.spec.setup)
+        return ready, notes
+
+    def do(self, run: Run) -> PeriodsResult:
+        spec = self.spec
+        self.progress.folder(run.folder)
+        copies = [
+            Copy(seed, lr, decay, spec.momentum_used) for lr, decay in spec.settings() for seed in range(spec.seeds)
+        ]
+        with run.lock():
+            with open_trainer(self.problem, run, spec, len(copies), self.progress, self.stop) as trainer:
+                runs: list[PeriodsRun] = []
+                for shard in trainer.round(ROUND, copies, "whole space"):
+                    runs += read_runs(shard, self.invariant, spec.burn_in)
+                    self.progress.finding(describe(self._sorted(runs)))
+                shards = trainer.shards(ROUND, copies)
+                engine = trainer.engine
+            runs = self._sorted(runs)
+            side = SphereSide([], [])
+            if spec.compare_sphere:
+                side = self._sphere(run, runs)
+            minima: list[Minima] = []
+            if spec.minima:
+                folders = [ShardFolder(run.shards / shard.name) for shard in shards]
+                plan = Plan(**engine["plan"])
+                minima = find_minima(self.problem, plan, folders, self.invariant, runs, self.progress, self.stop)
+            return self._conclude(run, runs, side, minima, engine)
+
+    def _sorted(self, runs: list[PeriodsRun]) -> list[PeriodsRun]:
+        order = self.spec.settings()
+        return sorted(runs, key=lambda r: (order.index((r.lr, r.weight_decay)), r.seed))
+
+    def _sphere(self, run: Run, runs: list[PeriodsRun]) -> SphereSide:
+        problem, wanted = sphere_side(self.problem, runs)
+        if not wanted:
+            return SphereSide([], [])
+        copies = [Copy(seed, elr) for _, _, elr, seed in wanted]
+        with open_trainer(problem, run, self.spec, len(copies), self.progress, self.stop) as trainer:
+            shards = list(trainer.round("sphere", copies, "sphere"))
+        return compare(runs, wanted, shards, self.spec.burn_in)
+
+    def _conclude(
+        self, run: Run, runs: list[PeriodsRun], side: SphereSide, minima: list[Minima], engine: dict[str, Any]
+    ) -> PeriodsResult:
+        from onsphere.lab.periods.page import write_page
+
+        result = PeriodsResult(
+            run=run.folder,
+            report=run.folder / "report.html",
+            runs=runs,
+            comparison=side.comparison,
+            sphere=side.runs,
+            minima=minima,
+            spec=self.spec.model_dump(mode="json"),
+            engine=engine_summary(engine) | {"invariant": list(self.invariant)},
+            seconds=time.monotonic() - self.started,
+            cpu_seconds=cpu_seconds(run),
+        )
+        write_page(run, result)
+        write_json(run.result_path, result.to_dict())
+        return result
+
+
+def read_runs(shard: ShardFolder, invariant: tuple[str, ...] | None, burn_in: int = 100) -> list[PeriodsRun]:
+    """The runs of an ended shard in numbers."""
+    _, evaluations = shard.evaluations()
+    found = courses(shard.readings(), shard.copies(), invariant)
+    return [analyse(course, evaluations[-1, k], burn_in=burn_in) for k, course in enumerate(found)]
+
+
+__all__ = ["Interrupted", "read_runs", "resume_periods", "train_periods"]

@@ -1,0 +1,127 @@
+"""What a study of the periods is asked for: the fields of ``onsphere periods`` with defaults, units and bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Options, list_text, split_list
+
+Setup = Literal["scale-invariant", "all-parameters", "practical"]
+Rates = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+    BeforeValidator(split_list),
+    Field(min_length=1, max_length=64),
+    Parameter(negative="", show_default=list_text),
+]
+#: Settings times seeds whose jumps are still worth a page.
+MOST_RUNS = 2000
+
+
+class PopulationOptions(Options):
+    """Which runs: every learning rate with every weight decay and every seed."""
+
+    lr: Rates = (1.0,)
+    """Learning rates of SGD in the whole space, comma separated."""
+    weight_decay: Rates = (3e-3,)
+    """Weight decays as in torch's SGD (added to the gradient), comma separated; each times each lr is below 1."""
+    seeds: Annotated[int, Field(ge=1)] = 5
+    """Runs at each setting: initial weights, frozen head and batch order differ."""
+    setup: Setup = "scale-invariant"
+    """scale-invariant: norms without affine, frozen head; all-parameters: affine norms and the head are trained as
+    well; practical: the latter with momentum 0.9."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Heavy-ball momentum (default 0, or 0.9 in the practical set-up)."""
+
+
+class PeriodsTraining(Options):
+    """How each copy is trained."""
+
+    steps: Annotated[int, Field(ge=8)] = 4000
+    """Training steps of each copy."""
+    batch_size: Annotated[int, Field(ge=2)] | Literal["full"] = 128
+    """Images per step, or full: every step sees all of them."""
+    loss: Literal["cross-entropy", "mse"] = "cross-entropy"
+    """Loss; mse is the mean over classes with 0/1 targets."""
+    evaluations: Annotated[int, Field(ge=1)] = 50
+    """Evaluations on all training and test images along each run (one more is made at the start)."""
+    eps: Annotated[float, Field(gt=0, le=1e-2)] = 1e-12
+    """eps of the batch norms; the published code has 1e-5."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the whole run: initial weights, batch order and label noise follow from it."""
+
+
+class FollowUps(Options):
+    """What is done with the runs besides measuring their periods."""
+
+    compare_sphere: bool = False
+    """Also train the same networks on the sphere at fixed ELRs around the measured ones: no periods, equal loss."""
+    minima: bool = False
+    """Also keep the weights at the loss minimum of each period: angles, disagreement, ensembles (trains twice)."""
+    burn_in: Annotated[int, Field(ge=0)] = 100
+    """Steps at the start in which jumps are not counted: the norm of a new network grows at first."""
+
+
+class PeriodsSpec(EngineOptions, FollowUps, PeriodsTraining, PopulationOptions, NetworkOptions, DataOptions):
+    """All that a study depends on; the same spec on the same machine and engine gives the same bits."""
+
+    train: Annotated[int, Field(ge=2)] | None = None
+    """Number of training images, or all."""
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Fraction of training labels replaced by another class, 0 to 1."""
+    widths: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
+    ] = None
+    """Hidden widths of the mlp, comma separated (default 32,32)."""
+
+    @field_validator("lr", "weight_decay")
+    @classmethod
+    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("every value must be named once")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PeriodsSpec:
+        largest = max(self.lr) * max(self.weight_decay)
+        if largest >= 1:
+            raise ValueError(
+                f"--weight-decay: {max(self.weight_decay):g} is not allowed with lr {max(self.lr):g}: their product "
+                "must be below 1, since a step multiplies the weights by 1 - lr * weight decay"
+            )
+        if len(self.settings()) * self.seeds > MOST_RUNS:
+            raise ValueError(
+                f"--seeds: {self.seeds} seeds of {len(self.settings())} settings are too many runs; "
+                f"at most {MOST_RUNS} together"
+            )
+        if self.burn_in > self.steps // 2:
+            raise ValueError(
+                f"--burn-in: {self.burn_in} is not allowed: must be at most half of --steps, which is {self.steps}"
+            )
+        if self.compare_sphere and self.setup != "scale-invariant":
+            raise ValueError(
+                f"--compare-sphere: is not allowed with --setup {self.setup}: on the sphere only scale-invariant "
+                "weights are trained"
+            )
+        return self
+
+    def settings(self) -> list[tuple[float, float]]:
+        """(lr, weight decay) of every setting."""
+        return [(lr, decay) for lr in self.lr for decay in self.weight_decay]
+
+    @property
+    def momentum_used(self) -> float:
+        """The given momentum, or what the set-up has."""
+        return self.momentum if self.momentum is not None else (0.9 if self.setup == "practical" else 0.0)
+
+    @property
+    def head_norm_used(self) -> float:
+        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
+        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)
+
+    @property
+    def widths_used(self) -> tuple[int, ...] | None:
+        """The given widths, or those of the default mlp."""
+        return self.widths or ((32, 32) if self.model == "mlp" else None)

@@ -1,0 +1,265 @@
+"""What experiments that train populations share: the data, the checks, the plan, rounds of shards.
+
+    spec -> checked data, device, model -> problem (before a folder is made)
+    problem + run -> engine.json (the plan, once) -> executor -> shards/ROUND-000, ...
+
+Everything that can be wrong with what the user gave is found here, as an :class:`InputError` of one line.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from onsphere.lab import data as datasets
+from onsphere.lab.data import DataError, Dataset
+from onsphere.lab.execution import Executor, make_executor
+from onsphere.lab.models import ModelError
+from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options, one_line
+from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, choose_plan
+from onsphere.lab.preparation import prepare_model
+from onsphere.lab.progress import Progress
+from onsphere.lab.store import Run
+from onsphere.lab.store.files import read_json, write_json
+
+Arrays = tuple[Any, Any, Any, Any]
+Model = str | Callable[..., nn.Module]
+Data = str | Dataset | Arrays
+S = TypeVar("S", bound=Options)
+
+PAPER_EPS, SPHERE_EPS = 1e-5, 1e-12
+
+
+def fields_of_call(model: Model, data: Data, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec from the arguments of a Python call, with the defaults that own data and models have."""
+    given = dict(fields)
+    if not isinstance(data, str):
+        given = {"train": None, "label_noise": 0.0, "standardise": False} | given
+    if not isinstance(model, str):
+        given = {"workers": 1} | given
+    return {"model": name_of(model), "data": data if isinstance(data, str) else "arrays"} | given
+
+
+def validated(spec: type[S], fields: Mapping[str, Any], where: str = "") -> S:
+    """The spec of these fields.
+
+    Raises:
+        InputError: A field is wrong; ``where`` stands before the message.
+    """
+    try:
+        return spec(**fields)
+    except ValidationError as error:
+        raise InputError(where + one_line(error, style="key")) from None
+
+
+def spec_of_run(spec: type[S], run: Run, data: Data | None, resume: str) -> S:
+    """The spec that a run was started with.
+
+    Raises:
+        InputError: It is damaged, or names arrays that were not given again to ``resume``.
+    """
+    found = validated(spec, run.manifest["spec"], f"{run.manifest_path}: ")
+    if data is None and getattr(found, "data", None) == "arrays":
+        raise InputError(
+            f"this run was started from Python with its own arrays; continue it there with {resume}(run, data=...)"
+        )
+    return found
+
+
+def load_data(options: DataOptions, seed: int, data: Data) -> Dataset:
+    """The data set that was named, or given as arrays.
+
+    Raises:
+        InputError: It does not exist, is damaged, or is too small.
+    """
+    shared: dict[str, Any] = {
+        "train": options.train,
+        "test": options.test,
+        "label_noise": options.label_noise,
+        "seed": seed,
+        "standardise": options.standardise,
+    }
+    try:
+        if isinstance(data, Dataset):
+            return data
+        if isinstance(data, str):
+            return datasets.load(data, data_dir=options.data_dir, pool=options.pool, **shared)
+        if options.pool != 1:
+            raise InputError(f"pool: {options.pool} is not allowed with own arrays: pool them before")
+        return datasets.from_arrays(*data, **shared)
+    except DataError as error:
+        raise InputError(str(error)) from error
+
+
+def check_batch_size(batch_size: int, dataset: Dataset) -> None:
+    """Raise :class:`InputError` if there are not that many training images."""
+    if batch_size > len(dataset.x_train):
+        raise InputError(f"--batch-size: {batch_size} is not allowed: there are {len(dataset.x_train)} training images")
+
+
+def check_device(device: str) -> None:
+    """Raise :class:`InputError` if the device is not there or lacks float64."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device: {device!r} is not usable here ({reason}); cpu always is") from None
+
+
+def check_sendable(model: Model, workers: int) -> None:
+    """Raise :class:`InputError` if workers, which are other processes, cannot import the factory by its name."""
+    if isinstance(model, str) or workers == 1:
+        return
+    try:
+        pickle.dumps(model)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"workers: {workers} processes cannot import this model ({error}); define the factory at the top of a "
+            "module, or use workers=1"
+        ) from error
+
+
+def name_of(model: Model) -> str:
+    """What a spec calls a model.
+
+    Raises:
+        InputError: It is neither a name nor a callable that makes modules.
+    """
+    if isinstance(model, str):
+        return model
+    if isinstance(model, nn.Module) or not callable(model):
+        raise InputError(
+            f"model: a {type(model).__name__} is not allowed: give a name or a callable that returns a new module, "
+            "because each seed needs its own initial weights"
+        )
+    return f"{getattr(model, '__module__', '?')}:{getattr(model, '__qualname__', type(model).__qualname__)}"
+
+
+def prepared(
+    problem: Problem, progress: Progress, prepare: Callable[[Problem], tuple[Problem, list[str]]] = prepare_model
+) -> Problem:
+    """The problem with its trained tensors named; what was changed in the network is told to ``progress``.
+
+    Raises:
+        InputError: The network cannot be trained so.
+    """
+    try:
+        ready, notes = prepare(problem)
+    except ModelError as error:
+        raise InputError(f"--model: {error}") from error
+    for note in notes:
+        progress.note(note)
+    return ready
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains rounds of copies of one problem in a run's folder.
+
+    Attributes:
+        folder: Of the shards.
+        executor: Who runs them.
+        plan: How.
+        workers: How many processes share a round.
+        engine: What ``engine.json`` says.
+        progress: Told what happens.
+        steps: Of each copy.
+    """
+
+    folder: Path
+    executor: Executor
+    plan: Plan
+    workers: int
+    engine: dict[str, Any]
+    progress: Progress
+    steps: int
+
+    def round(self, name: str, copies: Sequence[Copy], title: str) -> Iterator[ShardFolder]:
+        """Train copies; yield each shard as it ends, in any order.
+
+        Args:
+            name: The shards are called ``NAME-000``, ...
+            copies: What to train.
+            title: For the display.
+
+        Raises:
+            Interrupted: The run was asked to stop.
+        """
+        shards = self.shards(name, copies)
+        self.progress.begin(title, len(copies) * self.steps)
+        for ended in self.executor.run(shards, self.plan, self.progress.advance):
+            yield ShardFolder(self.folder / ended)
+
+    def shards(self, name: str, copies: Sequence[Copy]) -> list[Shard]:
+        """The shards that a round of these copies has: its number of copies depends on plan and workers alone."""
+        size = max(1, min(self.plan.chunk, -(-len(copies) // self.workers)))
+        parts = [copies[i : i + size] for i in range(0, len(copies), size)]
+        return [Shard(f"{name}-{i:03d}", tuple(part)) for i, part in enumerate(parts)]
+
+
+@contextmanager
+def open_trainer(
+    problem: Problem, run: Run, options: EngineOptions, copies: int, progress: Progress, stop: Callable[[], bool]
+) -> Iterator[Trainer]:
+    """A trainer whose plan is what ``engine.json`` says, or is chosen now and written there.
+
+    How many copies a shard has depends on plan and workers, so a resumed run keeps both.
+
+    Args:
+        problem: What is trained.
+        run: Where.
+        options: Workers and engine.
+        copies: How many copies the first round has.
+        progress: Told what happens.
+        stop: Asked often; True stops at a checkpoint.
+
+    Raises:
+        InputError: The network does not support the mode that was asked for, or the data have changed.
+    """
+    path = run.folder / "engine.json"
+    workers = int(read_json(path)["workers"]) if path.exists() else options.workers
+    with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds) as executor:
+        engine = read_json(path) if path.exists() else _choose(problem, options, copies)
+        if engine["data"] != problem.data.fingerprint():
+            raise InputError(f"the data are not those that {run.folder} was started with")
+        write_json(path, engine)
+        plan = Plan(**engine["plan"])
+        yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps)
+
+
+def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result says about its execution: mode, chunk, compiled, workers."""
+    return {name: engine["plan"][name] for name in ("mode", "chunk", "compiled")} | {"workers": engine["workers"]}
+
+
+def cpu_seconds(run: Run) -> float:
+    """Processor seconds of all shards, those of earlier, interrupted calls included."""
+    return sum(ShardFolder(folder).seconds for folder in run.shards.iterdir())
+
+
+def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, Any]:
+    try:
+        plan, timings = choose_plan(
+            problem,
+            copies,
+            options.workers,
+            mode=options.mode,
+            chunk=options.chunk,
+            compiled=options.compiled,
+        )
+    except RuntimeError as error:
+        raise InputError(f"--mode: {error}") from error
+    return {
+        "plan": plan.to_dict(),
+        "workers": options.workers,
+        "timings": timings,
+        "data": problem.data.fingerprint(),
+    }

@@ -1,0 +1,219 @@
+"""What a monitor reads: tensors by name, the groups they form, and which optimiser steps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from onsphere.optim._groups import sphere_kind
+
+__all__ = ["Group", "Watched", "matches", "unwrapped", "watch"]
+
+#: What wrappers put before a parameter's name.
+_PREFIXES = ("_orig_mod.", "module.")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some tensors that are read as one vector.
+
+    Attributes:
+        name: ``sphere``, ``rest``, ``all``, ``total``, or a tensor's name.
+        sphere: ``joint``, ``rows`` or None.
+        members: For each optimiser, by number, the numbers of its watched tensors.
+        settings: The optimiser's number, and the place of the param group with most of the weights among those watched.
+    """
+
+    name: str
+    sphere: str | None
+    members: Mapping[int, Sequence[int]]
+    settings: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Everything that a monitor reads.
+
+    Attributes:
+        tensors: For each optimiser the tensors that are read.
+        names: Their names.
+        param_groups: For each optimiser the indices of the param groups that these are in.
+        groups: The groups, without ``total``.
+        total: All sphere groups together, if there are several.
+        by_tensor: Each tensor as a group of its own.
+    """
+
+    tensors: list[list[Tensor]]
+    names: list[list[str]]
+    param_groups: list[list[int]]
+    groups: list[Group]
+    total: Group | None
+    by_tensor: list[Group]
+
+
+def unwrapped(optimizer: object) -> Optimizer:
+    """The torch optimiser itself, out of the wrappers that Accelerate and Lightning put around it.
+
+    Args:
+        optimizer: An optimiser or such a wrapper.
+
+    Raises:
+        TypeError: There is none.
+    """
+    inner = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer  # type: ignore[attr-defined]
+    if not isinstance(inner, Optimizer):
+        raise TypeError(
+            f"Monitor was given a {type(optimizer).__name__}; give it a torch.optim.Optimizer or a list of them"
+        )
+    return inner
+
+
+def watch(
+    optimizers: Sequence[Optimizer],
+    groups: Iterable[Mapping[str, Any]] | None,
+    select: str | Sequence[str],
+    model: nn.Module | None,
+) -> Watched:
+    """Settle what is read.
+
+    Args:
+        optimizers: All that step the tensors.
+        groups: As for :class:`onsphere.Monitor`.
+        select: Globs of tensor names.
+        model: Where names come from.
+
+    Returns:
+        Tensors and groups; a group without selected tensors is left out.
+
+    Raises:
+        TypeError: A tensor does not hold real floating-point numbers.
+        ValueError: A tensor is not stepped by any of the optimisers, or by two, or is in two groups, or nothing is
+            selected.
+    """
+    home = _homes(optimizers)
+    given = _default_groups(optimizers) if groups is None else [dict(group) for group in groups]
+    called = _names(optimizers, given, model)
+    tensors: list[list[Tensor]] = [[] for _ in optimizers]
+    names: list[list[str]] = [[] for _ in optimizers]
+    numbered: list[tuple[str, str | None, list[Tensor]]] = []
+    count: dict[str, int] = {}
+    seen: set[int] = set()
+    for group in given:
+        kind, params = sphere_kind(group), _listed(group["params"])
+        base = "sphere" if kind else str(group.get("_name", "rest"))
+        count[base] = count.get(base, 0) + 1
+        _check(params, called, home, seen, optimizers)
+        chosen = [p for p in params if p.numel() and matches(called[id(p)], select)]
+        if chosen:
+            numbered.append((base if count[base] == 1 else f"{base} {count[base]}", kind, chosen))
+        for p in chosen:
+            tensors[home[id(p)][0]].append(p)
+            names[home[id(p)][0]].append(called[id(p)])
+    if not numbered:
+        some = ", ".join(list(called.values())[:8])
+        raise ValueError(
+            f"select={select!r} matches none of the tensors' names; there are {some}" + ", ..." * (len(called) > 8)
+        )
+    param_groups = [sorted({home[id(p)][1] for p in ts}) for ts in tensors]
+    place = {id(p): (k, i) for k, ts in enumerate(tensors) for i, p in enumerate(ts)}
+
+    def grouped(name: str, kind: str | None, params: Sequence[Tensor]) -> Group:
+        members: dict[int, list[int]] = {}
+        weight: dict[tuple[int, int], int] = {}
+        for p in params:
+            k, i = place[id(p)]
+            members.setdefault(k, []).append(i)
+            at = (k, param_groups[k].index(home[id(p)][1]))
+            weight[at] = weight.get(at, 0) + p.numel()
+        return Group(name, kind, members, max(weight, key=lambda at: weight[at]))
+
+    spheres = [params for _, kind, params in numbered if kind]
+    return Watched(
+        tensors,
+        names,
+        param_groups,
+        [grouped(*entry) for entry in numbered],
+        grouped("total", "joint", [p for params in spheres for p in params]) if len(spheres) > 1 else None,
+        [grouped(called[id(p)], kind, [p]) for _, kind, params in numbered for p in params],
+    )
+
+
+def matches(name: str, select: str | Sequence[str]) -> bool:
+    """Whether a name matches one of the globs."""
+    return any(fnmatchcase(name, pattern) for pattern in ([select] if isinstance(select, str) else select))
+
+
+def _homes(optimizers: Sequence[Optimizer]) -> dict[int, tuple[int, int]]:
+    """Which optimiser and which of its param groups has a tensor."""
+    home: dict[int, tuple[int, int]] = {}
+    for k, optimizer in enumerate(optimizers):
+        for j, group in enumerate(optimizer.param_groups):
+            for p in group["params"]:
+                if home.setdefault(id(p), (k, j))[0] != k:
+                    raise ValueError(
+                        f"a tensor of shape {tuple(p.shape)} is stepped by two of the optimizers; its updates can only "
+                        "be told apart if one steps it"
+                    )
+    return home
+
+
+def _default_groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    spheres = [group for group in groups if sphere_kind(group) is not None]
+    return spheres or [{"params": [p for group in groups for p in group["params"]], "_name": "all"}]
+
+
+def _names(
+    optimizers: Sequence[Optimizer], groups: Sequence[Mapping[str, Any]], model: nn.Module | None
+) -> dict[int, str]:
+    """A name for every tensor: the model's, else the groups' own, else the optimiser's, else ``param i``."""
+    called: dict[int, str] = {}
+    if model is not None:
+        for name, p in model.named_parameters():
+            while name.startswith(_PREFIXES):
+                name = name.split(".", 1)[1]
+            called.setdefault(id(p), name)
+    for group in (*groups, *(group for optimizer in optimizers for group in optimizer.param_groups)):
+        params, names = group["params"], group.get("names") or group.get("param_names")
+        if isinstance(names, Sequence) and not isinstance(params, Tensor) and len(names) == len(params):
+            for p, name in zip(params, names, strict=True):
+                called.setdefault(id(p), str(name))
+    everything = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    for i, p in enumerate(everything):
+        called.setdefault(id(p), f"param {i}")
+    return called
+
+
+def _listed(params: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+def _check(
+    params: Sequence[Tensor],
+    called: Mapping[int, str],
+    home: Mapping[int, tuple[int, int]],
+    seen: set[int],
+    optimizers: Sequence[Optimizer],
+) -> None:
+    stepped = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
+    for p in params:
+        name = called.get(id(p), f"a tensor of shape {tuple(p.shape)}")
+        if id(p) not in home:
+            raise ValueError(
+                f"{name} is not stepped by {stepped}; make optimizer and groups from the same model, or leave it out "
+                "of the groups"
+            )
+        if id(p) in seen:
+            raise ValueError(f"{name} is given more than once; a tensor is in one group")
+        if not p.is_floating_point():
+            raise TypeError(
+                f"{name} holds {p.dtype}; the monitor reads real floating-point numbers, leave it out of groups"
+            )
+        seen.add(id(p))

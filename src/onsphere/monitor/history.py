@@ -1,0 +1,78 @@
+"""What a diagnosis is made from: the readings of one group of tensors and what is known of its optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GroupHistory"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroupHistory:
+    """Readings of a group, oldest first; every array is ``[T]``, one entry a reading.
+
+    Attributes:
+        name: The group's name.
+        parameters: Numbers in its tensors.
+        invariant: Whether the group is said to be scale-invariant.
+        optimizer: Name of the optimiser's class.
+        steps: Step number of each reading.
+        norm: ρ before the step.
+        gradient_norm: ‖g‖ of the gradient that the step used.
+        effective_step: ‖tangent part of the update‖ / ρ.
+        angular_update: Radians.
+        noether_residual: |<w, g>| / (‖w‖ ‖g‖).
+        lr: Learning rate of the step.
+        weight_decay: Of the step.
+        momentum: Heavy-ball momentum, 0 if none.
+        betas: Adam's or Lion's, or None.
+        tensors: Angular update of every selected tensor, by name.
+    """
+
+    name: str
+    parameters: int
+    invariant: bool
+    optimizer: str
+    steps: NDArray[np.int64]
+    norm: Array
+    gradient_norm: Array
+    effective_step: Array
+    angular_update: Array
+    noether_residual: Array
+    lr: Array
+    weight_decay: Array
+    momentum: float = 0.0
+    betas: tuple[float, float] | None = None
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Readings in which all is finite and the norm positive."""
+        return np.asarray(
+            np.isfinite(self.norm)
+            & (self.norm > 0)
+            & np.isfinite(self.gradient_norm)
+            & np.isfinite(self.angular_update)
+        )
+
+    @property
+    def effective_gradient(self) -> Array:
+        """ρ ‖g‖, the gradient's norm at the unit sphere."""
+        return np.asarray(self.norm * self.gradient_norm)
+
+    @property
+    def every(self) -> int:
+        """Steps between two readings."""
+        return int(np.median(np.diff(self.steps))) if len(self.steps) > 1 else 1
+
+    @property
+    def on_sphere(self) -> bool:
+        """Whether the norm is held: it moves by less than one part in 10⁴ over all readings."""
+        norm = self.norm[self.finite]
+        return len(norm) > 1 and float(norm.max() / norm.min() - 1) < 1e-4

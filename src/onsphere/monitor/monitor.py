@@ -1,0 +1,309 @@
+r"""What happens on the sphere while somebody trains: attach a monitor to the optimiser, change nothing else.
+
+    monitor = onsphere.Monitor(optimizer, groups, every=10)
+    ...                                     # the training loop as it is
+    print(*monitor.diagnose(), sep="\n")    # "sphere: jumps every ~330 steps (lr·wd = 0.003); next in 60-120 steps"
+
+Readings are defined in :mod:`onsphere.monitor.readings`, how they are taken in :mod:`onsphere.monitor.recorder`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import Optimizer
+
+from onsphere.monitor.groups import matches, unwrapped, watch
+from onsphere.monitor.readings import COLUMNS
+from onsphere.monitor.record import Record
+from onsphere.monitor.recorder import Recorder
+
+if TYPE_CHECKING:
+    from onsphere.monitor.findings import Finding
+    from onsphere.monitor.forecast import Forecast
+    from onsphere.monitor.sinks import Sink
+
+__all__ = ["Monitor"]
+
+#: With an alarm callback the ring is emptied at least so often, readings; and so many readings are looked at.
+_ALARM_EVERY, _ALARM_WINDOW = 32, 4096
+
+
+class Monitor:
+    """Reads norms, ELR and angles of a training run from its optimiser's steps.
+
+    The training loop does not change and training stays the same bit for bit: the monitor copies weights and gradients
+    around the steps that it reads and writes nothing that the optimiser sees. Between flushes nothing is read back from
+    the device. It works with any ``torch.optim.Optimizer``, closures, schedulers, gradient scalers, gradient clipping
+    and ``keep_on_sphere`` (before or after); several optimisers may share a group. A step that a gradient scaler skips
+    is no step. The gradient is the one the step used: summed over accumulation, unscaled, clipped. In distributed
+    training every rank reads the same; give ``sinks`` on one of them.
+
+    Memory for T selected tensors of N numbers in all: a ring of ``72 T capacity`` bytes on their device; work space there
+    of 24 N bytes (up to 2.4 MB if N is below 2¹⁶, where steps are gathered), or, if N is above 2²⁰ (2²² on accelerators),
+    24 times that and one copy of the weights in their own dtype; on the host at most ``(40 T + 40 P + 8) keep``
+    bytes for P param groups, the oldest readings being dropped. ``repr`` says how much it is.
+
+    Args:
+        optimizer: An optimiser, or a list of all that step the tensors in ``groups``.
+        groups: As ``onsphere.sphere_groups(model, batch)`` returns them. None: the optimiser's param groups that have a
+            ``sphere``, or, if none has, all of its parameters as one group ``all``.
+        every: Steps 0, ``every``, 2 ``every``, ... are read.
+        select: Glob of tensor names, or several; others are not read, and norms are those of the selected part.
+        capacity: Readings that the ring holds; it is flushed when full. With ``on_alarm`` it is at most 32, so that an
+            alarm comes no later than 32 readings.
+        keep: Readings that are kept on the host.
+        on_alarm: Called with a finding of kind ``jump`` or ``jump expected`` when it is new. An exception in it
+            is reported once, as a warning, and training goes on.
+        sinks: Where readings of the groups go at each flush, see :mod:`onsphere.monitor.sinks`.
+        model: Where the tensors' names come from; else the groups' ``names``, else ``param 0``, ...
+
+    Raises:
+        TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers.
+        ValueError: The optimiser has a monitor already or does not step a tensor of ``groups``, nothing is selected, or
+            a number is out of range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.5)
+        >>> monitor = Monitor(optimizer, [{"params": [weight], "sphere": "joint"}], every=1)
+        >>> weight.grad = torch.tensor([4.0, -3.0])
+        >>> optimizer.step()
+        >>> {name: float(monitor.readings()[name][0]) for name in ("norm", "elr", "effective_step")}
+        {'norm': 5.0, 'elr': 0.02, 'effective_step': 0.5}
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer | Sequence[Optimizer],
+        groups: Iterable[Mapping[str, Any]] | None = None,
+        every: int = 10,
+        *,
+        select: str | Sequence[str] = "*",
+        capacity: int = 256,
+        keep: int = 20_000,
+        on_alarm: Callable[[Finding], object] | None = None,
+        sinks: Iterable[Sink] = (),
+        model: nn.Module | None = None,
+    ) -> None:
+        for name, value in (("every", every), ("capacity", capacity), ("keep", keep)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        optimizers = [unwrapped(one) for one in given]
+        if not optimizers:
+            raise TypeError("Monitor was given no optimizer; give it at least one")
+        if len({id(one) for one in optimizers}) < len(optimizers):
+            raise ValueError("an optimizer is given twice; give each once")
+        attached = [type(one).__name__ for one in optimizers if one in _ATTACHED]
+        if attached:
+            raise ValueError(f"this {attached[0]} has a monitor already; call its detach() first, or use that one")
+        self._watched = watch(optimizers, groups, select, model)
+        self.every, self.on_alarm, self.sinks = every, on_alarm, list(sinks)
+        ring = min(capacity, _ALARM_EVERY) if on_alarm else capacity
+        self._recorders = [
+            Recorder(one, tensors, param_groups, every, ring, self.flush)
+            for one, tensors, param_groups in zip(
+                optimizers, self._watched.tensors, self._watched.param_groups, strict=True
+            )
+        ]
+        self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
+        self._stepped = [{id(p) for g in one.param_groups for p in g["params"]} for one in optimizers]
+        self._shown: dict[str, int] = {}
+        self._alarmed: set[str] = set()
+        self._reported: set[str] = set()
+        _ATTACHED.update(optimizers)
+
+    # -- what it read -------------------------------------------------------------------------------------------------
+
+    def readings(
+        self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*"
+    ) -> dict[str, NDArray[Any]]:
+        """All kept readings, one row for each step that was read and each group.
+
+        Args:
+            level: ``group`` (``sphere``, ``sphere 2``, ..., ``rest``, and ``total`` for all sphere groups together if
+                there are several) or ``tensor``.
+            select: Glob of group or tensor names, or several.
+
+        Returns:
+            Arrays of one length: ``step`` (number of steps before it), ``group``, then ``norm``, ``gradient_norm``,
+            ``effective_gradient``, ``elr``, ``effective_step``, ``angular_update`` (radians), ``decay_pull``,
+            ``gradient_push``, ``noether_residual``, ``lr``, ``weight_decay`` (NaN where the optimiser has none) and
+            ``finite``.
+
+        Raises:
+            ValueError: ``level`` is something else.
+        """
+        if level not in ("group", "tensor"):
+            raise ValueError(f'level is {level!r}; it must be "group" or "tensor"')
+        self.flush()
+        groups = self._record.groups if level == "group" else self._watched.by_tensor
+        return self._record.table([group for group in groups if matches(group.name, select)])
+
+    def to_frame(self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*") -> Any:
+        """:meth:`readings` as a pandas data frame (needs pandas)."""
+        import pandas
+
+        return pandas.DataFrame(self.readings(level, select))
+
+    def diagnose(self) -> list[Finding]:
+        """What the readings mean: findings with ``kind``, ``severity``, ``message`` and ``evidence``, alarms first.
+
+        Returns:
+            The findings; printed, each is a sentence. An empty list if nothing stands out.
+        """
+        from onsphere.monitor.findings import Finding, diagnose
+
+        self.flush()
+        changed = [Finding("param groups", "warning", text, {}) for text in self._changes()]
+        return diagnose(self._record.histories()) + changed
+
+    def forecast(self) -> Forecast | None:
+        """When the next jump comes: ``step``, ``low`` and ``high``; None before two whole periods lie behind."""
+        from onsphere.monitor.findings import forecast_of
+
+        self.flush()
+        return forecast_of(self._record.history(self._record.main))
+
+    def flush(self) -> None:
+        """Bring what is in the ring to the host, to the sinks and to the alarm."""
+        new = False
+        for recorder, store in zip(self._recorders, self._record.stores, strict=True):
+            if recorder.used:
+                store.append(recorder.take())
+                new = True
+        if new and self.sinks:
+            self._write()
+        if new and self.on_alarm:
+            self._outside("the alarm", self._alarm)
+
+    def detach(self) -> None:
+        """Remove the hooks; the readings stay. Doing it twice is doing it once."""
+        self.flush()
+        for recorder in self._recorders:
+            recorder.detach()
+            _ATTACHED.discard(recorder.optimizer)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Readings and step counts as tensors and plain values; a run resumed with them goes on as if never stopped."""
+        self.flush()
+        runs = []
+        for recorder, store in zip(self._recorders, self._record.stores, strict=True):
+            steps, sums, settings = (torch.from_numpy(part.copy()) for part in store.arrays())
+            runs.append(
+                {"count": recorder.count, "steps": steps, "sums": sums, "settings": settings, "dropped": store.dropped}
+            )
+        return {
+            "every": self.every,
+            "names": [list(names) for names in self._watched.names],
+            "param_groups": [list(indices) for indices in self._watched.param_groups],
+            "runs": runs,
+            "shown": dict(self._shown),
+            "alarmed": sorted(self._alarmed),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; readings made so far are forgotten.
+
+        Args:
+            state: From a monitor of the same tensors with the same ``every``.
+
+        Raises:
+            ValueError: It is from another kind of monitor; then nothing has changed.
+        """
+        mine = {"every": self.every, "names": self._watched.names, "param_groups": self._watched.param_groups}
+        for key, value in mine.items():
+            if state.get(key) != value:
+                raise ValueError(
+                    f"the loaded state has {key} {state.get(key)}, this monitor {value}; make it with the groups, "
+                    "select and every that the saved one had"
+                )
+        for recorder, store, run in zip(self._recorders, self._record.stores, state["runs"], strict=True):
+            recorder.take()
+            recorder.count = int(run["count"])
+            steps, sums, settings = (run[key].cpu().numpy().copy() for key in ("steps", "sums", "settings"))
+            store.replace((steps, sums, settings), int(run["dropped"]))
+        self._shown, self._alarmed = dict(state["shown"]), set(state["alarmed"])
+
+    def __repr__(self) -> str:
+        optimizers = " and ".join(type(recorder.optimizer).__name__ for recorder in self._recorders)
+        lines = [f"Monitor of {optimizers}, every {self.every} steps"]
+        for group in self._watched.groups:
+            steps, tensors = self._record.read(group)["step"], sum(map(len, group.members.values()))
+            span = f", steps {steps[0]} to {steps[-1]}" if len(steps) else ""
+            lines.append(
+                f"  {group.name}: {tensors} tensors, {self._record.size(group):,} weights, {len(steps):,} readings{span}"
+            )
+        ring, space = (sum(each) for each in zip(*(recorder.device_bytes for recorder in self._recorders), strict=True))
+        lines.append(f"  memory on the device: ring {ring:,} bytes, work space {space:,} bytes")
+        return "\n".join(lines)
+
+    # -- to the outside -----------------------------------------------------------------------------------------------
+
+    def _changes(self) -> list[str]:
+        """What is different about the optimisers since they were attached."""
+        said = []
+        for recorder, names, before in zip(self._recorders, self._watched.names, self._stepped, strict=True):
+            kind = type(recorder.optimizer).__name__
+            now = {id(p) for group in recorder.optimizer.param_groups for p in group["params"]}
+            gone = [name for name, p in zip(names, recorder.tensors, strict=True) if id(p) not in now]
+            if gone:
+                listed = ", ".join(gone[:5]) + ", ..." * (len(gone) > 5)
+                said.append(f"{kind} no longer steps {listed}: attach a new monitor")
+            if now - before:
+                said.append(
+                    f"{kind} was given {len(now - before)} tensors more that are not read: attach a new monitor"
+                )
+            if recorder.failure:
+                said.append(recorder.failure)
+        return said
+
+    def _write(self) -> None:
+        lines: dict[int, dict[str, float]] = {}
+        for group in self._record.groups:
+            read = self._record.read(group, after=self._shown.get(group.name, -1))
+            for i, step in enumerate(read["step"]):
+                values = {f"{group.name}/{name}": float(read[name][i]) for name in (*COLUMNS, "lr", "weight_decay")}
+                lines.setdefault(int(step), {}).update(values)
+                self._shown[group.name] = int(step)
+        for step in sorted(lines):
+            for sink in self.sinks:
+                self._outside(f"sink {type(sink).__name__}", sink.write, step, lines[step])
+
+    def _alarm(self) -> None:
+        from onsphere.monitor.findings import diagnose
+
+        for finding in diagnose(self._record.histories(last=_ALARM_WINDOW)):
+            if finding.kind in ("jump", "jump expected"):
+                of = finding.evidence
+                jump = of["steps"][-1] if finding.kind == "jump" else of["last"]
+                key = f"{finding.kind}, {of['group']}, {jump}"
+                if key not in self._alarmed and self.on_alarm is not None:
+                    self._alarmed.add(key)
+                    self._outside("on_alarm", self.on_alarm, finding)
+
+    def _outside(self, what: str, call: Callable[..., object], *arguments: object) -> None:
+        """Call something of the user's; training goes on whatever it does."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            if what not in self._reported:
+                self._reported.add(what)
+                warnings.warn(
+                    f"onsphere.Monitor: {what} failed ({type(error).__name__}: {error}); training goes on, and this is "
+                    "said once",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+
+_ATTACHED: WeakSet[Optimizer] = WeakSet()

@@ -1,0 +1,113 @@
+"""From sums over weights to readings in ELR terms: pure numpy, nothing is measured here.
+
+For weights w (norm ρ) before a step, the gradient g that the step used, and the update D that was applied
+(w after minus w before, whatever the optimiser did, projections included), with D_t its part orthogonal to w:
+
+    effective gradient   ρ|g|                     what the gradient would be on the unit sphere
+    ELR                  |D_t| / (ρ²|g|)          for SGD exactly lr / ρ²; for any other optimiser that of its update
+    effective step       |D_t| / ρ
+    angular update       atan2(|D_t|, ρ + <w,D>/ρ)
+    decay pull           -<w,D> / ρ²              relative shrinking of the norm by the radial part: lr·wd for SGD
+    gradient push        |D_t|² / (2ρ²)           relative growth of the norm by the tangent part
+    Noether residual     |<w,g>| / (|w||g|)       zero where the loss is scale-invariant in w
+
+At equilibrium push and pull balance. Several tensors are one vector w: their sums add.
+
+Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 3; Wan et al., Spherical Motion Dynamics; Kosson et al.,
+Rotational Equilibrium; the ELR of an applied update is our definition.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLUMNS", "SETTINGS", "SUMS", "Store", "measure"]
+
+Array = NDArray[np.float64]
+#: Steps ``[n]``, sums ``[n, T, 5]``, settings ``[n, P, 5]``.
+Block = tuple[NDArray[np.int64], Array, Array]
+
+#: What is summed over the weights of a tensor, in this order.
+SUMS = ("<w,w>", "<w,g>", "<g,g>", "<w,D>", "<D,D>")
+#: What is read from the optimiser's param group, in this order.
+SETTINGS = ("lr", "weight_decay", "momentum", "beta1", "beta2")
+#: What is derived from the sums.
+COLUMNS = (
+    *("norm", "gradient_norm", "effective_gradient", "elr", "effective_step", "angular_update"),
+    *("decay_pull", "gradient_push", "noether_residual"),
+)
+
+
+def measure(sums: Array) -> dict[str, Array]:
+    """Readings from sums.
+
+    Args:
+        sums: ``[T, 5]`` in the order of :data:`SUMS`: one row a reading.
+
+    Returns:
+        An array ``[T]`` for each of :data:`COLUMNS` (norms, dimensionless ratios, radians), and ``finite``: whether
+        everything about the reading is. Where the gradient or the norm is zero, ratios to it are NaN and ``finite`` is
+        False.
+
+    Source: see the module.
+    """
+    ww, wg, gg, wd, dd = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    with np.errstate(all="ignore"):
+        norm, gradient = np.sqrt(ww), np.sqrt(gg)
+        tangent = np.sqrt(np.maximum(dd - wd * wd / ww, 0.0))
+        read = {
+            "norm": norm,
+            "gradient_norm": gradient,
+            "effective_gradient": norm * gradient,
+            "elr": tangent / (ww * gradient),
+            "effective_step": tangent / norm,
+            "angular_update": np.arctan2(tangent, norm + wd / norm),
+            "decay_pull": -wd / ww,
+            "gradient_push": tangent * tangent / (2 * ww),
+            "noether_residual": np.abs(wg) / (norm * gradient),
+        }
+    for name in ("elr", "noether_residual"):
+        read[name] = np.where(np.isfinite(read[name]), read[name], np.nan)
+    return read | {"finite": np.logical_and.reduce([np.isfinite(values) for values in read.values()])}
+
+
+class Store:
+    """The readings of one optimiser on the host: the latest ``keep`` of them.
+
+    Args:
+        keep: How many.
+        tensors: Number of tensors T.
+        groups: Number of param groups P.
+
+    Attributes:
+        dropped: How many were forgotten to make room.
+    """
+
+    def __init__(self, keep: int, tensors: int, groups: int) -> None:
+        self.keep, self.dropped = keep, 0
+        self._blocks: list[Block] = [
+            (np.zeros(0, dtype=np.int64), np.zeros((0, tensors, len(SUMS))), np.zeros((0, groups, len(SETTINGS))))
+        ]
+
+    def append(self, block: Block) -> None:
+        """Add readings: steps ``[n]``, sums ``[n, T, 5]``, settings ``[n, P, 5]``."""
+        self._blocks.append(block)
+        if sum(len(steps) for steps, _, _ in self._blocks) > self.keep:
+            self._join()
+
+    def arrays(self) -> Block:
+        """Steps ``[n]``, sums ``[n, T, 5]`` and settings ``[n, P, 5]``; not to be changed."""
+        self._join()
+        return self._blocks[0]
+
+    def replace(self, block: Block, dropped: int) -> None:
+        """Forget everything and keep these instead."""
+        self._blocks, self.dropped = [block], dropped
+
+    def _join(self) -> None:
+        excess = max(sum(len(steps) for steps, _, _ in self._blocks) - self.keep, 0)
+        if len(self._blocks) > 1 or excess:
+            steps, sums, settings = (np.concatenate(parts)[excess:].copy() for parts in zip(*self._blocks, strict=True))
+            self._blocks = [(steps, sums, settings)]
+            self.dropped += excess

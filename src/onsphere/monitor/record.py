@@ -1,0 +1,119 @@
+"""What a monitor has read so far, by group or tensor: as readings, as a table, and as what a diagnosis is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onsphere.monitor.groups import Group, Watched
+from onsphere.monitor.history import GroupHistory
+from onsphere.monitor.readings import COLUMNS, SETTINGS, Store, measure
+
+__all__ = ["Record"]
+
+#: Below this Noether residual parameters that nobody called scale-invariant are taken for it.
+_INVARIANT = 1e-4
+
+
+class Record:
+    """The stores of all optimisers, read group by group.
+
+    Args:
+        watched: Tensors and groups.
+        classes: Name of each optimiser's class.
+        keep: Readings that are kept.
+
+    Attributes:
+        stores: One for each optimiser.
+        groups: The groups, ``total`` last.
+        main: What a forecast is about: ``total``, else the sphere, else the first group.
+    """
+
+    def __init__(self, watched: Watched, classes: Sequence[str], keep: int) -> None:
+        self.watched, self.classes = watched, list(classes)
+        self.stores = [
+            Store(keep, len(tensors), len(param_groups))
+            for tensors, param_groups in zip(watched.tensors, watched.param_groups, strict=True)
+        ]
+        self.groups = watched.groups + ([watched.total] if watched.total else [])
+        self.main = watched.total or next((g for g in watched.groups if g.sphere), watched.groups[0])
+
+    def size(self, group: Group) -> int:
+        """Numbers in a group's tensors."""
+        return sum(self.watched.tensors[k][i].numel() for k, indices in group.members.items() for i in indices)
+
+    def read(self, group: Group, *, after: int = -1, last: int | None = None) -> dict[str, NDArray[Any]]:
+        """Readings of a group.
+
+        Args:
+            group: The group.
+            after: Only of steps later than this one.
+            last: At most so many, the latest.
+
+        Returns:
+            ``step``, what :func:`onsphere.monitor.readings.measure` gives, and the settings; ``[T]`` each. Where
+            several optimisers step the group, steps that all of them read.
+        """
+        blocks = {k: self.stores[k].arrays() for k in group.members}
+        steps = blocks[group.settings[0]][0]
+        steps = steps[np.searchsorted(steps, after, side="right") :]
+        if len(blocks) > 1:
+            for other, _, _ in blocks.values():
+                steps = np.intersect1d(steps, other, assume_unique=True)
+        if last is not None:
+            steps = steps[max(len(steps) - last, 0) :]
+        rows = {k: np.searchsorted(block[0], steps) for k, block in blocks.items()}
+        sums = sum(blocks[k][1][rows[k]][:, list(indices)].sum(axis=1) for k, indices in group.members.items())
+        k, place = group.settings
+        settings = blocks[k][2][rows[k], place]
+        named = {name: settings[:, i] for i, name in enumerate(SETTINGS)}
+        return {"step": steps} | measure(cast("NDArray[np.float64]", sums)) | named
+
+    def table(self, groups: Sequence[Group]) -> dict[str, NDArray[Any]]:
+        """Readings of several groups as columns, one row for each step and group, by step."""
+        read = [self.read(group) for group in groups]
+        columns = ("step", *COLUMNS, "lr", "weight_decay", "finite")
+        if not read:
+            return {name: np.zeros(0) for name in ("step", "group", *columns[1:])}
+        order = np.argsort(np.concatenate([one["step"] for one in read]), kind="stable")
+        found = {name: np.concatenate([one[name] for one in read])[order] for name in columns}
+        names = np.repeat([group.name for group in groups], [len(one["step"]) for one in read])[order]
+        return {"step": found.pop("step"), "group": names} | found
+
+    def history(self, group: Group, *, last: int | None = None) -> GroupHistory:
+        """A group's readings (the ``last`` ones) as a diagnosis wants them."""
+        read = self.read(group, last=last)
+        residual = read["noether_residual"][read["finite"]]
+        measured = group.name == "all" and len(residual) > 0 and float(np.median(residual)) < _INVARIANT
+        latest = {name: float(read[name][-1]) if len(read[name]) else np.nan for name in SETTINGS}
+        betas = latest["beta1"], latest["beta2"]
+        return GroupHistory(
+            name=group.name,
+            parameters=self.size(group),
+            invariant=group.sphere is not None or measured,
+            optimizer="+".join(self.classes[k] for k in group.members),
+            steps=read["step"],
+            norm=read["norm"],
+            gradient_norm=read["gradient_norm"],
+            effective_step=read["effective_step"],
+            angular_update=read["angular_update"],
+            noether_residual=read["noether_residual"],
+            lr=read["lr"],
+            weight_decay=np.nan_to_num(read["weight_decay"]),
+            momentum=float(np.nan_to_num(latest["momentum"])),
+            betas=None if np.isnan(betas).any() else betas,
+            tensors={
+                t.name: self.read(t, last=last)["angular_update"] for t in self.watched.by_tensor if _in(t, group)
+            },
+        )
+
+    def histories(self, *, last: int | None = None) -> list[GroupHistory]:
+        """All groups."""
+        return [self.history(group, last=last) for group in self.groups]
+
+
+def _in(tensor: Group, group: Group) -> bool:
+    return all(set(indices) <= set(group.members.get(k, ())) for k, indices in tensor.members.items())

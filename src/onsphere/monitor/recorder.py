@@ -1,0 +1,213 @@
+"""The monitor's hooks on one optimiser: which steps are read, and when around a step what is copied.
+
+Nothing is read back to the host until the ring is taken, and nothing that the optimiser sees is changed. Steps that are
+not read cost a counter.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from onsphere.monitor.workspace import workspace
+
+__all__ = ["Recorder"]
+
+Array = NDArray[np.float64]
+
+#: Where <w,w>, <w,g>, <g,g>, <w,D>, <D,D> are among the products.
+_ROW, _COLUMN = [0, 0, 1, 2, 2], [0, 1, 1, 0, 2]
+#: A stride that no run reaches.
+_NEVER = 1 << 62
+
+
+class Recorder:
+    """Reads every so manyth step of one optimiser.
+
+    Args:
+        optimizer: Whose steps.
+        tensors: Which of its parameters.
+        param_groups: Indices of the param groups whose settings are recorded too.
+        every: Steps 0, ``every``, 2 ``every``, ... are read.
+        capacity: Readings that the ring holds.
+        full: Called when the ring is full; it has to :meth:`take`.
+
+    Attributes:
+        count: Steps that the optimiser began since the recorder was attached (or what was loaded).
+        used: Readings in the ring.
+        failure: Why it reads no more, if a reading failed.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        tensors: Sequence[Tensor],
+        param_groups: Sequence[int],
+        every: int,
+        capacity: int,
+        full: Callable[[], None],
+    ) -> None:
+        self.optimizer, self.tensors, self.param_groups = optimizer, list(tensors), tuple(param_groups)
+        self.every, self.capacity, self.count, self.used = every, capacity, 0, 0
+        self.failure: str | None = None
+        self._full = full
+        self._steps: list[int] = []
+        self._settings: list[list[tuple[Any, ...]]] = []
+        self._reading = self._gradients_read = self._running = False
+        places: dict[torch.device, list[int]] = {}
+        for i, tensor in enumerate(self.tensors):
+            places.setdefault(tensor.device, []).append(i)
+        self._places = list(places.values())
+        self._spaces = [workspace([self.tensors[i] for i in indices], capacity) for indices in self._places]
+        self._handles: list[RemovableHandle] = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    @property
+    def device_bytes(self) -> tuple[int, int]:
+        """Bytes of the ring, and of the work space."""
+        return sum(space.ring.nbytes for space in self._spaces), sum(space.nbytes for space in self._spaces)
+
+    def detach(self) -> None:
+        """Read nothing any more and free the ring and the work space; what was in the ring is lost."""
+        self._stop()
+        if not self._running:  # else torch is walking through the hooks just now: they stay and do nothing
+            for handle in self._handles:
+                handle.remove()
+        self._spaces, self._places = [], []
+        self._drop()
+
+    def take(self) -> tuple[NDArray[np.int64], Array, Array]:
+        """Empty the ring.
+
+        Returns:
+            Step numbers ``[n]``, sums ``[n, tensors, 5]`` as in :data:`onsphere.monitor.readings.SUMS`, and settings
+            ``[n, param groups, 5]`` as in :data:`onsphere.monitor.readings.SETTINGS`.
+        """
+        sums = np.zeros((self.used, len(self.tensors), 5))
+        for space, indices in zip(self._spaces, self._places, strict=True):
+            sums[:, indices] = space.take()[:, :, _ROW, _COLUMN]
+        rows: list[list[list[float]]] = []
+        for i, row in enumerate(self._settings):  # mostly the same from step to step
+            rows.append(rows[-1] if i and row == self._settings[i - 1] else [_plain(group) for group in row])
+        settings = np.array(rows, dtype=np.float64)
+        taken = np.array(self._steps, dtype=np.int64), sums, settings.reshape(self.used, len(self.param_groups), 5)
+        self._drop()
+        return taken
+
+    def _drop(self) -> None:
+        self.used, self._steps, self._settings = 0, [], []
+
+    # -- the hooks ----------------------------------------------------------------------------------------------------
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        step = self.count
+        self.count = step + 1
+        if step % self.every:
+            self._reading = False
+            return None
+        self._reading, self._gradients_read = True, False
+        # Hooks run in the order of registration. Last again, so that projections by other hooks are part of the update.
+        if next(reversed(optimizer._optimizer_step_post_hooks), None) != self._handles[1].id:
+            self._handles[1].remove()
+            self._handles[1] = optimizer.register_step_post_hook(self._after)
+        # Optimisers may overwrite gradients: they are read before the step. But a closure computes them in it, and with
+        # a gradient scaler a fused step finds them scaled and leaves them unscaled.
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        there = closure is None and optimizer.__dict__.get("grad_scale") is None
+        tracked = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # what no_grad does, at a third of its price
+        try:
+            for space in self._spaces:
+                space.before(gradients=there)
+            self._gradients_read = there
+        except Exception as error:
+            self._give_up(error)
+        finally:
+            torch._C._set_grad_enabled(tracked)
+        if closure is None:
+            return None
+        wrapped = self._wrapped(closure)
+        return ((args[0], wrapped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": wrapped})
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._reading:
+            return
+        self._reading = False
+        tracked = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            if not self._gradients_read:
+                self._read_gradients()
+            for space in self._spaces:
+                space.after()
+            groups = optimizer.param_groups
+            self._settings.append([_settings(groups[j]) if j < len(groups) else _NONE for j in self.param_groups])
+            self._steps.append(self.count - 1)
+            self.used += 1
+        except Exception as error:
+            self._give_up(error)
+        finally:
+            torch._C._set_grad_enabled(tracked)
+        if self.used == self.capacity:
+            self._running = True
+            try:
+                self._full()
+            finally:
+                self._running = False
+
+    def _wrapped(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        """The closure; after its first evaluation, the one at the weights before the step, gradients are read."""
+
+        def evaluate(*args: Any, **kwargs: Any) -> Any:
+            result = closure(*args, **kwargs)
+            if self._reading and not self._gradients_read:
+                try:
+                    self._read_gradients()
+                except Exception as error:
+                    self._give_up(error)
+            return result
+
+        return evaluate
+
+    @torch.no_grad()
+    def _read_gradients(self) -> None:
+        self._gradients_read = True
+        for space in self._spaces:
+            space.gradients()
+
+    def _give_up(self, error: Exception) -> None:
+        """Training goes on without the monitor."""
+        self._stop()
+        self.failure = f"reading stopped at step {self.count - 1} ({type(error).__name__}: {error})"
+        message = f"onsphere.Monitor: {self.failure}; training goes on. Attach a new one if the model's tensors changed"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    def _stop(self) -> None:
+        self._reading, self.every = False, _NEVER
+
+
+_NONE: tuple[Any, ...] = (None, None, None, None)
+
+
+def _settings(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    """lr, weight decay, momentum and betas; an lr on the device is copied there, not read."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor):
+        lr = lr.detach().clone()
+    return lr, group.get("weight_decay"), group.get("momentum"), group.get("betas")
+
+
+def _plain(settings: tuple[Any, ...]) -> list[float]:
+    """lr, weight decay, momentum, β1, β2; NaN for what is missing."""
+    *single, betas = settings
+    return [float("nan") if x is None else float(x) for x in (*single, *(betas or (None, None))[:2])]

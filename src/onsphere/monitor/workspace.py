@@ -1,0 +1,193 @@
+"""Scalar products of weights, gradient and update of each tensor, taken on the device around a step.
+
+    [<w,w>  <w,g>  <w,D>]
+    [<w,g>  <g,g>  <g,D>]        D = w after the step - w before it
+    [<w,D>  <g,D>  <D,D>]
+
+3x3 in float64, a matrix product for each tensor. Copies of (w, g, w after) come first: small models keep those of several
+steps and multiply them together, which spares most calls; large ones are multiplied piece by piece, so that the
+float64 work space stays small. Nothing is read back before it is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Pieces", "Whole", "workspace"]
+
+Array = NDArray[np.float64]
+
+#: Weights up to which copies are multiplied whole, and above which piece by piece.
+_PIECE = {"cpu": 1 << 20, "default": 1 << 22}
+#: Copies are gathered for so many steps at most: weights times steps, and steps.
+_GATHER, _MOST = 1 << 16, 16
+
+
+def workspace(tensors: Sequence[Tensor], capacity: int) -> Whole | Pieces:
+    """The work space that suits some tensors of one device.
+
+    Args:
+        tensors: The tensors.
+        capacity: Steps that it can hold until :meth:`Whole.take`.
+    """
+    size = _PIECE.get(tensors[0].device.type, _PIECE["default"])
+    return Whole(tensors, capacity) if sum(t.numel() for t in tensors) <= size else Pieces(tensors, capacity, size)
+
+
+class Whole:
+    """Copies of all weights at once.
+
+    Args:
+        tensors: Tensors of one device.
+        capacity: Steps that the ring can hold.
+
+    Attributes:
+        ring: The products, ``[T, capacity, 3, 3]``.
+        nbytes: Size of the rest.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], capacity: int) -> None:
+        self.tensors, self._used, self._waiting = list(tensors), 0, 0
+        device, sizes = tensors[0].device, [t.numel() for t in tensors]
+        self.ring = _ring(tensors, capacity)
+        self._depth = max(1, min(_GATHER // sum(sizes), _MOST, capacity))
+        kinds, exact = {t.dtype for t in tensors}, self.ring.dtype
+        kind = kinds.pop() if self._depth > 1 and len(kinds) == 1 else exact
+        self._copies = torch.zeros(self._depth, 3, sum(sizes), dtype=kind, device=device)
+        self._exact = self._copies if kind == exact else torch.zeros_like(self._copies, dtype=exact)
+        self._rows = list(torch.split(self._exact, sizes, dim=2))
+        self._columns = [rows.transpose(1, 2) for rows in self._rows]
+        parts = [torch.split(copy, sizes, dim=1) for copy in self._copies.unbind()]
+        self._places = [
+            [[p[row].view(t.shape) for p, t in zip(part, tensors, strict=True)] for row in range(3)] for part in parts
+        ]
+        self._first_two = [before + gradients for before, gradients, _ in self._places]
+        self.nbytes = self._copies.nbytes + (0 if self._exact is self._copies else self._exact.nbytes)
+
+    def before(self, *, gradients: bool) -> None:
+        """Copy the weights, and the gradients if they are there by now."""
+        if gradients:
+            found = _dense_gradients(self.tensors)
+            if len(found) == len(self.tensors):
+                torch._foreach_copy_(self._first_two[self._waiting], self.tensors + found)
+                return
+            self.gradients()
+        torch._foreach_copy_(self._places[self._waiting][0], self.tensors)
+
+    def gradients(self) -> None:
+        """Copy the gradients; a missing one is zero."""
+        for place, tensor in zip(self._places[self._waiting][1], self.tensors, strict=True):
+            if tensor.grad is None:
+                place.zero_()
+            else:
+                place.copy_(tensor.grad.to_dense())
+
+    def after(self) -> None:
+        """Copy the weights after the step, which ends the reading."""
+        torch._foreach_copy_(self._places[self._waiting][2], self.tensors)
+        self._waiting += 1
+        if self._waiting == self._depth:
+            self._multiply()
+
+    def take(self) -> Array:
+        """Empty the ring: float64 ``[n, T, 3, 3]`` on the host."""
+        self._multiply()
+        taken = _taken(self.ring, self._used)
+        self._used = 0
+        return taken
+
+    def _multiply(self) -> None:
+        n, self._waiting = self._waiting, 0
+        if not n:
+            return
+        if self._exact is not self._copies:
+            self._exact[:n].copy_(self._copies[:n])
+        self._exact[:n, 2].sub_(self._exact[:n, 0])
+        places = self.ring[:, self._used : self._used + n].unbind()
+        for rows, columns, products in zip(self._rows, self._columns, places, strict=True):
+            torch.bmm(rows[:n], columns[:n], out=products)
+        self._used += n
+
+
+class Pieces:
+    """A copy of the weights in their own dtype, multiplied piece by piece.
+
+    Args:
+        tensors: Tensors of one device.
+        capacity: Steps that the ring can hold.
+        size: Weights in a piece.
+
+    Attributes:
+        ring: The products, ``[T, capacity, 3, 3]``; <g,D> is not among them.
+        nbytes: Size of the rest.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], capacity: int, size: int) -> None:
+        self.tensors, self._used, self._size = list(tensors), 0, size
+        self.ring = _ring(tensors, capacity)
+        self._before = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
+        self._rows = torch.zeros(3, size, dtype=self.ring.dtype, device=self.ring.device)
+        self.nbytes = self._rows.nbytes + sum(t.nbytes for t in self._before)
+
+    def before(self, *, gradients: bool) -> None:
+        """Copy the weights, and multiply with the gradients if they are there by now."""
+        torch._foreach_copy_(self._before, self.tensors)
+        if gradients:
+            self.gradients()
+
+    def gradients(self) -> None:
+        """Multiply with the gradients; a missing one is zero."""
+        for i, tensor in enumerate(self.tensors):
+            products = self.ring[i, self._used, :2, :2].zero_()
+            flat = None if tensor.grad is None else tensor.grad.to_dense().reshape(-1)
+            for rows, start, stop in self._parts(i):
+                if flat is None:
+                    rows[1].zero_()
+                else:
+                    rows[1].copy_(flat[start:stop])
+                products.addmm_(rows[:2], rows[:2].t())
+
+    def after(self) -> None:
+        """Multiply with the update, which ends the reading."""
+        for i, tensor in enumerate(self.tensors):
+            products = self.ring[i, self._used, 2].zero_()
+            flat = tensor.reshape(-1)
+            for rows, start, stop in self._parts(i):
+                rows[2].copy_(flat[start:stop]).sub_(rows[0])
+                products[0].add_(rows[0] @ rows[2])
+                products[2].add_(rows[2] @ rows[2])
+        self._used += 1
+
+    def take(self) -> Array:
+        """Empty the ring: float64 ``[n, T, 3, 3]`` on the host."""
+        taken = _taken(self.ring, self._used)
+        self._used = 0
+        return taken
+
+    def _parts(self, i: int) -> Iterator[tuple[Tensor, int, int]]:
+        """Work space with the weights of each piece of tensor i in its first row, and where the piece is."""
+        flat = self._before[i].view(-1)
+        for start in range(0, len(flat), self._size):
+            stop = min(start + self._size, len(flat))
+            rows = self._rows[:, : stop - start]
+            rows[0].copy_(flat[start:stop])
+            yield rows, start, stop
+
+
+def _ring(tensors: Sequence[Tensor], capacity: int) -> Tensor:
+    device = tensors[0].device
+    exact = torch.float32 if device.type == "mps" else torch.float64  # there is no other
+    return torch.zeros(len(tensors), capacity, 3, 3, dtype=exact, device=device)
+
+
+def _taken(ring: Tensor, used: int) -> Array:
+    return np.moveaxis(ring[:, :used].cpu().double().numpy(), 0, 1).copy()
+
+
+def _dense_gradients(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [g for t in tensors if (g := t.grad) is not None and g.layout is torch.strided]
