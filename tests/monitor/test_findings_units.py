@@ -97,7 +97,7 @@ def test_layers_invariance_lr_and_numbers():
 def test_a_schedule_is_seen_as_the_elr_sees_it():
     norm = np.exp(-np.arange(300) / 200)
     found = {f.kind: f for f in diagnose([made(norm, lr=np.linspace(1, 0.5, 300))])}
-    assert "the lr is 0.5 times" in found["schedule"].message and found["schedule"].evidence["elr_factor"] > 5
+    assert "the lr fell to 50 %" in found["schedule"].message and found["schedule"].evidence["elr_factor"] > 5
 
 
 def test_series_must_match():

@@ -112,11 +112,10 @@ def test_tensorboard_is_told_where():
 mlflow_warnings = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 
-@pytest.fixture
-def mlflow_store(tmp_path):
+@pytest.fixture(scope="module")
+def mlflow_store(tmp_path_factory):
     pytest.importorskip("mlflow")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    return uri
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
 def read_mlflow(client, run_id):

@@ -6,6 +6,7 @@ fall of more than ln 1.25 each. A learning-rate schedule alone makes no jump, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -24,6 +25,8 @@ Severity = Literal["info", "warning", "alarm"]
 
 #: Steps in which the norm still finds its place after initialisation.
 BURN_IN = 100
+#: At equilibrium gradient noise moves log norm² by about √(lr wd / 2); a jump moves it by so many times that at least.
+_SPREADS = 6.0
 #: The fall of a jump takes at most so many steps, and so many readings where they are sparse.
 _FALL_STEPS, _LEAST_FALL = 60, 3
 #: Noether residuals above these: an eps that shows, and a group that is not invariant.
@@ -67,23 +70,25 @@ def diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     """Findings on every group, alarms first.
 
     Args:
-        groups: Their readings. A group called ``total`` is judged for jumps alone.
+        groups: Their readings. A group called ``total`` stands for the others in what concerns jumps and schedules;
+            what is to be said of equilibrium on more than three groups is said of the nearest and the farthest.
 
     Returns:
         The findings; an empty list if nothing stands out.
     """
     found: list[Finding] = []
+    sound = [history for history in groups if history.finite.sum() >= 3]
     for history in groups:
         found += _non_finite(history)
-        if history.finite.sum() < 3:
-            continue
-        found += _learning_rate(history)
-        found += _invariance(history)
-        if history.invariant:
-            found += _jumps(history)
-            if history.name != "total":
-                found += _equilibrium(history) + _schedule(history)
-        found += _rotation(history)
+    total = [history for history in sound if history.name == "total"]
+    parts = [history for history in sound if history.name != "total"]
+    for history in parts:
+        found += _learning_rate(history) + _invariance(history) + _rotation(history)
+    spheres = [history for history in parts if history.invariant]
+    jumping = [finding for history in total or spheres for finding in _jumps(history)]
+    found += jumping or [finding for history in spheres for finding in _jumps(history)]
+    found += _balance([finding for history in spheres for finding in _equilibrium(history)])
+    found += [finding for history in total or spheres for finding in _schedule(history)]
     order = {"alarm": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda finding: order[finding.severity])
 
@@ -91,17 +96,26 @@ def diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
 def jumps_of(history: GroupHistory) -> NDArray[np.int64]:
     """Indices (into the finite readings) of the jumps: the last reading before the norm was thrown up."""
     level = -2 * np.log(history.norm[history.finite])
+    if not len(level):
+        return np.zeros(0, np.int64)
     start = int(np.searchsorted(history.steps[history.finite], BURN_IN))
-    peaks = zigzag_jumps(np.exp(level - level.max()), drop=DROP, burn_in=start) if len(level) else np.zeros(0, np.int64)
+    least = max(DROP, _SPREADS * math.sqrt(_decay_rate(history) / 2))
+    peaks = zigzag_jumps(np.exp(level - level.max()), drop=least, burn_in=start)
     sudden = max(_LEAST_FALL, -(-_FALL_STEPS // history.every))
     kept, before = [], 0
     for peak in peaks:
         climb = level[peak] - level[before : peak + 1].min()
         fall = level[peak] - level[peak : peak + sudden + 1].min()
-        if min(climb, fall) > DROP:
+        if min(climb, fall) > least:
             kept.append(int(peak))
         before = int(peak)
     return np.array(kept, dtype=np.int64)
+
+
+def _decay_rate(history: GroupHistory) -> float:
+    """Learning rate times weight decay at the last reading, over 1 - momentum; 0 without weight decay."""
+    product = float(np.nan_to_num(history.lr[history.finite][-1] * history.weight_decay[history.finite][-1]))
+    return product / (1 - history.momentum)
 
 
 def forecast_of(history: GroupHistory) -> Forecast | None:
@@ -110,7 +124,9 @@ def forecast_of(history: GroupHistory) -> Forecast | None:
     norm = history.norm[good]
     if len(norm) < 3 or history.on_sphere:
         return None
-    return forecast_jump(1 / norm**2, history.effective_gradient[good], steps=history.steps[good], burn_in=BURN_IN)
+    return forecast_jump(
+        1 / norm**2, history.effective_gradient[good], steps=history.steps[good], jumps=jumps_of(history)
+    )
 
 
 # -- jumps -------------------------------------------------------------------------------------------------
@@ -121,7 +137,7 @@ def _jumps(history: GroupHistory) -> list[Finding]:
     if not len(peaks):
         return []
     steps, norm, lr = history.steps[good], history.norm[good], history.lr[good]
-    product = float(lr[-1] * history.weight_decay[good][-1])
+    product = float(np.nan_to_num(lr[-1] * history.weight_decay[good][-1]))
     at, now = steps[peaks], int(steps[-1])
     elr = float(np.median(lr[peaks] / norm[peaks] ** 2))
     period = float(np.median(np.diff(at))) if len(at) > 1 else None
@@ -211,6 +227,21 @@ def _equilibrium(history: GroupHistory) -> list[Finding]:
     return [Finding("equilibrium", "info", text, evidence)]
 
 
+def _balance(found: list[Finding]) -> list[Finding]:
+    """More than three findings on equilibrium as one."""
+    if len(found) <= 3:
+        return found
+    ratios = [f.evidence["angular_update"] / f.evidence["predicted_angular_update"] for f in found]
+    away = [f.evidence["group"] for f in found if f.evidence["steps_to_equilibrium"] > 0]
+    longest = max(f.evidence["steps_to_equilibrium"] for f in found)
+    where = f"{len(found) - len(away)} of {len(found)} groups have the norm of equilibrium"
+    rest = (
+        f"; {away[0]}{' and others' if len(away) > 1 else ''} at most some {longest:.0f} steps from it" if away else ""
+    )
+    text = f"{where}{rest}; angular updates are {min(ratios):.2g} to {max(ratios):.2g} of those at equilibrium"
+    return [Finding("equilibrium", "info", text, {"groups": {f.evidence["group"]: f.evidence for f in found}})]
+
+
 def _schedule(history: GroupHistory) -> list[Finding]:
     good = history.finite
     if good.sum() < _ENOUGH or history.on_sphere:
@@ -223,7 +254,7 @@ def _schedule(history: GroupHistory) -> list[Finding]:
     if abs(np.log(elr_factor / lr_factor)) < np.log(2):
         return []
     text = (
-        f"{history.name}: the lr is {_times(lr_factor)} what it was at step {history.steps[good][0]}, the ELR "
+        f"{history.name}: since step {history.steps[good][0]} the lr {_times(lr_factor)} and the ELR "
         f"{_times(elr_factor)}: the norm went from {norm[0]:.3g} to {norm[-1]:.3g}. "
         "The schedule that training sees is that of the ELR"
     )
@@ -298,4 +329,6 @@ def _non_finite(history: GroupHistory) -> list[Finding]:
 
 
 def _times(factor: float) -> str:
-    return f"{factor:.2g} times"
+    if abs(factor - 1) < 0.005:
+        return "did not change"
+    return f"rose {factor:.3g}-fold" if factor > 1 else f"fell to {100 * factor:.2g} %"

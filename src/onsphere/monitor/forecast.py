@@ -70,7 +70,12 @@ class Forecast:
 
 
 def forecast_jump(
-    elr: ArrayLike, effective_gradient: ArrayLike, *, steps: ArrayLike | None = None, burn_in: int = 0
+    elr: ArrayLike,
+    effective_gradient: ArrayLike,
+    *,
+    steps: ArrayLike | None = None,
+    jumps: ArrayLike | None = None,
+    burn_in: int = 0,
 ) -> Forecast | None:
     """Forecast the next jump of a run from its readings so far.
 
@@ -78,6 +83,8 @@ def forecast_jump(
         elr: ELR of consecutive readings ``[T]``; readings that are not finite are left out.
         effective_gradient: Norm of the effective gradient at the same readings ``[T]``.
         steps: Step number of each reading ``[T]``, ascending; None: 0, 1, 2, ...
+        jumps: Indices of the readings at which the ELR peaked before it fell, if they are known; all readings must be
+            finite then. None: found here, by a fall of more than ln 1.25.
         burn_in: Jumps are counted from this step on.
 
     Returns:
@@ -98,7 +105,10 @@ def forecast_jump(
     good = np.isfinite(rates) & (rates > 0) & np.isfinite(gradients) & (gradients >= 0)
     rates, gradients, numbers = rates[good], gradients[good], numbers[good]
     start = int(np.searchsorted(numbers, burn_in))
-    peaks = zigzag_jumps(rates, drop=DROP, burn_in=start) if len(rates) else np.zeros(0, dtype=int)
+    if jumps is not None:
+        peaks = np.asarray(jumps, dtype=np.int64)
+    else:
+        peaks = zigzag_jumps(rates, drop=DROP, burn_in=start) if len(rates) else np.zeros(0, dtype=np.int64)
     found = features(np.log(rates), np.log(np.maximum(gradients, 1e-300)), peaks)
     if found is None:
         return None

@@ -45,10 +45,10 @@ class Monitor:
     is no step. The gradient is the one the step used: summed over accumulation, unscaled, clipped. In distributed
     training every rank reads the same; give ``sinks`` on one of them.
 
-    Memory for T selected tensors of N numbers in all: a ring of ``72 T capacity`` bytes on their device; work space there
-    of 24 N bytes (up to 2.4 MB if N is below 2¹⁶, where steps are gathered), or, if N is above 2²⁰ (2²² on accelerators),
-    24 times that and one copy of the weights in their own dtype; on the host at most ``(40 T + 40 P + 8) keep``
-    bytes for P param groups, the oldest readings being dropped. ``repr`` says how much it is.
+    Memory for T selected tensors of N numbers in all: a ring of ``72 T capacity`` bytes on their device; work space
+    there of 24 N bytes (up to 2.4 MB if N is below 2¹⁵, where steps are gathered), or, if N is above 2²⁰ (2²² on
+    accelerators), 24 times that and one copy of the weights in their own dtype; on the host at most
+    ``(40 T + 40 P + 8) keep`` bytes for P param groups, the oldest readings being dropped. ``repr`` says how much.
 
     Args:
         optimizer: An optimiser, or a list of all that step the tensors in ``groups``.
@@ -240,9 +240,8 @@ class Monitor:
         for group in self._watched.groups:
             steps, tensors = self._record.read(group)["step"], sum(map(len, group.members.values()))
             span = f", steps {steps[0]} to {steps[-1]}" if len(steps) else ""
-            lines.append(
-                f"  {group.name}: {tensors} tensors, {self._record.size(group):,} weights, {len(steps):,} readings{span}"
-            )
+            size = self._record.size(group)
+            lines.append(f"  {group.name}: {tensors} tensors, {size:,} weights, {len(steps):,} readings{span}")
         ring, space = (sum(each) for each in zip(*(recorder.device_bytes for recorder in self._recorders), strict=True))
         lines.append(f"  memory on the device: ring {ring:,} bytes, work space {space:,} bytes")
         return "\n".join(lines)

@@ -4,9 +4,9 @@
     [<w,g>  <g,g>  <g,D>]        D = w after the step - w before it
     [<w,D>  <g,D>  <D,D>]
 
-3x3 in float64, a matrix product for each tensor. Copies of (w, g, w after) come first: small models keep those of several
-steps and multiply them together, which spares most calls; large ones are multiplied piece by piece, so that the
-float64 work space stays small. Nothing is read back before it is taken.
+3x3 in float64, a matrix product for each tensor. Copies of (w, g, w after) come first: small models keep those of
+several steps and multiply them together, which spares most calls; large ones are multiplied piece by piece, so that
+the float64 work space stays small. Nothing is read back before it is taken.
 """
 
 from __future__ import annotations
