@@ -86,7 +86,7 @@ def periods(
     """Train with weight decay in the whole space: jumps, periods, their law, the equilibrium.
 
     Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning
-    rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take ten seconds.
+    rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
     """
     del config
     _work("periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))

@@ -16,6 +16,8 @@ __all__ = ["Group", "Watched", "matches", "unwrapped", "watch"]
 
 #: What wrappers put before a parameter's name.
 _PREFIXES = ("_orig_mod.", "module.")
+#: Wrappers around wrappers of an optimiser that are looked into.
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def unwrapped(optimizer: object) -> Optimizer:
     Raises:
         TypeError: There is none.
     """
-    inner = optimizer
-    while isinstance(getattr(inner, "optimizer", None), Optimizer):
-        inner = inner.optimizer  # type: ignore[attr-defined]
+    inner, depth = optimizer, 0
+    while hasattr(inner, "optimizer") and depth < _DEEPEST:
+        inner, depth = inner.optimizer, depth + 1
     if not isinstance(inner, Optimizer):
         raise TypeError(
             f"Monitor was given a {type(optimizer).__name__}; give it a torch.optim.Optimizer or a list of them"

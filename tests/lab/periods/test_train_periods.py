@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -189,3 +192,48 @@ def test_thinned_courses_keep_every_spike_and_leave_gaps():
         assert values[step] == value or np.isnan(value)
     steps, kept = thinned(values[:150], bins=100)
     assert steps.tolist() == list(range(150)) and (kept == values[:150]).all()
+
+
+def test_the_command_prints_one_json_object_and_its_run_can_be_listed_and_resumed(tmp_path):
+    def onsphere(*words):
+        process = subprocess.run(
+            [sys.executable, "-m", "onsphere.lab.cli", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    (tmp_path / "spec.toml").write_text(
+        'train = 100\nbatch_size = "full"\n[periods]\nweight_decay = [3e-3, 1e-2]\nsteps = 9\n'
+    )
+    words = [
+        "--lr",
+        "1",
+        "--steps",
+        "300",
+        "--widths",
+        "16",
+        "--seeds",
+        "1",
+        "--evaluations",
+        "1",
+        "--workers",
+        "1",
+        "--config",
+        "spec.toml",
+    ]
+    said = onsphere("periods", *words, "--out", "run", "--json")
+    assert len(said.splitlines()) == 1
+    result = json.loads(said)
+    assert [run["weight_decay"] for run in result["runs"]] == [3e-3, 1e-2]
+    assert result["spec"]["steps"] == 300 and result["spec"]["batch_size"] == "full"
+    assert "periods" in onsphere("runs", ".") and "lr 1, wd 0.01" in onsphere("runs", ".")
+    assert json.loads(onsphere("resume", "run", "--json")) == result
+    (tmp_path / "run/report.html").unlink()
+    assert onsphere("report", "run").strip() == "run/report.html" and (tmp_path / "run/report.html").is_file()
+    again = shlex.split(command(result["spec"]))
+    repeated = json.loads(onsphere(*again[1:], "--out", "again", "--json"))
+    assert repeated["runs"] == result["runs"] and repeated["spec"] == result["spec"]

@@ -29,7 +29,7 @@ def _one(setting: Setting, result: PeriodsResult) -> list[str]:
         )
         return [head, *_recovery(setting)]
     if setting.behaviour == "equilibrium":
-        return [f"{where} there are no jumps: training settles at {_balance(setting)}."]
+        return [f"{where} there are no periods: training settles at {_balance(setting)}."]
     if setting.behaviour == "non-finite":
         return [f"{where} training stopped being finite. Lower the learning rate, or use float64."]
     need = round(6 / (2 * setting.product))
@@ -74,9 +74,15 @@ def _several(settings: list[Setting], result: PeriodsResult) -> list[str]:
             f"Training is periodic in {which} {'of ' if which != 'all' else ''}{len(settings)} settings, with periods "
             f"of {span} times 1/(2 lr · wd)."
         )
+        recoveries = sorted(ratio for s in periodic if (ratio := s.median("recovery_ratio")) is not None)
+        span = " to ".join(dict.fromkeys(format_number(r, 3) for r in (recoveries[0], recoveries[-1])))
+        sentences.append(
+            f"From a jump back to the next takes {span} times what the norm recurrence says without gradients"
+            f"{', which grow the norm on the way' if recoveries[-1] > 1.1 else ''} (medians)."
+        )
     if steady:
         verb = "settles" if len(steady) == 1 else "settle"
-        sentences.append(f"{counted(len(steady), 'setting')} {verb} at an equilibrium without jumps.")
+        sentences.append(f"{counted(len(steady), 'setting')} {verb} at an equilibrium, without periods.")
     if rest:
         sentences.append(
             f"{counted(rest, 'setting')} cannot be told, or differ between seeds: {result.spec['steps']} steps are "

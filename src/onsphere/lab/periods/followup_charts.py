@@ -88,8 +88,8 @@ def minima_chart(result: PeriodsResult) -> Chart | None:
     for frame, one in enumerate(result.minima):
         steps = [str(step) for step in one.steps]
         for axis, values, what, bar in (
-            ("", one.angles, "angle %{z:.2f} rad", 0.44),
-            ("2", (100 * np.array(one.disagreement)).tolist(), "%{z:.1f} % of test images differ", 1.0),
+            ("", one.angles, "angle %{z:.2f} rad", 0.79),
+            ("2", (100 * np.array(one.disagreement)).tolist(), "%{z:.1f} % of test images differ", 0.21),
         ):
             traces.append(
                 {
@@ -100,18 +100,19 @@ def minima_chart(result: PeriodsResult) -> Chart | None:
                     "xaxis": f"x{axis}",
                     "yaxis": f"y{axis}",
                     "colorscale": "Viridis",
-                    "colorbar": {"thickness": 10, "x": bar, "xanchor": "left", "len": 1.0},
+                    "colorbar": {"thickness": 12, "y": bar, "len": 0.42, "title": {"text": "rad" if not axis else "%"}},
                     "hovertemplate": f"minima at steps %{{x}} and %{{y}}<br>{what}<extra></extra>",
                     "meta": {"legend": False} | ({"frame": frame} if len(result.minima) > 1 else {}),
                     "legendgroup": "maps",
                 }
             )
-    square = {"type": "category", "nticks": 8}
-    layout = layout_of(430, legend_of("")) | {
-        "xaxis": linear_axis("angle (rad) · step of minimum") | square | {"domain": [0, 0.42], "anchor": "y"},
-        "yaxis": linear_axis("step of minimum") | square | {"anchor": "x"},
-        "xaxis2": linear_axis("disagreement (%) · step of minimum") | square | {"domain": [0.56, 0.98], "anchor": "y2"},
-        "yaxis2": linear_axis("") | square | {"anchor": "x2"},
+    steps_axis = {"type": "category", "nticks": 8}
+    step = linear_axis("step of minimum") | steps_axis
+    layout = layout_of(760, legend_of("")) | {
+        "xaxis": linear_axis("angle") | steps_axis | {"anchor": "y"},
+        "yaxis": step | {"domain": [0.58, 1], "anchor": "x"},
+        "xaxis2": linear_axis("disagreement") | steps_axis | {"anchor": "y2"},
+        "yaxis2": step | {"domain": [0, 0.42], "anchor": "x2"},
     }
     names = [f"{setting_name(m.lr, m.weight_decay)} · seed {m.seed}" for m in result.minima]
     return Chart(

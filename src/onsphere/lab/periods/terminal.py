@@ -41,8 +41,8 @@ def show(result: PeriodsResult) -> None:
     """Print the settings as a table (medians over seeds), the answer and the page's path."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for heading in ("lr", "wd", "jumps", "period", "of τ", "recovery", "predicted", "rms angle", "√(2 lr wd)", "ELR*"):
-        table.add_column(heading, justify="right")
+    for heading in ("lr", "wd", "jumps", "period", "of τ", "recovery", "predicted", "rms angle", "predicted", "ELR"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for setting in summaries(result.runs):
         low, high = setting.jumps
         values = ("period", "period_tau", "measured_recovery", "predicted_recovery")
@@ -52,7 +52,7 @@ def show(result: PeriodsResult) -> None:
             f"{setting.weight_decay:g}",
             str(low) if low == high else f"{low}-{high}",
             *(format_number(setting.median(name), 3) for name in (*values, *angles)),
-            format_number(setting.median("predicted_elr"), 3),
+            format_number(setting.median("mean_elr"), 3),
         )
     console.print(table)
     console.print()

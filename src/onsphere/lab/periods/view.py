@@ -55,11 +55,12 @@ class Shown:
         return (self.run.jumps[-2], self.run.jumps[-1]) if len(self.run.jumps) > 1 else None
 
     def loop(self, first: int, last: int) -> tuple[Array, Array, Array]:
-        """Steps, ELR and effective gradient norm between two steps, a noisy gradient smoothed over τ/30 steps."""
+        """Steps, ELR and effective gradient norm between two steps; noisy gradients as geometric means over τ/30."""
         width = 2 * round(self.course.tau / 60) + 1 if self.noisy else 1
-        square = np.convolve(np.pad(self.course.gradient**2, width // 2, mode="edge"), np.ones(width) / width, "valid")
+        logs = np.log(np.maximum(self.course.gradient, 1e-300))
+        smooth = np.convolve(np.pad(logs, width // 2, mode="edge"), np.ones(width) / width, "valid")
         steps = np.arange(first, last + 1, dtype=np.float64)
-        return steps, self.course.elr[first : last + 1], np.sqrt(square[first : last + 1])
+        return steps, self.course.elr[first : last + 1], np.exp(smooth[first : last + 1])
 
 
 def shown_runs(run: Run, result: PeriodsResult) -> list[Shown]:
