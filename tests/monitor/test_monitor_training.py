@@ -213,7 +213,7 @@ def test_gradient_scaling_reads_true_gradients_and_skips_skipped_steps(fused):
     watched, monitor = train(1, True)
     assert same(bare, watched)
     read, unscaled = monitor.readings(), train(1, False)[1].readings()
-    # A step that is skipped outside the optimiser is none; a fused optimiser skips it inside, with an infinite gradient.
+    # A step skipped outside the optimiser is none; a fused optimiser skips it inside, with an infinite gradient.
     assert len(read["step"]) == (STEPS if fused else STEPS - 1)
     assert list(np.flatnonzero(~read["finite"])) == ([4] if fused else [])
     np.testing.assert_allclose(read["gradient_norm"][0], unscaled["gradient_norm"][0], rtol=0.05)

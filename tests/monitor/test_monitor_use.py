@@ -67,9 +67,9 @@ def test_tensors_that_the_optimiser_does_not_step():
         Monitor(sgd(params), [*spheres(params), *spheres(params[:1])])
     with pytest.raises(ValueError, match="stepped by two of the optimizers"):
         Monitor([sgd(params), sgd(params[:1])])
-    with pytest.raises(TypeError, match="param 1 holds torch.complex64"):
+    with pytest.raises(TypeError, match=r"param 1 holds torch\.complex64"):
         Monitor(sgd([params[0], nn.Parameter(torch.ones(2, dtype=torch.complex64))]))
-    with pytest.raises(ValueError, match="\"sphere\": 'round'"):
+    with pytest.raises(ValueError, match='must be "joint"'):
         Monitor(sgd(params), [{"params": params, "sphere": "round"}])
 
 
@@ -173,9 +173,8 @@ def test_memory_is_bounded():
     assert list(monitor.readings()["step"]) == list(range(20, 30))
     assert ring == 4 * 2 * 9
     assert f"ring {ring * 8} bytes" in repr(monitor)
-    assert repr(monitor).startswith(
-        "Monitor of SGD, every 1 steps\n  sphere: 2 tensors, 22 weights, 10 readings, steps 20"
-    )
+    start = "Monitor of SGD, every 1 steps\n  sphere: 2 tensors, 22 weights, 10 readings, steps 20"
+    assert repr(monitor).startswith(start)
 
 
 def test_names_come_from_the_model_the_groups_or_their_order():

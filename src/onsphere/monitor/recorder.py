@@ -60,7 +60,8 @@ class Recorder:
         self.failure: str | None = None
         self._full = full
         self._steps: list[int] = []
-        self._settings: list[list[tuple[Any, ...]]] = []
+        self._settings: list[list[tuple[Any, ...]]] = []  # those that differ from the reading before, ...
+        self._changed: list[int] = []  # ... and at which readings
         self._reading = self._gradients_read = self._running = False
         places: dict[torch.device, list[int]] = {}
         for i, tensor in enumerate(self.tensors):
@@ -96,16 +97,16 @@ class Recorder:
         sums = np.zeros((self.used, len(self.tensors), 5))
         for space, indices in zip(self._spaces, self._places, strict=True):
             sums[:, indices] = space.take()[:, :, _ROW, _COLUMN]
-        rows: list[list[list[float]]] = []
-        for i, row in enumerate(self._settings):  # mostly the same from step to step
-            rows.append(rows[-1] if i and row == self._settings[i - 1] else [_plain(group) for group in row])
-        settings = np.array(rows, dtype=np.float64)
-        taken = np.array(self._steps, dtype=np.int64), sums, settings.reshape(self.used, len(self.param_groups), 5)
+        distinct = np.array([[_plain(group) for group in row] for row in self._settings], dtype=np.float64)
+        settings = np.repeat(
+            distinct.reshape(-1, len(self.param_groups), 5), np.diff([*self._changed, self.used]), axis=0
+        )
+        taken = np.array(self._steps, dtype=np.int64), sums, settings
         self._drop()
         return taken
 
     def _drop(self) -> None:
-        self.used, self._steps, self._settings = 0, [], []
+        self.used, self._steps, self._settings, self._changed = 0, [], [], []
 
     # -- the hooks ----------------------------------------------------------------------------------------------------
 
@@ -151,7 +152,10 @@ class Recorder:
             for space in self._spaces:
                 space.after()
             groups = optimizer.param_groups
-            self._settings.append([_settings(groups[j]) if j < len(groups) else _NONE for j in self.param_groups])
+            settings = [_settings(groups[j]) if j < len(groups) else _NONE for j in self.param_groups]
+            if not self._settings or settings != self._settings[-1]:
+                self._settings.append(settings)
+                self._changed.append(self.used)
             self._steps.append(self.count - 1)
             self.used += 1
         except Exception as error:
@@ -199,11 +203,21 @@ class Recorder:
 _NONE: tuple[Any, ...] = (None, None, None, None)
 
 
+class _OnDevice:
+    """A number that is not read yet, and so equal to no other."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
 def _settings(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """lr, weight decay, momentum and betas; an lr on the device is copied there, not read."""
     lr = group["lr"]
     if isinstance(lr, Tensor):
-        lr = lr.detach().clone()
+        lr = _OnDevice(lr.detach().clone())
     return lr, group.get("weight_decay"), group.get("momentum"), group.get("betas")
 
 

@@ -72,7 +72,7 @@ class Whole:
     def before(self, *, gradients: bool) -> None:
         """Copy the weights, and the gradients if they are there by now."""
         if gradients:
-            found = _dense_gradients(self.tensors)
+            found = [g for t in self.tensors if (g := t.grad) is not None and not g.is_sparse]
             if len(found) == len(self.tensors):
                 torch._foreach_copy_(self._first_two[self._waiting], self.tensors + found)
                 return
@@ -187,7 +187,3 @@ def _ring(tensors: Sequence[Tensor], capacity: int) -> Tensor:
 
 def _taken(ring: Tensor, used: int) -> Array:
     return np.moveaxis(ring[:, :used].cpu().double().numpy(), 0, 1).copy()
-
-
-def _dense_gradients(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [g for t in tensors if (g := t.grad) is not None and g.layout is torch.strided]
