@@ -47,7 +47,7 @@ class Finding:
 
     Attributes:
         kind: ``jump``, ``jump expected``, ``equilibrium``, ``rotation``, ``schedule``, ``invariance``, ``non-finite``,
-            ``lr``.
+            ``lr``, or ``param groups`` (the optimiser's were changed after the monitor was attached).
         severity: ``info``, ``warning`` or ``alarm``.
         message: One sentence or two: what is seen, and what to do.
         evidence: The numbers behind it.
