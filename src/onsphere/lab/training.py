@@ -105,6 +105,16 @@ def check_batch_size(batch_size: int, dataset: Dataset) -> None:
         raise InputError(f"--batch-size: {batch_size} is not allowed: there are {len(dataset.x_train)} training images")
 
 
+def check_images(dataset: Dataset) -> None:
+    """Raise :class:`InputError` if the examples are not images [channels, height, width], which can be cropped."""
+    if len(dataset.input_shape) != 3:
+        shape = " x ".join(map(str, dataset.input_shape))
+        raise InputError(
+            f"--augment: is not allowed with examples of shape {shape}: it flips and crops images, which have "
+            "channels, height and width; leave it out"
+        )
+
+
 def check_device(device: str) -> None:
     """Raise :class:`InputError` if the device is not there or lacks float64."""
     try:

@@ -26,7 +26,7 @@ def run_of(lr=1.0, weight_decay=3e-3, kick=1.0, steps=2000, seed=0, gradient=0.0
     return analyse(course, np.array([0.1, 0.0, 0.2, 0.05]))
 
 
-def result_of(*runs, steps=2000, comparison=(), minima=()):
+def result_of(*runs, steps=2000, comparison=(), minima=(), sharpness=()):
     return PeriodsResult(
         run=Path("run"),
         report=Path("run/report.html"),
@@ -34,6 +34,7 @@ def result_of(*runs, steps=2000, comparison=(), minima=()):
         comparison=list(comparison),
         sphere=[],
         minima=list(minima),
+        sharpness=list(sharpness),
         spec={"steps": steps},
         engine={},
         seconds=1.0,

@@ -9,6 +9,8 @@ With b = 1 - lr weight_decay, ρ_t the norm before step t, g̃_t = ρ_t ‖∇_t
                 ln(ELR at the jump / lowest ELR) / (-2 ln b)
     equilibrium ELR* = √(2 lr weight_decay / E g̃²), rms θ* = √(2 lr weight_decay), both from their exact forms
 
+With a schedule the ELR has the lr of the step; jumps and drops are those of lr_0 / ρ² (a falling lr is no jump), a
+recovery is predicted with the lr at its lowest point, τ is that of each step's lr, no equilibrium ELR is predicted.
 With heavy-ball momentum α the ELR is lr / ((1 - α) ρ²) and b the larger root of r² - (1 + α - lr weight_decay) r + α.
 
 Source: Lobacheva, Kodryan et al., NeurIPS 2021, sections 3 and 4; Wan et al., Spherical Motion Dynamics (equilibrium).
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,7 +57,7 @@ class PeriodsRun:
             least 2 τ), "non-finite", or "undecided".
         finite: Whether loss and weights stayed finite.
         jumps: Steps of the jumps.
-        delta_jumps: How many steps made a δ-jump, with a pause of τ/5 after each; None with momentum.
+        delta_jumps: How many steps made a δ-jump, with a pause of τ/5 after each; None with momentum or a schedule.
         period: Median distance of consecutive jumps, steps; None with fewer than two.
         period_tau: The same in units of τ = 1 / (2 lr weight_decay).
         first_jump: Step of the first jump.
@@ -65,13 +67,14 @@ class PeriodsRun:
         recovery_ratio: Median of measured over predicted.
         elr_jump: Median ELR at the jumps.
         elr_drop: Median factor by which a jump divides the ELR.
-        rms_angular_update: Root mean square of the angle of a step after ``start``, radians; None with momentum.
-        predicted_angular_update: Its value at equilibrium.
+        rms_angular_update: Root mean square of the angle of a step after ``start``, radians; None with momentum or a
+            schedule.
+        predicted_angular_update: Its value at equilibrium; with a schedule at the mean lr after ``start``.
         start: First step of the window in which the equilibrium is measured.
         mean_elr: Geometric mean of the ELR there.
-        predicted_elr: The ELR that balances the mean squared effective gradient there.
+        predicted_elr: The ELR that balances the mean squared effective gradient there; None with a schedule.
         elr_spread: Standard deviation of log ELR there.
-        jumpiness: Excess of the mean squared effective step over its equilibrium; None with momentum.
+        jumpiness: Excess of the mean squared effective step over its equilibrium; None with momentum or a schedule.
         loss: Mean minibatch loss there.
         train_loss: On all training images, at the end.
         train_error: The same, fraction.
@@ -121,8 +124,10 @@ class Course:
         elr: Effective learning rate of the scale-invariant weights.
         gradient: Their effective gradient norm.
         radius: Their norm.
-        cosine_distance: 1 - cos of each step's angle; None with momentum, whose updates are not those of a gradient.
+        cosine_distance: 1 - cos of each step's angle; None with momentum, whose updates are not those of a gradient,
+            and with a schedule, under which no one δ tells jumps from other steps.
         finite: Whether the whole run is finite.
+        factors: What the schedule multiplies the copy's lr by; None where it is constant.
     """
 
     copy: Copy
@@ -132,6 +137,18 @@ class Course:
     radius: Array
     cosine_distance: Array | None
     finite: bool
+    factors: Array | None = None
+
+    @property
+    def norm_elr(self) -> Array:
+        """The ELR with the lr of step 0: what of it changes with the norm."""
+        return self.elr if self.factors is None else np.asarray(self.elr / self.factors)
+
+    def copy_at(self, steps: int | slice) -> Copy:
+        """The copy with its lr at a step, or its mean lr over several."""
+        if self.factors is None:
+            return self.copy
+        return replace(self.copy, lr=self.copy.lr * float(np.mean(self.factors[steps])))
 
     @property
     def effective_step(self) -> Array:
@@ -160,30 +177,40 @@ def decay_of(copy: Copy) -> float:
     return 1 - (math.sqrt(alpha) if inner < 0 else (middle + math.sqrt(inner)) / 2)
 
 
-def courses(readings: Readings, copies: Sequence[Copy], invariant: Sequence[str] | None = None) -> list[Course]:
+def courses(
+    readings: Readings,
+    copies: Sequence[Copy],
+    invariant: Sequence[str] | None = None,
+    factors: Array | None = None,
+) -> list[Course]:
     """The courses of a shard's copies.
 
     Args:
         readings: Of the shard.
         copies: Its copies.
         invariant: Names of the scale-invariant tensors among the trained ones; None for all.
+        factors: [T], of a schedule (``Problem.lr_factors``); all 1 or None for a constant lr.
     """
     here = [i for i, name in enumerate(readings.names) if invariant is None or name in invariant]
     norm2 = readings.moment("norm2")[..., here].sum(-1)
     gradient2 = readings.moment("gradient2")[..., here].sum(-1)
     loss = readings.loss
-    return [_course(copy, loss[:, k], norm2[:, k], gradient2[:, k]) for k, copy in enumerate(copies)]
+    scheduled = None if factors is None or (factors == 1).all() else factors
+    return [_course(copy, loss[:, k], norm2[:, k], gradient2[:, k], scheduled) for k, copy in enumerate(copies)]
 
 
-def _course(copy: Copy, loss: Array, norm2: Array, gradient2: Array) -> Course:
+def _course(copy: Copy, loss: Array, norm2: Array, gradient2: Array, factors: Array | None) -> Course:
     good = np.isfinite(loss) & np.isfinite(gradient2) & np.isfinite(norm2) & (norm2 > 0)
     end = len(good) if good.all() else int(np.argmin(good))
     loss, norm2, gradient = loss[:end], norm2[:end], np.sqrt(norm2[:end] * gradient2[:end])
     elr = copy.lr / ((1 - copy.momentum) * norm2)
     distance = None
-    if copy.momentum == 0 and end:
+    if factors is not None:
+        factors = factors[:end]
+        elr = factors * elr
+    elif copy.momentum == 0 and end:
         distance = np.asarray(cosine_distance(elr * gradient, copy.lr, copy.weight_decay))
-    return Course(copy, loss, elr, gradient, np.sqrt(norm2), distance, end == len(good))
+    return Course(copy, loss, elr, gradient, np.sqrt(norm2), distance, end == len(good), factors)
 
 
 def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> PeriodsRun:
@@ -197,7 +224,7 @@ def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> Periods
     copy, steps = course.copy, len(course.loss)
     jumps = np.empty(0, np.int64)
     if steps > burn_in:
-        jumps = zigzag_jumps(course.elr, burn_in=burn_in)
+        jumps = zigzag_jumps(course.norm_elr, burn_in=burn_in)
     periods = np.diff(jumps)
     period = float(np.median(periods)) if len(periods) else None
     window = _window(course)
@@ -210,11 +237,18 @@ def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> Periods
         "jumps": jumps.tolist(),
         "delta_jumps": _delta_jumps(course, burn_in),
         "period": period,
-        "period_tau": None if period is None else period / course.tau,
+        "period_tau": None if period is None else _in_tau(course, jumps, period),
     }
     final = [float(v) if math.isfinite(v) else None for v in evaluation]
     ends = {"train_loss": final[0], "train_error": final[1], "test_error": final[3]}
     return PeriodsRun(**values | _recoveries(course, jumps) | _equilibrium(course, window) | ends)
+
+
+def _in_tau(course: Course, jumps: NDArray[np.int64], period: float) -> float:
+    """The period in units of τ; with a schedule the median of the periods' sums of 1 / τ_t."""
+    if course.factors is None:
+        return period / course.tau
+    return float(np.median(np.diff(np.append(0, np.cumsum(course.factors))[jumps])) / course.tau)
 
 
 def _window(course: Course) -> int:
@@ -265,7 +299,8 @@ def _recoveries(course: Course, jumps: NDArray[np.int64]) -> dict[str, Any]:
             trough, predicted = _recovery(course, int(first), int(last))
             rows.append((int(last) - trough, predicted))
     ends = [*jumps[1:], len(course.elr)]
-    drops = [course.elr[a] / course.elr[a:b].min() for a, b in zip(jumps, ends, strict=True)]
+    elr = course.norm_elr
+    drops = [elr[a] / elr[a:b].min() for a, b in zip(jumps, ends, strict=True)]
     found["elr_drop"] = float(np.median(drops))
     if rows:
         measured, predictions = np.array(rows).T
@@ -279,14 +314,15 @@ def _recoveries(course: Course, jumps: NDArray[np.int64]) -> dict[str, Any]:
 
 def _recovery(course: Course, first: int, last: int) -> tuple[int, float]:
     """Step of the lowest ELR between two steps, and the predicted number of steps from it to the later one."""
-    trough = first + int(np.argmin(course.elr[first : last + 1]))
-    lr = course.copy.lr
-    predicted = recovery_steps(course.elr[trough], course.elr[last], lr, course.decay / lr)
+    elr = course.norm_elr
+    trough = first + int(np.argmin(elr[first : last + 1]))
+    copy = course.copy_at(trough)
+    predicted = recovery_steps(elr[trough], elr[last], copy.lr, decay_of(copy) / copy.lr)
     return trough, float(predicted)
 
 
 def _equilibrium(course: Course, window: int) -> dict[str, Any]:
-    copy = course.copy
+    copy = course.copy_at(slice(window, None)) if len(course.loss) > window else course.copy
     law: dict[str, Any] = {"lr": copy.lr, "weight_decay": copy.weight_decay}
     if copy.momentum:
         law |= {"optimizer": "momentum", "momentum": copy.momentum}
@@ -303,7 +339,7 @@ def _equilibrium(course: Course, window: int) -> dict[str, Any]:
         "loss": float(course.loss[window:].mean()),
     }
     square = float(np.mean(gradient**2))
-    if square > 0:
+    if square > 0 and course.factors is None:
         found["predicted_elr"] = float(equilibrium(**law, gradient_norm=math.sqrt(square)).elr)
     if course.cosine_distance is not None:
         angles = np.arctan2(course.effective_step[window:], 1 - course.decay)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from onsphere.lab.periods.result import PeriodsResult, Setting, summaries
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.theme import format_number
@@ -13,7 +15,7 @@ def answer(result: PeriodsResult) -> list[str]:
     """What was found: one sentence, and one or two that explain it."""
     settings = summaries(result.runs)
     sentences = _one(settings[0], result) if len(settings) == 1 else _several(settings, result)
-    return [*sentences, *_sphere(result), *_minima(result)]
+    return [*sentences, *_sphere(result), *_minima(result), *_sharpness(result)]
 
 
 def _one(setting: Setting, result: PeriodsResult) -> list[str]:
@@ -122,6 +124,19 @@ def _minima(result: PeriodsResult) -> list[str]:
         f"Minima of consecutive periods are {format_number(sum(pairs) / len(pairs), 2)} rad apart (mean); alone they "
         f"have {format_number(100 * sum(single) / len(single), 2)} % test error, averaged over a run's periods "
         f"{format_number(100 * sum(together) / len(together), 2)} %."
+    ]
+
+
+def _sharpness(result: PeriodsResult) -> list[str]:
+    highest = sorted(row.highest for row in result.sharpness if row.highest is not None)
+    control = [value for row in result.sharpness for value in row.control if value is not None]
+    if not highest or not control:
+        return []
+    span = " to ".join(dict.fromkeys(format_number(value, 2) for value in (highest[0], highest[-1])))
+    return [
+        f"Before {counted(len(highest), 'jump')} ELR · sharpness reached {span}; gradient descent on the full batch is "
+        f"unstable above {format_number(result.sharpness[0].threshold)}; midway between jumps it was "
+        f"{format_number(median(control), 2)} (median)."
     ]
 
 

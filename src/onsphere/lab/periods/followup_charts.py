@@ -1,4 +1,4 @@
-"""The interactive charts of the follow-ups: the whole space against the sphere, and the minima of the periods."""
+"""The interactive charts of the follow-ups: whole space against sphere, minima of the periods, sharpness at jumps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_ax
 from onsphere.lab.report.page import Chart, Slider
 from onsphere.lab.report.theme import series_colours
 
-__all__ = ["ensemble_chart", "minima_chart", "sphere_chart"]
+__all__ = ["ensemble_chart", "minima_chart", "sharpness_chart", "sphere_chart"]
 
 
 def sphere_chart(result: PeriodsResult) -> Chart | None:
@@ -161,4 +161,65 @@ def ensemble_chart(result: PeriodsResult) -> Chart | None:
         figure={"data": traces, "layout": layout},
         caption="Averaged predictions of the minima of a run's last m periods; one line a run.",
         label="Test error of ensembles of minima",
+    )
+
+
+def sharpness_chart(result: PeriodsResult) -> Chart | None:
+    """ELR times sharpness against steps to the jump, one line a jump, with the threshold; None without any."""
+    rows = result.sharpness
+    if not rows:
+        return None
+    settings = list(dict.fromkeys((row.lr, row.weight_decay) for row in rows))
+    pairs = zip(series_colours(len(settings)), series_colours(len(settings), dark=True), strict=True)
+    colours = dict(zip(settings, pairs, strict=True))
+    traces: list[dict[str, Any]] = []
+    for row in rows:
+        setting = (row.lr, row.weight_decay)
+        light, dark = colours[setting]
+        for steps, values, symbol, what in (
+            (row.steps, row.elr_times_sharpness, "circle", "before the jump"),
+            (row.control_steps, row.control, "circle-open", "midway since the jump before"),
+        ):
+            traces.append(
+                {
+                    "type": "scatter",
+                    "x": [step - row.jump for step in steps],
+                    "y": values,
+                    "mode": "lines+markers",
+                    "line": {"color": light, "width": 1.4},
+                    "marker": {"color": light, "size": 5, "symbol": symbol},
+                    "name": setting_name(*setting),
+                    "legendgroup": setting_name(*setting),
+                    "hovertemplate": f"jump at step {row.jump}, %{{x}} steps · {what} · %{{y:.3g}}<extra></extra>",
+                    "meta": {"dark": dark},
+                }
+            )
+    threshold = rows[0].threshold
+    first = min(row.control_steps[0] - row.jump for row in rows if row.control_steps)
+    traces.append(
+        {
+            "type": "scatter",
+            "x": [first, 0],
+            "y": [threshold, threshold],
+            "mode": "lines",
+            "line": {"color": DARK, "width": 1.4, "dash": "dash"},
+            "name": f"threshold {threshold:g}",
+            "legendgroup": "threshold",
+            "hoverinfo": "skip",
+            "meta": {"dark": PALE},
+        }
+    )
+    layout = layout_of(400, legend_of("")) | {
+        "xaxis": linear_axis("steps to the jump"),
+        "yaxis": log_axis("ELR · sharpness"),
+    }
+    return Chart(
+        id="sharpness-chart",
+        figure={"data": traces, "layout": layout},
+        caption=(
+            "Sharpness: top Hessian eigenvalue of the training-mode loss on the unit sphere, so that ELR · sharpness = "
+            "lr · λmax without momentum. Dots: before the first jumps of each setting's first seed; rings: midway "
+            "since the jump before. Gradient descent is unstable above the dashed line."
+        ),
+        label="ELR times sharpness before jumps and between them",
     )

@@ -9,10 +9,17 @@ from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.periods.answer import answer
 from onsphere.lab.periods.charts import course_chart, law_chart, loop_chart
 from onsphere.lab.periods.figures import figures_of
-from onsphere.lab.periods.followup_charts import ensemble_chart, minima_chart, sphere_chart
+from onsphere.lab.periods.followup_charts import ensemble_chart, minima_chart, sharpness_chart, sphere_chart
 from onsphere.lab.periods.result import PeriodsResult, summaries
 from onsphere.lab.periods.spec import PeriodsSpec
-from onsphere.lab.periods.tables import comparison_table, equilibrium_table, minima_table, predictions_table, runs_table
+from onsphere.lab.periods.tables import (
+    comparison_table,
+    equilibrium_table,
+    minima_table,
+    predictions_table,
+    runs_table,
+    sharpness_table,
+)
 from onsphere.lab.periods.view import shown_runs
 from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Chart, Page, Section, Text
@@ -85,6 +92,7 @@ def write_page(run: Run, result: PeriodsResult) -> Path:
                 [minima_chart(result), ensemble_chart(result)],
                 [minima_table(result)],
             ),
+            *_section("sharpness", "Sharpness at jumps", [sharpness_chart(result)], [sharpness_table(result)]),
             Section("runs", "All runs", [runs_table(result)], folded=len(result.runs) > 10),
             measured_section(
                 ("quantity", "what it is"),

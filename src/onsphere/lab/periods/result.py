@@ -90,6 +90,44 @@ class Minima:
     ensemble_error: list[float]
 
 
+@dataclass(frozen=True)
+class Sharpness:
+    """ELR times sharpness around one jump: what it comes to before the jump, and midway since the one before.
+
+    Attributes:
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        seed: Seed.
+        jump: Step of the jump.
+        threshold: Above which gradient descent is unstable: 2 without momentum.
+        steps: Steps before the jump at which it was measured, the jump itself the last.
+        elr_times_sharpness: There; None where it is not finite.
+        control_steps: As many steps in the middle of the gap between the jump before (or step 0) and this one.
+        control: ELR times sharpness there.
+    """
+
+    lr: float
+    weight_decay: float
+    seed: int
+    jump: int
+    threshold: float
+    steps: list[int]
+    elr_times_sharpness: list[float | None]
+    control_steps: list[int]
+    control: list[float | None]
+
+    @property
+    def highest(self) -> float | None:
+        """The largest value before the jump, at whose own step the loss is high already."""
+        return max((v for v in self.elr_times_sharpness[:-1] if v is not None), default=None)
+
+    @property
+    def crossing(self) -> int | None:
+        """How many steps before the jump the threshold was first seen passed; None where it was not."""
+        pairs = zip(self.steps[:-1], self.elr_times_sharpness[:-1], strict=True)
+        return next((self.jump - step for step, v in pairs if v is not None and v > self.threshold), None)
+
+
 @dataclass(frozen=True, repr=False)
 class PeriodsResult:
     """What :func:`onsphere.lab.train_periods` returns.
@@ -101,6 +139,7 @@ class PeriodsResult:
         comparison: Each setting against the sphere, if asked for.
         sphere: The runs on the sphere, if asked for.
         minima: The minima of the periods, one entry a run that has two or more, if asked for.
+        sharpness: ELR times sharpness around the first jumps of each setting's first seed, if asked for.
         spec: What was asked for.
         engine: How it was executed: mode, chunk, compiled, workers.
         seconds: Wall-clock seconds of this call.
@@ -113,6 +152,7 @@ class PeriodsResult:
     comparison: list[Comparison]
     sphere: list[SphereRun]
     minima: list[Minima]
+    sharpness: list[Sharpness]
     spec: dict[str, Any]
     engine: dict[str, Any]
     seconds: float
@@ -127,8 +167,8 @@ class PeriodsResult:
             **{name: [asdict(row) for row in getattr(self, name)] for name in _TABLES},
             "spec": self.spec,
             "engine": self.engine,
-            "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self.cpu_seconds, 3),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
         return dict(plain(values))
 
@@ -140,7 +180,9 @@ class PeriodsResult:
             InputError: The run has no result yet.
         """
         stored = run.result()
-        tables: dict[str, Any] = {name: [row(**values) for values in stored[name]] for name, row in _TABLES.items()}
+        tables: dict[str, Any] = {
+            name: [row(**values) for values in stored.get(name, [])] for name, row in _TABLES.items()
+        }
         kept = {name: stored[name] for name in ("spec", "engine", "seconds", "cpu_seconds")}
         return cls(run=run.folder, report=run.folder / "report.html", **tables, **kept)
 
@@ -168,6 +210,7 @@ _TABLES: dict[str, Callable[..., Any]] = {
     "comparison": Comparison,
     "sphere": SphereRun,
     "minima": Minima,
+    "sharpness": Sharpness,
 }
 
 

@@ -3,6 +3,7 @@
 round "space"   every learning rate x weight decay x seed in the whole space
 round "sphere"  on request, the same network at fixed ELRs around those measured
 minima          on request, the same shards once more, to keep the weights at the loss minimum of each period
+sharpness       on request, once more up to the first jumps, to measure the sharpness before them
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.periods.analyse import PeriodsRun, analyse, courses
 from onsphere.lab.periods.minima import find_minima
-from onsphere.lab.periods.result import Minima, PeriodsResult, describe
+from onsphere.lab.periods.result import Minima, PeriodsResult, Sharpness, describe
 from onsphere.lab.periods.setups import prepare, set_up
+from onsphere.lab.periods.sharpness import measure_sharpness
 from onsphere.lab.periods.spec import PeriodsSpec
 from onsphere.lab.periods.sphere import SphereSide, compare, sphere_side
 from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
@@ -30,6 +34,7 @@ from onsphere.lab.training import (
     Model,
     check_batch_size,
     check_device,
+    check_images,
     check_sendable,
     cpu_seconds,
     engine_summary,
@@ -124,6 +129,8 @@ class _Work:
         check_batch_size(batch_size, dataset)
         check_device(spec.device)
         check_sendable(model, spec.workers)
+        if spec.augment:
+            check_images(dataset)
         problem = Problem(
             data=dataset,
             model=model,
@@ -142,6 +149,8 @@ class _Work:
             seed=spec.seed,
             dtype=getattr(torch, spec.dtype),
             device=spec.device,
+            schedule=spec.schedule,
+            augment=spec.augment,
         )
         self.invariant: tuple[str, ...] = ()
         self.problem = prepared(set_up(problem, spec.setup), progress, self._prepare)
@@ -160,7 +169,7 @@ class _Work:
             with open_trainer(self.problem, run, spec, len(copies), self.progress, self.stop) as trainer:
                 runs: list[PeriodsRun] = []
                 for shard in trainer.round(ROUND, copies, "whole space"):
-                    runs += read_runs(shard, self.invariant, spec.burn_in)
+                    runs += read_runs(shard, self.invariant, spec.burn_in, self.problem.lr_factors(0, spec.steps))
                     self.progress.finding(describe(self._sorted(runs)))
                 shards = trainer.shards(ROUND, copies)
                 engine = trainer.engine
@@ -168,12 +177,11 @@ class _Work:
             side = SphereSide([], [])
             if spec.compare_sphere:
                 side = self._sphere(run, runs)
-            minima: list[Minima] = []
-            if spec.minima:
-                folders = [ShardFolder(run.shards / shard.name) for shard in shards]
-                plan = Plan(**engine["plan"])
-                minima = find_minima(self.problem, plan, folders, self.invariant, runs, self.progress, self.stop)
-            return self._conclude(run, runs, side, minima, engine)
+            folders = [ShardFolder(run.shards / shard.name) for shard in shards]
+            again = (self.problem, Plan(**engine["plan"]), folders, self.invariant, runs, self.progress, self.stop)
+            minima = find_minima(*again) if spec.minima else []
+            sharpness = measure_sharpness(*again) if spec.sharpness else []
+            return self._conclude(run, runs, side, minima, sharpness, engine)
 
     def _sorted(self, runs: list[PeriodsRun]) -> list[PeriodsRun]:
         order = self.spec.settings()
@@ -189,7 +197,13 @@ class _Work:
         return compare(runs, wanted, shards, self.spec.burn_in)
 
     def _conclude(
-        self, run: Run, runs: list[PeriodsRun], side: SphereSide, minima: list[Minima], engine: dict[str, Any]
+        self,
+        run: Run,
+        runs: list[PeriodsRun],
+        side: SphereSide,
+        minima: list[Minima],
+        sharpness: list[Sharpness],
+        engine: dict[str, Any],
     ) -> PeriodsResult:
         from onsphere.lab.periods.page import write_page
 
@@ -200,20 +214,26 @@ class _Work:
             comparison=side.comparison,
             sphere=side.runs,
             minima=minima,
+            sharpness=sharpness,
             spec=self.spec.model_dump(mode="json"),
             engine=engine_summary(engine) | {"invariant": list(self.invariant)},
-            seconds=time.monotonic() - self.started,
-            cpu_seconds=cpu_seconds(run),
+            seconds=round(time.monotonic() - self.started, 3),
+            cpu_seconds=round(cpu_seconds(run), 3),
         )
         write_page(run, result)
         write_json(run.result_path, result.to_dict())
         return result
 
 
-def read_runs(shard: ShardFolder, invariant: tuple[str, ...] | None, burn_in: int = 100) -> list[PeriodsRun]:
-    """The runs of an ended shard in numbers."""
+def read_runs(
+    shard: ShardFolder,
+    invariant: tuple[str, ...] | None,
+    burn_in: int = 100,
+    factors: NDArray[np.float64] | None = None,
+) -> list[PeriodsRun]:
+    """The runs of an ended shard in numbers; ``factors`` [T] are those of a schedule."""
     _, evaluations = shard.evaluations()
-    found = courses(shard.readings(), shard.copies(), invariant)
+    found = courses(shard.readings(), shard.copies(), invariant, factors)
     return [analyse(course, evaluations[-1, k], burn_in=burn_in) for k, course in enumerate(found)]
 
 

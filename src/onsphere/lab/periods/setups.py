@@ -5,7 +5,8 @@
                        ELR, norm and gradient are those of the scale-invariant tensors alone
     practical          the same with momentum 0.9
 
-Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 4 (set-ups); augmentation and schedules are not part of ours.
+Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 4 (set-ups); augmentation and schedules are options of
+any set-up (``Problem.augment``, ``Problem.schedule``).
 """
 
 from __future__ import annotations

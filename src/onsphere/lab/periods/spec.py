@@ -31,7 +31,7 @@ class PopulationOptions(Options):
     """Runs at each setting: initial weights, frozen head and batch order differ."""
     setup: Setup = "scale-invariant"
     """scale-invariant: norms without affine, frozen head; all-parameters: affine norms and the head are trained as
-    well; practical: the latter with momentum 0.9."""
+    well; practical: the latter with momentum 0.9; the published one also has --schedule cosine and --augment."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Heavy-ball momentum (default 0, or 0.9 in the practical set-up)."""
 
@@ -45,6 +45,11 @@ class PeriodsTraining(Options):
     """Images per step, or full: every step sees all of them."""
     loss: Literal["cross-entropy", "mse"] = "cross-entropy"
     """Loss; mse is the mean over classes with 0/1 targets."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate along the run: constant, or cosine from lr to 0 over --steps."""
+    augment: bool = False
+    """Flip training images at random and crop them at random from zero padding (4 pixels, or 1/8 of a small side);
+    minibatch loss and error are those of augmented images, evaluations those of the images as they are."""
     evaluations: Annotated[int, Field(ge=1)] = 50
     """Evaluations on all training and test images along each run (one more is made at the start)."""
     eps: Annotated[float, Field(gt=0, le=1e-2)] = 1e-12
@@ -60,6 +65,9 @@ class FollowUps(Options):
     """Also train the same networks on the sphere at fixed ELRs around the measured ones: no periods, equal loss."""
     minima: bool = False
     """Also keep the weights at the loss minimum of each period: angles, disagreement, ensembles (trains twice)."""
+    sharpness: bool = False
+    """Also measure ELR times sharpness before the first jumps of each setting's first seed (trains part of it twice);
+    stable below 2."""
     burn_in: Annotated[int, Field(ge=0)] = 100
     """Steps at the start in which jumps are not counted: the norm of a new network grows at first."""
 
@@ -104,6 +112,11 @@ class PeriodsSpec(EngineOptions, FollowUps, PeriodsTraining, PopulationOptions, 
             raise ValueError(
                 f"--compare-sphere: is not allowed with --setup {self.setup}: on the sphere only scale-invariant "
                 "weights are trained"
+            )
+        if self.compare_sphere and self.schedule != "constant":
+            raise ValueError(
+                f"--compare-sphere: is not allowed with --schedule {self.schedule}: on the sphere "
+                "training is at fixed ELRs"
             )
         return self
 

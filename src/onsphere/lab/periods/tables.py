@@ -9,7 +9,14 @@ from onsphere.lab.periods.result import PeriodsResult, summaries
 from onsphere.lab.report.page import Cell, Table
 from onsphere.lab.report.theme import format_number, format_percent
 
-__all__ = ["comparison_table", "equilibrium_table", "minima_table", "predictions_table", "runs_table"]
+__all__ = [
+    "comparison_table",
+    "equilibrium_table",
+    "minima_table",
+    "predictions_table",
+    "runs_table",
+    "sharpness_table",
+]
 
 
 def predictions_table(result: PeriodsResult) -> Table:
@@ -169,6 +176,28 @@ def minima_table(result: PeriodsResult) -> Table:
             ]
         )
     return Table(columns, rows, caption="Minima of a run's periods.", sortable=True, numeric=frozenset(range(9)))
+
+
+def sharpness_table(result: PeriodsResult) -> Table:
+    """One row a jump: ELR times sharpness before it and midway since the one before."""
+    columns = [
+        ("lr", ""),
+        ("wd", "weight decay"),
+        ("seed", ""),
+        ("jump", "step"),
+        ("threshold", "2, or 2 (1 + α) / (1 − α) with momentum α"),
+        ("highest before", "ELR · sharpness in the steps before the jump, without the jump itself"),
+        ("passed", "steps before the jump at which it was first seen above the threshold"),
+        ("control, mean", "midway between the jump before (or step 0) and this one"),
+        ("control, highest", ""),
+    ]
+    rows: list[list[Cell | str]] = []
+    for row in result.sharpness:
+        control = [value for value in row.control if value is not None]
+        values = (row.lr, row.weight_decay, row.seed, row.jump, row.threshold, row.highest, row.crossing)
+        mean = sum(control) / len(control) if control else None
+        rows.append([_cell(value) for value in (*values, mean, max(control, default=None))])
+    return Table(columns, rows, caption="ELR · sharpness at jumps.", sortable=True, numeric=frozenset(range(9)))
 
 
 def _cell(value: Any, digits: int = 3) -> Cell:

@@ -12,6 +12,7 @@ from onsphere.dynamics import default_delta
 from onsphere.lab.periods.analyse import Course, PeriodsRun, courses
 from onsphere.lab.periods.result import PeriodsResult
 from onsphere.lab.population import ShardFolder
+from onsphere.lab.population.copies import lr_factors
 from onsphere.lab.store import Run
 
 Array = NDArray[np.float64]
@@ -70,6 +71,8 @@ def shown_runs(run: Run, result: PeriodsResult) -> list[Shown]:
     wanted = {(r.lr, r.weight_decay, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
     invariant = tuple(result.engine["invariant"])
     noisy = result.spec["batch_size"] != "full"
+    spec = result.spec  # of earlier versions without a schedule
+    factors = lr_factors(spec.get("schedule", "constant"), spec["steps"], 0, spec["steps"])
     found = {}
     for folder in sorted(run.shards.glob("space-*")):
         shard = ShardFolder(folder)
@@ -77,7 +80,7 @@ def shown_runs(run: Run, result: PeriodsResult) -> list[Shown]:
         if not any((c.lr, c.weight_decay, c.seed) in wanted for c in copies):
             continue
         steps, evaluations = shard.evaluations()
-        for k, course in enumerate(courses(shard.readings(), copies, invariant)):
+        for k, course in enumerate(courses(shard.readings(), copies, invariant, factors)):
             place = wanted.get((copies[k].lr, copies[k].weight_decay, copies[k].seed))
             if place is not None:
                 at = steps.astype(np.float64)

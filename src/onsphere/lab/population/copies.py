@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onsphere import make_scale_invariant
@@ -15,7 +16,9 @@ from onsphere.lab import models
 from onsphere.lab.data import Dataset, batch_indices
 
 # What a seed is used for. Each purpose has its own stream, so adding one changes no other.
-INITIAL_WEIGHTS, BATCH_ORDER, FORWARD_NOISE = 1, 2, 3
+INITIAL_WEIGHTS, BATCH_ORDER, FORWARD_NOISE, AUGMENTATION = 1, 2, 3, 4
+
+Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Problem:
         seed: The run's seed.
         dtype: Precision of weights and activations.
         device: Where the copies live.
+        schedule: ``constant``, or ``cosine``: every copy's lr falls to 0 over ``steps``.
+        augment: Whether training images [C, H, W] are flipped and cropped at random (:mod:`.augment`).
     """
 
     data: Dataset
@@ -72,6 +77,8 @@ class Problem:
     seed: int = 0
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    schedule: Schedule = "constant"
+    augment: bool = False
 
     def build(self, seed: int) -> nn.Module:
         """The network of one seed as it is initialised, before its weights are put on the sphere (CPU, float32)."""
@@ -90,9 +97,30 @@ class Problem:
         """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""
         return batch_indices(len(self.data.x_train), self.batch_size, (self.seed, seed, BATCH_ORDER), start, stop)
 
+    def lr_factors(self, start: int, stop: int) -> NDArray[np.float64]:
+        """What the schedule multiplies every lr by in steps ``start`` to ``stop``: float64 [stop - start]."""
+        return lr_factors(self.schedule, self.steps, start, stop)
+
     def evaluation_steps(self) -> list[int]:
         """Steps after which the copies are evaluated: 0, then evenly spaced, the last step included."""
         return sorted({0} | {round(self.steps * i / self.evaluations) for i in range(1, self.evaluations + 1)})
+
+
+def lr_factors(schedule: Schedule, steps: int, start: int, stop: int) -> NDArray[np.float64]:
+    """Factors of a schedule: 1, or (1 + cos(π t / steps)) / 2 at step t.
+
+    Args:
+        schedule: Which.
+        steps: Length of the whole run.
+        start: First step.
+        stop: Step after the last one.
+
+    Returns:
+        float64 [stop - start].
+    """
+    if schedule == "constant":
+        return np.ones(stop - start)
+    return np.asarray((1 + np.cos(np.pi * np.arange(start, stop) / steps)) / 2)
 
 
 def stream(*key: int) -> int:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from onsphere.lab.population.copies import FORWARD_NOISE, Copy, Problem, stream
+from onsphere.lab.population.augment import augmented
+from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.readings import FIXED
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.lab.population.trace import trace
@@ -165,7 +166,7 @@ class Engine:
             return state
         indices = torch.stack([self.problem.batches(seed, state.step, stop) for seed in self.seeds], dim=1)
         indices = indices.to(self.problem.device)
-        hyper = self.hyper(state)
+        hyper = self._scheduled(self.hyper(state), state.step, stop)
         devices = [torch.device(self.problem.device)] if self.problem.device.startswith("cuda") else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices, enabled=self.stochastic):
             if self.plan.mode == "vmap":
@@ -175,7 +176,7 @@ class Engine:
     def _advance_batched(
         self,
         state: State,
-        hyper: Hyper,
+        hyper: list[Hyper],
         indices: Tensor,
         ring: Tensor,
         interrupted: Callable[[int], bool] | None,
@@ -186,7 +187,8 @@ class Engine:
             rows = indices[t, 0] if self._shared_batch else indices[t].index_select(0, self._seed_of_copy)
             if self.stochastic:
                 torch.manual_seed(stream(self.problem.seed, self.copies[0].seed, FORWARD_NOISE, state.step + t))
-            now, ring[t] = self._run(now, state.constants, hyper, self.x[rows], self.y[rows])
+            x = self._augmented_batches(indices[t], state.step + t) if self.problem.augment else self.x[rows]
+            now, ring[t] = self._run(now, state.constants, hyper[t], x, self.y[rows])
             done += 1
             if interrupted is not None and interrupted(len(self.copies)):
                 break
@@ -195,7 +197,7 @@ class Engine:
     def _advance_one_by_one(
         self,
         state: State,
-        hyper: Hyper,
+        hyper: list[Hyper],
         indices: Tensor,
         ring: Tensor,
         interrupted: Callable[[int], bool] | None,
@@ -206,13 +208,16 @@ class Engine:
             layout = self.weight_layout
             now = StepState([layout(p[k]) for p in state.params], [layout(b[k]) for b in state.buffers], state.alive[k])
             constants = [layout(c[k]) for c in state.constants]
-            own = Hyper(*(h[k] for h in hyper))
             rows_of_seed = indices[:, self.seeds.index(this.seed)]
+            own = Hyper(*(h[k] for h in hyper[0]))
             for t in range(steps):
                 rows = rows_of_seed[t]
                 if self.stochastic:
                     torch.manual_seed(stream(self.problem.seed, this.seed, FORWARD_NOISE, state.step + t))
-                now, ring[t, k] = self._run(now, constants, own, self.image_layout(self.x[rows]), self.y[rows])
+                if self.problem.schedule != "constant":
+                    own = own._replace(lr=hyper[t].lr[k])
+                x = self._batch(rows, this.seed, state.step + t)
+                now, ring[t, k] = self._run(now, constants, own, self.image_layout(x), self.y[rows])
                 # the first copy decides how far this call goes; the others follow it to the same step
                 if interrupted is not None and interrupted(1) and k == 0:
                     steps = t + 1
@@ -226,6 +231,23 @@ class Engine:
             state.radius,
             state.step + steps,
         )
+
+    def _scheduled(self, hyper: Hyper, start: int, stop: int) -> list[Hyper]:
+        """The hyper-parameters of each step."""
+        if self.problem.schedule == "constant":
+            return [hyper] * (stop - start)
+        return [hyper._replace(lr=hyper.lr * factor) for factor in self.problem.lr_factors(start, stop).tolist()]
+
+    def _batch(self, rows: Tensor, seed: int, step: int) -> Tensor:
+        """The images that a seed sees in a step; the draws depend on the two alone."""
+        if not self.problem.augment:
+            return self.x[rows]
+        return augmented(self.x[rows], (self.problem.seed, seed, AUGMENTATION, step))
+
+    def _augmented_batches(self, rows: Tensor, step: int) -> Tensor:
+        """Images of all copies [K, B, ...], or of their one seed [B, ...], from the rows [seeds, B]."""
+        batches = [self._batch(own, seed, step) for own, seed in zip(rows, self.seeds, strict=True)]
+        return batches[0] if self._shared_batch else torch.stack(batches).index_select(0, self._seed_of_copy)
 
     def _run(
         self, state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor
