@@ -15,6 +15,7 @@ CORE = {
     "Monitor",
 }
 LAB = {
+    *("monitor_page", "write_readings"),
     *("InputError", "Interrupted", "Run", "map_regimes", "resume_regimes", "symmetries_page"),
     *("toy_periods", "toy_regimes", "toy_thermo", "train_periods", "resume_periods"),
 }

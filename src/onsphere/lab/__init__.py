@@ -1,8 +1,8 @@
 """Whole experiments: data, models, many copies at once, runs on disk, reports, command line.
 
 ``onsphere.lab.map_regimes`` finds the three regimes of a network of yours, ``train_periods`` its periods under weight
-decay, ``onsphere.lab.symmetries_page`` draws what
-may be rescaled in it; the same experiments are commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
+decay, ``symmetries_page`` draws what may be rescaled in it, ``monitor_page`` what a monitor saw; the same experiments
+are commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
 """
 
 from importlib import import_module
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onsphere.lab.execution import Interrupted as Interrupted
+    from onsphere.lab.monitored import monitor_page as monitor_page
+    from onsphere.lab.monitored import write_readings as write_readings
     from onsphere.lab.options import InputError as InputError
     from onsphere.lab.periods.run import resume_periods as resume_periods
     from onsphere.lab.periods.run import train_periods as train_periods
@@ -26,6 +28,8 @@ _HOME = {
     "Interrupted": "onsphere.lab.execution",
     "Run": "onsphere.lab.store",
     "map_regimes": "onsphere.lab.regimes.run",
+    "monitor_page": "onsphere.lab.monitored",
+    "write_readings": "onsphere.lab.monitored",
     "resume_periods": "onsphere.lab.periods.run",
     "resume_regimes": "onsphere.lab.regimes.run",
     "symmetries_page": "onsphere.lab.symmetries.page",
@@ -40,6 +44,7 @@ __all__ = [
     "Interrupted",
     "Run",
     "map_regimes",
+    "monitor_page",
     "resume_periods",
     "resume_regimes",
     "symmetries_page",
@@ -47,6 +52,7 @@ __all__ = [
     "toy_regimes",
     "toy_thermo",
     "train_periods",
+    "write_readings",
 ]
 
 

@@ -1,0 +1,124 @@
+"""What a monitor read, on disk: its readings as parquet, and one self-contained page with charts and findings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onsphere import __version__
+from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
+from onsphere.lab.report.page import Cell, Chart, Page, Section, Table, Text
+from onsphere.lab.report.sections import counted, measured_section
+from onsphere.lab.report.theme import series_colours
+from onsphere.lab.store.files import write_table
+
+if TYPE_CHECKING:
+    from onsphere.monitor import Monitor
+
+__all__ = ["monitor_page", "write_readings"]
+
+_MOST_POINTS = 2000  # of a curve; every so many readings are drawn
+_PANELS = (
+    ("elr", "ELR"),
+    ("norm", "norm"),
+    ("effective_gradient", "effective gradient"),
+    ("angular_update", "angular update (rad)"),
+)
+_MEASUREMENTS = (
+    ("norm", "ρ = ‖w‖ of the group before the step"),
+    ("ELR", "‖D_t‖/(ρ²‖g‖), D_t the tangent part of the applied update, g the gradient; for SGD lr/ρ²"),
+    ("effective gradient", "ρ‖g‖, the gradient's norm at the unit sphere"),
+    ("angular update", "angle between the weights before and after the step, radians"),
+)
+
+
+def write_readings(monitor: Monitor, path: str | Path, *, level: str = "group") -> Path:
+    """Write a monitor's readings as a parquet file, one row a reading and group (or tensor).
+
+    Args:
+        monitor: The monitor; it is flushed.
+        path: The file; its folder is made if missing.
+        level: ``group`` or ``tensor``.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: Another level.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = monitor.readings(level)  # type: ignore[arg-type]
+    write_table(path, {name: np.asarray(column) for name, column in columns.items()})
+    return path
+
+
+def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the monitor saw") -> Path:
+    """Write a monitor's findings and readings as one HTML page that needs no network.
+
+    Args:
+        monitor: The monitor; it is flushed.
+        path: The file; its folder is made if missing.
+        title: Heading of the page.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: Nothing has been read yet.
+    """
+    readings, findings = monitor.readings(), monitor.diagnose()
+    if not len(readings["step"]):
+        raise ValueError("the monitor has no reading yet; train for a few steps first")
+    groups = list(dict.fromkeys(readings["group"]))
+    steps = readings["step"]
+    rows = [[Cell(f.kind), Cell(f.severity), Cell(f.message)] for f in findings]
+    said = Table([("kind", ""), ("severity", ""), ("what", "")], rows, tight=frozenset({0, 1}))
+    page = Page(
+        title=title,
+        subtitle=f"steps {int(steps.min())} to {int(steps.max())}",
+        answer=[f.message for f in findings[:3]] or ["Nothing stands out."],
+        summary=[counted(len(set(steps)), "reading"), counted(len(groups), "group")],
+        sections=[
+            Section("findings", "Findings", [said] if rows else [Text("There are none.")]),
+            Section("readings", "Readings", [_chart(readings, groups)]),
+            measured_section(("quantity", "what it is"), _MEASUREMENTS),
+        ],
+        footer=f"onsphere {__version__}",
+    )
+    return page.write(Path(path))
+
+
+def _chart(readings: dict[str, Any], groups: list[str]) -> Chart:
+    colours = series_colours(len(groups))
+    traces: list[dict[str, Any]] = []
+    for group, colour in zip(groups, colours, strict=True):
+        of_group = np.flatnonzero(readings["group"] == group)
+        shown = of_group[:: max(1, len(of_group) // _MOST_POINTS)]
+        for number, (name, label) in enumerate(_PANELS, start=1):
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "name": group,
+                    "legendgroup": group,
+                    "line": {"color": colour, "width": 1.3},
+                    "meta": {"legend": number == 1},
+                    "x": readings["step"][shown],
+                    "y": readings[name][shown],
+                    "yaxis": "y" if number == 1 else f"y{number}",
+                    "hovertemplate": f"{group}<br>step %{{x}} · {label} %{{y:.4g}}<extra></extra>",
+                }
+            )
+    layout = layout_of(900, legend_of("group")) | {"xaxis": linear_axis("step") | {"anchor": "y4"}}
+    for number, (_, label) in enumerate(_PANELS, start=1):
+        top = 1 - (number - 1) * 0.255
+        layout["yaxis" if number == 1 else f"yaxis{number}"] = log_axis(label) | {"domain": [top - 0.22, top]}
+    return Chart(
+        id="readings-chart",
+        figure={"data": traces, "layout": layout},
+        caption="Every reading of every group (thinned where there are many). Click a group in the legend to hide it.",
+        label="ELR, norm, effective gradient and angular update of every group against steps",
+    )
