@@ -90,7 +90,7 @@ def test_the_kept_weights_are_those_of_the_first_pass(trained):
 
 def test_an_interrupted_second_pass_is_resumed(tmp_path):
     fields = dict(train=100, widths=[16], weight_decay=1e-2, seeds=2, steps=600, evaluations=1, workers=1)
-    fields |= {"batch_size": "full"}
+    fields |= {"batch_size": "full", "mode": "vmap", "chunk": 2, "compiled": "no"}
     whole = train_periods(**fields, minima=True, out=tmp_path / "whole")
     assert len(whole.minima) == 2
     asked = 0
