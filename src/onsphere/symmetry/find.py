@@ -9,6 +9,7 @@ in floating point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +74,7 @@ def find_symmetries(
     with untouched_random_state(model), torch.inference_mode(False):
         probe = Probe(model, inputs, kwargs, output=output)
         found = Analysis(probe, rows=rows, unused=unused)
-        groups, rescalings = found.groups(), found.rescalings()
+        groups, rescalings = found.groups, found.rescalings()
         for indices in groups:
             found.certify(dict.fromkeys(indices, 1))
         for exponents in rescalings:
@@ -137,20 +138,22 @@ class Analysis:
         silent = [i for i in range(len(self.sizes)) if not np.abs(self.constraints[:, i]).any()]
         self.idle = [i for i in silent if probe.change_when_replaced(i) < INVARIANT_BELOW]
 
+    @cached_property
     def sphere(self) -> list[int]:
         """Indices on the largest joint sphere."""
         allowed = [i for i in range(len(self.sizes)) if i not in set(self.idle)]
         return largest_sphere(self.constraints, self.sizes, allowed) if self.space.dimension else []
 
+    @cached_property
     def groups(self) -> list[list[int]]:
         """The joint sphere as groups that cannot be split."""
-        return disjoint_groups(self.constraints, self.sphere())
+        return disjoint_groups(self.constraints, self.sphere)
 
     def rescalings(self) -> list[dict[int, int | float]]:
         """Generators that complete the groups to all symmetries, index -> exponent."""
         n = len(self.sizes)
         have = np.zeros((0, n))
-        for indices in [*self.groups(), *([i] for i in self.idle)]:
+        for indices in [*self.groups, *([i] for i in self.idle)]:
             have = np.concatenate([have, _unit(indices, n)[None]])
         found = remaining_generators(self.constraints, have, self.space.dimension, self.idle)
         if len(have) + len(found) < self.space.dimension:

@@ -62,18 +62,19 @@ def sphere_groups(
     with untouched_random_state(model), torch.inference_mode(False):
         probe = Probe(model, inputs, kwargs, output=output)
         analysis = Analysis(probe, rows=spheres == "rows")
-        sphere = analysis.sphere()
+        sphere = analysis.sphere
         if not sphere:
             raise SymmetryError(_nothing_found(probe))
         analysis.certify(dict.fromkeys(sphere, 1))
         parts: list[tuple[str, Sequence[int]]]
         if spheres == "groups":
-            parts = [("joint", indices) for indices in analysis.groups()]
+            parts = [("joint", indices) for indices in analysis.groups]
             for _, indices in parts:
                 analysis.certify(dict.fromkeys(indices, 1))
         else:
-            rows = [i for i in sphere if i in set(analysis.row_invariant())]
-            others = [i for i in sphere if i not in set(rows)]
+            row_invariant = set(analysis.row_invariant())
+            rows = [i for i in sphere if i in row_invariant]
+            others = [i for i in sphere if i not in row_invariant]
             parts = [(kind, indices) for kind, indices in (("rows", rows), ("joint", others)) if indices]
         names = probe.names
     parameters = dict(model.named_parameters())
