@@ -1,11 +1,24 @@
 """Optimisers that hold scale-invariant weights on spheres, where the learning rate is the effective one.
 
 :class:`SphereSGD` steps and projects; :func:`keep_on_sphere` does it to any torch optimiser and :func:`release` undoes
-that; :func:`sphere_sgd` and :func:`sgd` are the updates as pure functions.
+that; :func:`sphere_sgd`, :func:`sgd` and :func:`adam` are the updates as pure functions. :class:`RegimeSchedule` is a
+learning-rate schedule from a regime map, :func:`propose_elrs` the rule behind it.
 """
 
-from onsphere.optim._functional import sgd, sphere_sgd
+from onsphere.optim._functional import adam, sgd, sphere_sgd
 from onsphere.optim._sphere_sgd import SphereSGD
 from onsphere.optim.keep import keep_on_sphere, release
+from onsphere.optim.proposal import ProposedElrs, propose_elrs
+from onsphere.optim.schedule import RegimeSchedule
 
-__all__ = ["SphereSGD", "keep_on_sphere", "release", "sgd", "sphere_sgd"]
+__all__ = [
+    "ProposedElrs",
+    "RegimeSchedule",
+    "SphereSGD",
+    "adam",
+    "keep_on_sphere",
+    "propose_elrs",
+    "release",
+    "sgd",
+    "sphere_sgd",
+]

@@ -10,9 +10,9 @@ and in Euclidean space the rule of ``torch.optim.SGD``:
 
     v <- momentum v + g + weight_decay x;   x <- x - lr v
 
-The update is written here once: :class:`onsphere.SphereSGD` runs it in place, a population of copies runs
-it under ``torch.func.vmap``. No value is read back to the host and nothing branches on data, so both
-functions can be traced (``make_fx``, ``torch.compile``), captured in a CUDA graph, and differentiated.
+or of ``torch.optim.Adam`` and ``AdamW``. The update is written here once: :class:`onsphere.SphereSGD` runs it in place,
+a population of copies runs it under ``torch.func.vmap``. No value is read back to the host and nothing branches on
+data, so the functions can be traced (``make_fx``, ``torch.compile``), captured in a CUDA graph, and differentiated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from onsphere.products import inner, squared_norm
 
-__all__ = ["sgd", "sphere_sgd"]
+__all__ = ["adam", "sgd", "sphere_sgd"]
 
 
 def sphere_sgd(
@@ -111,6 +111,50 @@ def sgd(
         buffers = [_scaled(momentum, v) + g for v, g in zip(momentum_buffers, step, strict=True)]
         step = buffers
     return [_minus(x, lr, v) for x, v in zip(params, step, strict=True)], buffers
+
+
+def adam(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    firsts: Sequence[Tensor],
+    seconds: Sequence[Tensor],
+    count: float | Tensor,
+    *,
+    lr: float | Tensor,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float | Tensor = 0.0,
+    decoupled: bool = False,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """One step of ``torch.optim.Adam`` (weight decay in the gradient) or, if ``decoupled``, ``AdamW``.
+
+    Args:
+        params: The parameters.
+        grads: One gradient for each, of the same shape.
+        firsts: First moments, starting at zero.
+        seconds: Second moments, starting at zero.
+        count: Number of the step, from 1, a float or a 0-d tensor.
+        lr: Learning rate, a float or a 0-d tensor.
+        betas: Decay rates of the moments.
+        eps: Added to the root of the second moments.
+        weight_decay: As in torch, a float or a 0-d tensor.
+        decoupled: Whether the decay acts on the parameters and not on the gradients.
+
+    Returns:
+        New parameters, first moments, second moments.
+
+    Source: Kingma and Ba, ICLR 2015, algorithm 1; Loshchilov and Hutter, ICLR 2019.
+    """
+    lr, count, (one, two) = _double(lr), _double(count), betas
+    if decoupled:
+        params = [_minus(x, lr * weight_decay, x) for x in params]
+    else:
+        grads = [g + _scaled(weight_decay, x) for x, g in zip(params, grads, strict=True)]
+    firsts = [one * m + (1 - one) * g for m, g in zip(firsts, grads, strict=True)]
+    seconds = [two * v + (1 - two) * g * g for v, g in zip(seconds, grads, strict=True)]
+    reach, root = lr / (1 - one**count), (1 - two**count) ** 0.5
+    steps = [m / (_scaled(1 / root, v.sqrt()) + eps) for m, v in zip(firsts, seconds, strict=True)]
+    return [_minus(x, reach, u) for x, u in zip(params, steps, strict=True)], firsts, seconds
 
 
 def _double(value: float | Tensor) -> float | Tensor:

@@ -1,6 +1,6 @@
 """Many copies of one network, each with its own learning rate and seed, trained by one functional step.
 
-Problem, Copy        what is trained
+Problem, Copy, Phase what is trained
 Plan, choose_plan    how it is executed, chosen by a short timing
 Engine, State        the copies themselves
 Shard, run_shard     copies with their own checkpoint and readings on disk
@@ -10,12 +10,14 @@ Readings             what every step recorded, and what follows from it
 from onsphere.lab.population.choose import choose_plan
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan, State
+from onsphere.lab.population.phases import Phase
 from onsphere.lab.population.readings import Readings
-from onsphere.lab.population.shard import Shard, ShardFolder, run_shard
+from onsphere.lab.population.shard import Shard, ShardFolder, run_shard, stack_starts
 
 __all__ = [
     "Copy",
     "Engine",
+    "Phase",
     "Plan",
     "Problem",
     "Readings",
@@ -24,4 +26,5 @@ __all__ = [
     "State",
     "choose_plan",
     "run_shard",
+    "stack_starts",
 ]

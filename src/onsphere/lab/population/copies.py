@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from onsphere import make_scale_invariant
 from onsphere.lab import models
 from onsphere.lab.data import Dataset, batch_indices
+from onsphere.lab.population.phases import Phase, check_phases, phase_lrs
 
 # What a seed is used for. Each purpose has its own stream, so adding one changes no other.
 INITIAL_WEIGHTS, BATCH_ORDER, FORWARD_NOISE, AUGMENTATION = 1, 2, 3, 4
 
 Schedule = Literal["constant", "cosine"]
+Optimizer = Literal["sgd", "adam", "adamw"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,25 @@ class Copy:
         lr: Learning rate (effective learning rate on the sphere), positive.
         weight_decay: Coupled weight decay, whole space only.
         momentum: Heavy-ball momentum in [0, 1).
+        phases: How the learning rate goes along the run, instead of ``lr`` (then only a label) and of the problem's
+            schedule.
+        start: Row of the problem's ``starts`` at which the copy begins.
+
+    Raises:
+        ValueError: The phases are out of order, or a learning rate is not allowed.
     """
 
     seed: int
     lr: float
     weight_decay: float = 0.0
     momentum: float = 0.0
+    phases: tuple[Phase, ...] = ()
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        restored = tuple(phase if isinstance(phase, Phase) else Phase(**phase) for phase in self.phases)
+        check_phases(restored)
+        object.__setattr__(self, "phases", restored)
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,13 @@ class Problem:
         device: Where the copies live.
         schedule: ``constant``, or ``cosine``: every copy's lr falls to 0 over ``steps``.
         augment: Whether training images [C, H, W] are flipped and cropped at random (:mod:`.augment`).
+        optimizer: ``sgd``, or in the whole space ``adam`` (coupled weight decay) or ``adamw`` (decoupled), with
+            torch's default betas and eps.
+        snapshots: Steps after which the trained tensors are kept; 0 is before the first.
+        starts: File of trained tensors [M, ...] (:meth:`ShardFolder.snapshot_path`, :func:`stack_starts`) at whose rows
+            the copies begin, instead of their seeds' initial weights; optimiser states begin at zero.
+        offset: The number of the first step in the streams of batches, augmentation and noise, so that a run that
+            continues another sees what that one would have seen.
     """
 
     data: Dataset
@@ -79,6 +102,10 @@ class Problem:
     device: str = "cpu"
     schedule: Schedule = "constant"
     augment: bool = False
+    optimizer: Optimizer = "sgd"
+    snapshots: tuple[int, ...] = ()
+    starts: Path | None = None
+    offset: int = 0
 
     def build(self, seed: int) -> nn.Module:
         """The network of one seed as it is initialised, before its weights are put on the sphere (CPU, float32)."""
@@ -95,7 +122,14 @@ class Problem:
 
     def batches(self, seed: int, start: int, stop: int) -> Tensor:
         """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""
-        return batch_indices(len(self.data.x_train), self.batch_size, (self.seed, seed, BATCH_ORDER), start, stop)
+        key, offset = (self.seed, seed, BATCH_ORDER), self.offset
+        return batch_indices(len(self.data.x_train), self.batch_size, key, start + offset, stop + offset)
+
+    def lrs(self, copy: Copy, start: int, stop: int) -> NDArray[np.float64]:
+        """A copy's learning rates in steps ``start`` to ``stop``: float64 [stop - start]."""
+        if copy.phases:
+            return phase_lrs(copy.phases, self.steps, start, stop)
+        return copy.lr * self.lr_factors(start, stop)
 
     def lr_factors(self, start: int, stop: int) -> NDArray[np.float64]:
         """What the schedule multiplies every lr by in steps ``start`` to ``stop``: float64 [stop - start]."""

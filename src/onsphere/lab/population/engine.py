@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -24,6 +26,8 @@ from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.lab.population.trace import trace
 from onsphere.normalisation import BatchStatistics, without_running_statistics
 from onsphere.products import squared_norm
+
+ROUNDING = 1e-5  # relative distance of a norm from the sphere's radius that rounding explains
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class State:
 
     Attributes:
         params: Trained tensors, each [K, ...].
-        buffers: Momentum buffers, like ``params``; empty without momentum.
+        buffers: Momentum buffers, like ``params``; of Adam the first moments of all tensors, then the second ones;
+            empty of an optimiser without memory.
         constants: All other parameters and buffers of the network, each [K, ...].
         alive: bool [K]; False once a copy became non-finite.
         radius: float64 [K]; the norm that each copy keeps on the sphere.
@@ -83,7 +88,8 @@ class Engine:
         self.problem, self.copies, self.plan = problem, copies, plan
         self.seeds = sorted({c.seed for c in copies})
         self._seed_of_copy = torch.tensor([self.seeds.index(c.seed) for c in copies], device=problem.device)
-        self.uses_momentum = any(c.momentum != 0 for c in copies)
+        self.buffers_each = 2 if problem.optimizer != "sgd" else int(any(c.momentum != 0 for c in copies))
+        self._varies = problem.schedule != "constant" or any(c.phases for c in copies)
         template = problem.build(copies[0].seed).to(problem.device, problem.dtype).train()
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
         self.template = without_running_statistics(template)
@@ -98,6 +104,7 @@ class Engine:
             self.constant_names,
             loss=problem.loss,
             geometry=problem.geometry,
+            optimizer=problem.optimizer,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0
@@ -122,14 +129,22 @@ class Engine:
         def stacked(name: str) -> Tensor:
             return torch.stack([networks[c.seed][name] for c in self.copies])
 
-        params = [stacked(name) for name in problem.trained]
+        params = [stacked(name) for name in problem.trained] if problem.starts is None else self._started()
         radius = vmap(squared_norm)(params).sqrt()
         if problem.geometry == "sphere" and problem.radius is not None:
-            params = [p * _over(problem.radius / radius, p).to(p.dtype) for p in params]
+            # weights that are there but for rounding stay as they are: a continued run is then the same to the bit
+            scale = torch.where((radius / problem.radius - 1).abs() < ROUNDING, 1.0, problem.radius / radius)
+            params = [p * _over(scale, p).to(p.dtype) for p in params]
             radius = torch.full_like(radius, problem.radius)
-        buffers = [torch.zeros_like(p) for p in params] if self.uses_momentum else []
+        buffers = [torch.zeros_like(p) for _ in range(self.buffers_each) for p in params]
         alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)
         return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
+
+    def _started(self) -> list[Tensor]:
+        """The rows of the problem's starts."""
+        rows = [c.start for c in self.copies]
+        with safe_open(self.problem.starts, framework="pt", device=self.problem.device) as file:
+            return [file.get_tensor(name)[rows].to(self.problem.dtype) for name in self.problem.trained]
 
     def hyper(self, state: State) -> Hyper:
         """The copies' hyper-parameters as float64 [K] tensors."""
@@ -138,7 +153,8 @@ class Engine:
             values = [getattr(c, name) for c in self.copies]
             return torch.tensor(values, dtype=torch.float64, device=self.problem.device)
 
-        return Hyper(column("lr"), column("weight_decay"), column("momentum"), state.radius)
+        number = torch.full_like(state.radius, state.step + 1)
+        return Hyper(column("lr"), column("weight_decay"), column("momentum"), state.radius, number)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -182,11 +198,13 @@ class Engine:
         interrupted: Callable[[int], bool] | None,
     ) -> State:
         now = StepState(state.params, state.buffers, state.alive)
-        done = 0
+        done, first = 0, self.problem.offset + state.step
         for t in range(len(indices)):
             rows = indices[t, 0] if self._shared_batch else indices[t].index_select(0, self._seed_of_copy)
             if self.stochastic:
-                torch.manual_seed(stream(self.problem.seed, self.copies[0].seed, FORWARD_NOISE, state.step + t))
+                torch.manual_seed(
+                    stream(self.problem.seed, self.copies[0].seed, FORWARD_NOISE, first + t)
+                )
             x = self._augmented_batches(indices[t], state.step + t) if self.problem.augment else self.x[rows]
             now, ring[t] = self._run(now, state.constants, hyper[t], x, self.y[rows])
             done += 1
@@ -203,7 +221,7 @@ class Engine:
         interrupted: Callable[[int], bool] | None,
     ) -> State:
         after: list[StepState] = []
-        steps = len(indices)
+        steps, first = len(indices), self.problem.offset + state.step
         for k, this in enumerate(self.copies):
             layout = self.weight_layout
             now = StepState([layout(p[k]) for p in state.params], [layout(b[k]) for b in state.buffers], state.alive[k])
@@ -213,9 +231,9 @@ class Engine:
             for t in range(steps):
                 rows = rows_of_seed[t]
                 if self.stochastic:
-                    torch.manual_seed(stream(self.problem.seed, this.seed, FORWARD_NOISE, state.step + t))
-                if self.problem.schedule != "constant":
-                    own = own._replace(lr=hyper[t].lr[k])
+                    torch.manual_seed(stream(self.problem.seed, this.seed, FORWARD_NOISE, first + t))
+                if hyper[t] is not hyper[0]:
+                    own = own._replace(lr=hyper[t].lr[k], number=hyper[t].number[k])
                 x = self._batch(rows, this.seed, state.step + t)
                 now, ring[t, k] = self._run(now, constants, own, self.image_layout(x), self.y[rows])
                 # the first copy decides how far this call goes; the others follow it to the same step
@@ -234,15 +252,20 @@ class Engine:
 
     def _scheduled(self, hyper: Hyper, start: int, stop: int) -> list[Hyper]:
         """The hyper-parameters of each step."""
-        if self.problem.schedule == "constant":
-            return [hyper] * (stop - start)
-        return [hyper._replace(lr=hyper.lr * factor) for factor in self.problem.lr_factors(start, stop).tolist()]
+        each = [hyper] * (stop - start)
+        if self._varies:
+            lrs = np.stack([self.problem.lrs(c, start, stop) for c in self.copies], axis=1)
+            rows = torch.from_numpy(lrs).to(hyper.lr.device)
+            each = [one._replace(lr=row) for one, row in zip(each, rows, strict=True)]
+        if self.problem.optimizer != "sgd":
+            each = [one._replace(number=hyper.number + t) for t, one in enumerate(each)]
+        return each
 
     def _batch(self, rows: Tensor, seed: int, step: int) -> Tensor:
         """The images that a seed sees in a step; the draws depend on the two alone."""
         if not self.problem.augment:
             return self.x[rows]
-        return augmented(self.x[rows], (self.problem.seed, seed, AUGMENTATION, step))
+        return augmented(self.x[rows], (self.problem.seed, seed, AUGMENTATION, self.problem.offset + step))
 
     def _augmented_batches(self, rows: Tensor, step: int) -> Tensor:
         """Images of all copies [K, B, ...], or of their one seed [B, ...], from the rows [seeds, B]."""

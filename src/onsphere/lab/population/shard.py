@@ -3,7 +3,8 @@
     shard.json                     the copies
     readings-00000.parquet ...     every step's readings, in parts
     checkpoint.safetensors         the state at the end of the last part, and the evaluations so far
-    weights.safetensors            the final weights, one leading axis of copies
+    snapshots/00000100.safetensors ...  the trained tensors after the steps asked for, one leading axis of copies
+    weights.safetensors            the final weights, likewise, with all that is not trained
     evaluations.parquet            losses and errors on all training and test examples
     done.json                      written last: steps and seconds
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from onsphere.lab.population.copies import Copy, Problem
@@ -80,10 +81,34 @@ class ShardFolder:
         values = np.stack([table[c].to_numpy() for c in COLUMNS], axis=-1)
         return steps, values.reshape(len(steps), copies, len(COLUMNS))
 
+    def snapshot_path(self, step: int) -> Path:
+        """The file of the trained tensors [K, ...] after a step; another problem may start from it."""
+        return self.folder / "snapshots" / f"{step:08d}.safetensors"
+
+    def snapshot_steps(self) -> list[int]:
+        """Steps of which there are snapshots, ascending."""
+        return sorted(int(path.stem) for path in (self.folder / "snapshots").glob("*.safetensors"))
+
+    def snapshot(self, step: int) -> dict[str, Tensor]:
+        """The trained tensors after a step, each [K, ...]."""
+        return load_file(self.snapshot_path(step))
+
     def weights(self) -> dict[str, Tensor]:
         """Final trained and constant tensors, each [K, ...], and ``alive`` [K]."""
         with safe_open(self.folder / "weights.safetensors", framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def stack_starts(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
+    """Write the file of a problem's ``starts``.
+
+    Args:
+        path: Where.
+        rows: For each start the trained tensors by name, without a leading axis.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        save_file({name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0]}, temporary)
 
 
 def run_shard(
@@ -143,12 +168,15 @@ class _ShardRun:
     def run(self) -> bool:
         self.progress(self.state.step * len(self.shard.copies))
         evaluation_steps = self.problem.evaluation_steps()
+        pauses = sorted({*evaluation_steps, *(s for s in self.problem.snapshots if s <= self.problem.steps)})
         while True:
             if self.state.step in evaluation_steps and self.state.step not in self.evaluated:
                 self.evaluated[self.state.step] = self.evaluator(self.state)
+            if self.state.step in self.problem.snapshots:
+                self._snapshot()
             if self.state.step >= self.problem.steps:
                 break
-            target = min(next(s for s in evaluation_steps if s > self.state.step), self.state.step + RING)
+            target = min(next(s for s in pauses if s > self.state.step), self.state.step + RING)
             start = self.state.step
             self.state = self.engine.advance(self.state, target, self.ring, interrupted=self._interrupted)
             self.pending.append(self.ring[: self.state.step - start].cpu().clone())
@@ -179,8 +207,7 @@ class _ShardRun:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             parts, spent = facts["parts"], facts["cpu_seconds"]
             state.params = [tensors[f"param/{name}"] for name in self.problem.trained]
-            if state.buffers:
-                state.buffers = [tensors[f"buffer/{name}"] for name in self.problem.trained]
+            state.buffers = [tensors[name] for name in self._buffer_names()]
             state.alive, state.step = tensors["alive"], facts["step"]
             evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
         for stale in sorted(self.folder.glob("readings-*.parquet"))[parts:]:
@@ -197,8 +224,18 @@ class _ShardRun:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"param/{n}": p for n, p in zip(self.problem.trained, self.state.params, strict=True)}
-        tensors |= {f"buffer/{n}": b for n, b in zip(self.problem.trained, self.state.buffers, strict=False)}
+        tensors |= dict(zip(self._buffer_names(), self.state.buffers, strict=True))
         return {name: t.contiguous() for name, t in tensors.items()} | {"alive": self.state.alive}
+
+    def _buffer_names(self) -> list[str]:
+        return [f"buffer{i}/{name}" for i in range(self.engine.buffers_each) for name in self.problem.trained]
+
+    def _snapshot(self) -> None:
+        path = ShardFolder(self.folder).snapshot_path(self.state.step)
+        path.parent.mkdir(exist_ok=True)
+        tensors = dict(zip(self.problem.trained, self.state.params, strict=True))
+        with atomic(path) as temporary:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
     def _checkpoint(self) -> None:
         self._flush()

@@ -3,7 +3,7 @@
     loss, error, g = value and gradient on the copy's own minibatch (batch statistics of that minibatch)
     readings       = loss, error, and per tensor |w|², |g|², <w, g>, all taken before the update
     sphere:  w <- radius (w - lr radius² g) / |w - lr radius² g|          (lr is the effective learning rate)
-    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v
+    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v;  or Adam's rule
 
 The updates are the functional twins of :mod:`onsphere.optim`: they are written there once. A copy whose loss or
 weights stop being finite keeps its last finite weights and is marked dead; it never influences another copy.
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from onsphere.optim import sgd, sphere_sgd
+from onsphere.optim import adam, sgd, sphere_sgd
 from onsphere.products import squared_norm
 
 LossName = Literal["cross-entropy", "mse"]
@@ -32,6 +32,7 @@ class Hyper(NamedTuple):
     weight_decay: Tensor
     momentum: Tensor
     radius: Tensor
+    number: Tensor  # of the step, from 1
 
 
 class StepState(NamedTuple):
@@ -82,6 +83,7 @@ def make_step(
     *,
     loss: LossName,
     geometry: Literal["sphere", "space"],
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
 ) -> Step:
     """Build the step of one copy.
 
@@ -90,12 +92,20 @@ def make_step(
         trained: Names of the trained tensors, in the order of ``StepState.params``.
         frozen: Names of all other parameters and buffers, in the order of the step's second argument.
         loss: Which loss.
-        geometry: Which update.
+        geometry: Where the weights move.
+        optimizer: Which update; on the sphere ``sgd`` only.
+
+    Raises:
+        ValueError: An update that the geometry does not have.
 
     Returns:
         ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
         ``torch.func.vmap`` and ``make_fx``.
     """
+    if geometry == "sphere" and optimizer != "sgd":
+        raise ValueError(
+            f"optimizer is {optimizer!r}; on the sphere only 'sgd' keeps to a fixed effective learning rate"
+        )
     criterion = loss_function(loss)
 
     def step(state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor) -> tuple[StepState, Tensor]:
@@ -115,10 +125,17 @@ def make_step(
             new, new_buffers = sphere_sgd(
                 params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
             )
-        else:
+        elif optimizer == "sgd":
             new, new_buffers = sgd(
                 params, grads, buffers, lr=hyper.lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
             )
+        else:
+            firsts, seconds = buffers[: len(params)], buffers[len(params) :]
+            decay, decoupled = hyper.weight_decay, optimizer == "adamw"
+            new, firsts, seconds = adam(
+                params, grads, firsts, seconds, hyper.number, lr=hyper.lr, weight_decay=decay, decoupled=decoupled
+            )
+            new_buffers = firsts + seconds
         # on the sphere finite gradients give finite weights; in the whole space a large step can still overflow
         size = torch.stack(gradient2).sum() if geometry == "sphere" else squared_norm(new)
         alive = alive & torch.isfinite(value) & torch.isfinite(size)
