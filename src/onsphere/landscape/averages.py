@@ -1,0 +1,288 @@
+"""Averages of weights on the sphere, of the last K points or running in a training loop.
+
+    x̄ = r m / |m|,     m = sum_k w_k x̂_k,     r = sum_k w_k |x_k|,     sum w_k = 1
+
+The mean of directions over the weights on the joint sphere, put back onto it: a plain mean of points on a sphere lies
+inside, where the same learning rate means a larger effective one. All other weights are averaged as they are. Batch
+statistics of the parts are not those of the mean: give ``batches`` to re-estimate them.
+
+Source: Izmailov et al. 2018 (SWA); Sadrtdinov et al., NeurIPS 2024 (SWA of runs on the sphere).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onsphere.landscape.evaluation import Batches, listed_batches, private_copy, untouched
+from onsphere.landscape.points import (
+    Parameters,
+    Point,
+    check_finite,
+    check_matching,
+    of_model,
+    select,
+    tensors_of,
+    weights,
+)
+from onsphere.normalisation import reestimate_batch_statistics
+from onsphere.products import squared_norm
+
+__all__ = ["SphereAverage", "average"]
+
+# A mean direction shorter than this is rounding: the directions cancel.
+_NO_DIRECTION = 1e-6
+
+
+def average(
+    points: Sequence[Point],
+    coefficients: Sequence[float] | None = None,
+    *,
+    last: int | None = None,
+    parameters: Parameters = None,
+    model: nn.Module | None = None,
+    batches: Batches | None = None,
+) -> Any:
+    """The average of points on the sphere.
+
+    Args:
+        points: Modules, state dicts, lists of tensors or tensors, all of one form, in the order of training.
+        coefficients: Non-negative weights of the points, normalised here; equal by default.
+        last: Average only the last so many.
+        parameters: The weights on the joint sphere: names, glob patterns, a group of :func:`onsphere.sphere_groups`,
+            ... ``None``: all weights (of modules, those that require grad). Where a network has weights that are not
+            scale-invariant (an affine norm, a trained head), name those that are.
+        model: The architecture, to re-estimate batch statistics with; a copy of it is run.
+        batches: (input, target) pairs, one such pair (a tuple), or inputs; with them, batch statistics are
+            re-estimated at the average.
+
+    Returns:
+        New tensors in the form of the first point; of modules, and of state dicts with ``batches``, a state dict.
+        Without ``batches`` batch statistics are plain means, and stale.
+
+    Raises:
+        TypeError: Something is not a point.
+        ValueError: No points, points that do not match or hold NaN, directions that cancel, coefficients that are not
+            weights, or ``batches`` without a model.
+    """
+    chosen = list(points) if not isinstance(points, nn.Module | Mapping | Tensor) else [points]
+    if last is not None:
+        _check_last(last)
+        chosen = chosen[-last:]
+        coefficients = None if coefficients is None else list(coefficients)[-last:]
+    if not chosen:
+        raise ValueError("there are no points to average")
+    shares = [1.0] * len(chosen) if coefficients is None else [float(c) for c in coefficients]
+    if len(shares) != len(chosen) or min(shares) < 0 or not math.isfinite(sum(shares)) or sum(shares) == 0:
+        raise ValueError(f"coefficients must be {len(chosen)} non-negative numbers, not all zero; got {shares}")
+    first = chosen[0]
+    mean = SphereAverage(parameters)
+    for point, share in zip(chosen, shares, strict=True):
+        if share > 0:
+            mean.update(point, share)
+    if batches is None:
+        named = mean.average()
+        if isinstance(first, nn.Module | Mapping):
+            return named
+        return named["0"] if isinstance(first, Tensor) else list(named.values())
+    model = model if model is not None else first if isinstance(first, nn.Module) else None
+    if model is None:
+        raise ValueError("to re-estimate batch statistics from batches, give the model as well")
+    return {n: t.detach().clone() for n, t in mean.apply(private_copy(model), batches).state_dict().items()}
+
+
+class SphereAverage:
+    """A running average of weights on the sphere, for a training loop.
+
+    Args:
+        parameters: The weights on the joint sphere, as for :func:`average`. Names or a group serve for a training loop;
+            tensors must be those of the first module.
+        last: Average only the last so many points, copies of which are kept. ``None``: all, of which only sums are.
+
+    Raises:
+        ValueError: ``last`` is no positive number.
+
+    Example:
+        >>> mean = SphereAverage("weight")
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> mean.update(model).count
+        1
+    """
+
+    def __init__(self, parameters: Parameters = None, last: int | None = None) -> None:
+        if last is not None:
+            _check_last(last)
+        self._parameters = parameters
+        self._last = last
+        self._names: tuple[str, ...] = ()
+        self._dtypes: dict[str, torch.dtype] = {}
+        self._parts: deque[_Part] = deque(maxlen=last)
+        self._taken = 0
+
+    @property
+    def count(self) -> int:
+        """Number of points in the average."""
+        return self._taken if self._last is None else len(self._parts)
+
+    @torch.no_grad()
+    def update(self, point: Point, coefficient: float = 1.0) -> SphereAverage:
+        """Take in one more point, a model in training for instance; it is read, not changed.
+
+        Args:
+            point: A module, state dict, list of tensors or tensor; always of the same tensors.
+            coefficient: Its positive weight in the average.
+
+        Returns:
+            This object.
+
+        Raises:
+            TypeError: It is no point.
+            ValueError: It does not match the first, holds NaN, or its weights on the sphere are all zero.
+        """
+        if not (math.isfinite(coefficient) and coefficient > 0):
+            raise ValueError(f"coefficient is {coefficient}; it must be positive and finite")
+        here, movable = tensors_of(point), weights(point)
+        names = self._names or select(self._parameters, list(movable), point)
+        if self._parts:
+            check_matching(self._parts[0].sums, here, "the new point")
+        check_finite(movable, "the point")
+        norm = float(squared_norm(here[n] for n in names).sqrt())
+        if not (math.isfinite(norm) and norm > 0):
+            raise ValueError(f"the weights on the sphere have norm {norm}, so no direction")
+        self._names = names
+        self._dtypes = {name: tensor.dtype for name, tensor in here.items()}
+        scaled = {
+            name: tensor.to(torch.float64) * (coefficient / (norm if name in names else 1.0))
+            if tensor.is_floating_point()
+            else tensor.clone()
+            for name, tensor in here.items()
+        }
+        part = _Part(scaled, coefficient * norm, coefficient)
+        if self._last is None and self._parts:
+            part = _joined([self._parts.pop(), part])
+        self._parts.append(part)
+        self._taken += 1
+        return self
+
+    def average(self) -> dict[str, Tensor]:
+        """The average so far, by name; batch statistics among them are plain means.
+
+        Raises:
+            ValueError: Nothing was taken in, or the directions cancel.
+        """
+        if not self._parts:
+            raise ValueError("there is nothing to average yet; call update(model) first")
+        whole = _joined(self._parts)
+        length = float(squared_norm(whole.sums[n] for n in self._names).sqrt())
+        if length < _NO_DIRECTION * whole.total:
+            raise ValueError("the directions cancel (antipodal points), so their mean has none")
+        on_sphere, rest = whole.norms / whole.total / length, 1.0 / whole.total
+        return {
+            n: (s * (on_sphere if n in self._names else rest)).to(self._dtypes[n])
+            if s.is_floating_point()
+            else s.clone()
+            for n, s in whole.sums.items()
+        }
+
+    def apply(self, model: nn.Module, batches: Batches | None = None) -> nn.Module:
+        """Write the average into ``model``, in place, and return it.
+
+        Args:
+            model: The network to overwrite; its parameters, not its batch statistics.
+            batches: As for :func:`average`; with them batch statistics are re-estimated. Without them they stay as
+                they are, and are stale.
+
+        Raises:
+            ValueError: Nothing was taken in, or the model has other parameters.
+        """
+        mean: Any = self.average()
+        if all(name.isdecimal() for name in mean):  # those of lists
+            mean = list(mean.values())
+        new, _ = of_model(model, mean, "the average")
+        with untouched(model, batches):
+            # Read before anything is written: a wrong entry then changes nothing.
+            inputs = None if batches is None else [_input(batch) for batch in _pairs_or_inputs(batches)]
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(new[name])
+            if inputs is not None:
+                device = next(model.parameters()).device
+                reestimate_batch_statistics(model, [x.to(device) if isinstance(x, Tensor) else x for x in inputs])
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on: sums, names and counts. The selection as given is not kept."""
+        return {
+            "names": list(self._names),
+            "dtypes": dict(self._dtypes),
+            "parts": [
+                {"sums": {n: t.clone() for n, t in part.sums.items()}, "norms": part.norms, "total": part.total}
+                for part in self._parts
+            ],
+            "last": self._last,
+            "taken": self._taken,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`.
+
+        Raises:
+            ValueError: Something is missing in it.
+        """
+        if missing := {"names", "dtypes", "parts", "last", "taken"} - set(state):
+            raise ValueError(f"the state lacks {sorted(missing)}; give what SphereAverage.state_dict() returned")
+        self._names, self._dtypes = tuple(state["names"]), dict(state["dtypes"])
+        self._last, self._taken = state["last"], int(state["taken"])
+        parts = [
+            _Part({n: t.clone() for n, t in part["sums"].items()}, float(part["norms"]), float(part["total"]))
+            for part in state["parts"]
+        ]
+        self._parts = deque(parts, maxlen=self._last)
+
+    def __repr__(self) -> str:
+        which = "" if self._last is None else f" (of the last {self._last})"
+        return f"SphereAverage({self.count} points{which}, {len(self._names)} tensors on the sphere)"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one point, or several, add: sums of w x̂ and w x, of w |x| and of w; of integers the last."""
+
+    sums: dict[str, Tensor]
+    norms: float
+    total: float
+
+
+def _joined(parts: Iterable[_Part]) -> _Part:
+    found = list(parts)
+    sums = {
+        name: sum((part.sums[name] for part in found[1:]), start=first)
+        if (first := found[0].sums[name]).is_floating_point()
+        else found[-1].sums[name]
+        for name in found[0].sums
+    }
+    return _Part(sums, sum(part.norms for part in found), sum(part.total for part in found))
+
+
+def _check_last(last: int) -> None:
+    if isinstance(last, bool) or not isinstance(last, int) or last < 1:
+        raise ValueError(f"last is {last!r}; it must be a positive number of points")
+
+
+def _pairs_or_inputs(batches: Batches) -> list[Any]:
+    if isinstance(batches, Tensor):
+        return [batches]
+    if isinstance(batches, tuple) and len(batches) == 2 and isinstance(batches[1], Tensor):
+        return listed_batches(batches)
+    found = list(batches)
+    return found if found and all(isinstance(batch, Tensor) for batch in found) else listed_batches(found)
+
+
+def _input(batch: Any) -> Any:
+    return batch[0] if isinstance(batch, tuple | list) else batch
