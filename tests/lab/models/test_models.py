@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onsphere.lab.models import MODELS, ModelError, build, convnet, mlp, resnet18
+from onsphere.lab.models import SCALE_INVARIANT, ModelError, build, convnet, mlp, resnet18, vgg16, wrn28
 
 CIFAR, FASHION = (3, 32, 32), (1, 28, 28)
 
@@ -40,13 +40,50 @@ def test_sizes_and_initial_norms_of_the_papers(name, width, parameters, norm):
     assert joint_norm(model) == pytest.approx(norm, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("factory", "width", "parameters"),
+    [
+        (vgg16, 64, 15_291_300),
+        (vgg16, 16, 3_719 * 16**2 + 909 * 16 + 100),
+        (wrn28, 160, 36_755_940),
+        (wrn28, 40, 2_315_460),
+    ],
+)
+def test_sizes_of_the_memory_split_families(factory, width, parameters):
+    with torch.device("meta"):
+        model = factory(CIFAR, 100, width=width)
+    assert count(model) == parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["vgg16", "wrn28"])
+@pytest.mark.parametrize("shape", [CIFAR, FASHION, (3, 8, 8), (3, 64, 64)])
+def test_memory_split_families_take_images_of_any_side(name, shape):
+    model = build(name, input_shape=shape, classes=4, width=2)
+    assert model(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))).shape == (2, 4)
+    # the side changes the poolings and never the parameters
+    same = build(name, input_shape=(shape[0], 32, 32), classes=4, width=2)
+    assert count(model) == count(same)
+
+
+def test_vgg_has_no_norm_and_the_wide_resnet_is_the_published_one():
+    vgg, wrn = vgg16(CIFAR, 10, width=2, dropout=0.25), wrn28(CIFAR, 10, width=2, dropout=0.1)
+    assert [m.p for m in vgg.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25]
+    assert [m.kernel_size for m in vgg.modules() if isinstance(m, nn.MaxPool2d)] == [2] * 5
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in vgg.modules())
+    convolutions = [m for m in wrn.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 1 + 3 * 4 * 2 + 2
+    assert all(m.bias is not None for m in convolutions)
+    assert {m.p for m in wrn.modules() if isinstance(m, nn.Dropout)} == {0.1}
+    assert (wrn.bn.momentum, wrn.stages[0][0].bn1.momentum, wrn.pool.kernel_size) == (0.9, 0.1, 8)
+
+
 def test_the_papers_width_is_the_default():
     assert count(convnet(CIFAR, 10)) == 387_936
     assert count(resnet18(CIFAR, 10)) == 2_790_240
     assert [m.out_features for m in mlp((64,), 10) if isinstance(m, nn.Linear)] == [64, 64, 10]
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", SCALE_INVARIANT)
 @pytest.mark.parametrize("shape", [CIFAR, FASHION, (2, 8, 8), (1, 9, 9), (1, 17, 17)])
 def test_structure(name, shape):
     size = {"widths": (6, 5)} if name == "mlp" else {"width": 2}
@@ -64,7 +101,7 @@ def test_structure(name, shape):
     assert not any(n.endswith("bias") and not n.startswith("head") for n, _ in model.named_parameters())
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", SCALE_INVARIANT)
 def test_all_trainable_weights_are_scale_invariant_together(name):
     size = {"widths": (6, 5)} if name == "mlp" else {"width": 2}
     model = build(name, input_shape=(2, 8, 8), classes=4, **size).double()
@@ -168,7 +205,11 @@ def test_a_factory_in_the_current_folder(folder):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("vgg", {}, "no model named 'vgg'; there are mlp, convnet, resnet18, and 'package.module:factory'"),
+        (
+            "vgg",
+            {},
+            "no model named 'vgg'; there are mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, and",
+        ),
         ("my_own_nets:", {}, "no model named 'my_own_nets:'"),
         ("no_such_nets:tiny", {}, "cannot import 'no_such_nets'.*ModuleNotFoundError"),
         ("my_broken_nets:tiny", {}, "cannot import 'my_broken_nets'.*ZeroDivisionError"),
@@ -197,6 +238,9 @@ def test_a_factory_in_the_current_folder(folder):
         ("resnet18", {"input_shape": (3, 4, 4)}, "resnet18 needs images of at least 8 x 8, not 4 x 4"),
         ("convnet", {"input_shape": (3, 8, 9)}, r"square images, .* not \(3, 8, 9\)"),
         ("convnet", {"input_shape": (64,)}, r"square images, .* not \(64,\)"),
+        ("vgg16", {"input_shape": (3, 7, 7)}, "vgg16 needs images of at least 8 x 8, not 7 x 7"),
+        ("wrn28", {"input_shape": (3, 8, 9)}, r"square images, .* not \(3, 8, 9\)"),
+        ("wrn28", {"width": 0}, "width must be a positive integer, not 0"),
     ],
 )
 def test_errors_are_one_clear_line(folder, model, options, message):
@@ -211,6 +255,10 @@ def test_direct_calls_check_their_sizes_too():
         lambda: mlp((4,), 2, widths=(0,)),
         lambda: convnet(CIFAR, 10, width=0),
         lambda: resnet18(CIFAR, 10, width=0),
+        lambda: vgg16(CIFAR, 10, width=2.0),
+        lambda: vgg16(CIFAR, 10, dropout=1.0),
+        lambda: wrn28(CIFAR, 10, dropout=-0.1),
+        lambda: wrn28(CIFAR, 0),
     ):
         with pytest.raises(ModelError):
             make()

@@ -1,7 +1,8 @@
-"""Scale-invariant reference networks, and building a network from a name, a factory or a path to one.
+"""Reference networks, and building a network from a name, a factory or a path to one.
 
-Every reference network has batch norms without parameters, no bias before them, and a frozen last layer
-``head`` of a given Frobenius norm: what remains trainable is exactly the scale-invariant weights.
+The scale-invariant ones (``mlp``, ``convnet``, ``resnet18``) have batch norms without parameters, no bias before them,
+and a frozen last layer ``head`` of a given Frobenius norm: what remains trainable is exactly the scale-invariant
+weights. The ordinary ones (``plain-mlp``, and ``vgg16`` and ``wrn28`` of the memory-split papers) are trained whole.
 """
 
 from __future__ import annotations
@@ -20,12 +21,37 @@ from torch import nn
 from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
 from onsphere.lab.models.convnet import convnet
 from onsphere.lab.models.mlp import mlp
+from onsphere.lab.models.plain_mlp import plain_mlp
 from onsphere.lab.models.resnet import resnet18
+from onsphere.lab.models.vgg import vgg16
+from onsphere.lab.models.wide_resnet import wrn28
 
-__all__ = ["MODELS", "ModelError", "build", "convnet", "mlp", "resnet18", "resolve"]
+__all__ = [
+    "MODELS",
+    "SCALE_INVARIANT",
+    "ModelError",
+    "build",
+    "convnet",
+    "mlp",
+    "plain_mlp",
+    "resnet18",
+    "resolve",
+    "vgg16",
+    "wrn28",
+]
 
 #: The reference networks by name.
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet18": resnet18}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "plain-mlp": plain_mlp,
+    "convnet": convnet,
+    "resnet18": resnet18,
+    "vgg16": vgg16,
+    "wrn28": wrn28,
+}
+
+#: Those of them whose trainable parameters are all scale-invariant.
+SCALE_INVARIANT = ("mlp", "convnet", "resnet18")
 
 
 def build(
@@ -42,10 +68,9 @@ def build(
     """Build and initialise a network; the same arguments give the same weights, and no random state changes.
 
     Args:
-        model: ``"mlp"``, ``"convnet"`` or ``"resnet18"``; ``"package.module:factory"``, imported with the
-            current folder on the path; or a callable. A factory is given those of the arguments below but
-            ``seed`` that its signature names (all of them if it has ``**kwargs``), and returns an
-            ``nn.Module``.
+        model: A name in ``MODELS``; ``"package.module:factory"``, imported with the current folder on the path; or a
+            callable. A factory is given those of the arguments below but ``seed`` that its signature names (all of
+            them if it has ``**kwargs``), and returns an ``nn.Module``.
         input_shape: shape of one example.
         classes: number of outputs.
         width: channels of the first layer, for networks that take ``width``; None for their default.

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["ModelError", "check_common", "frozen", "positive_integer", "square_image"]
+__all__ = ["ModelError", "check_common", "frozen", "positive_integer", "probability", "square_image"]
 
 L = TypeVar("L", bound=nn.Linear)
 
@@ -41,8 +41,19 @@ def positive_integer(name: str, value: object) -> int:
     return value
 
 
-def check_common(input_shape: Sequence[int], classes: int, head_norm: float, eps: float) -> None:
-    """Check what every reference network takes.
+def probability(name: str, value: float) -> float:
+    """``value`` if it lies in [0, 1).
+
+    Raises:
+        ModelError: if it does not.
+    """
+    if not 0 <= value < 1:
+        raise ModelError(f"{name} must lie in [0, 1), not {value}")
+    return value
+
+
+def check_common(input_shape: Sequence[int], classes: int, head_norm: float = 1.0, eps: float = 1.0) -> None:
+    """Check what every reference network takes; the last two where a network has a frozen head and norms to choose.
 
     Raises:
         ModelError: naming the argument, what it was and what is allowed.

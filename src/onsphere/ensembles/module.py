@@ -1,0 +1,261 @@
+"""An ensemble as one module: the members' weights stacked, all members run at once, probabilities averaged.
+
+    log p(c | x) = logsumexp_i log softmax(f_i(x))_c - log n
+
+One network's code runs under ``torch.func.vmap`` over the stacked weights, so that n small matrix products become one
+batched product. The members are always in evaluation mode: batch norm uses its running statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble(nn.Module):
+    """Members of one architecture as one module: images [batch, ...] in, log-probabilities [batch, classes] out.
+
+    Make it with :meth:`from_members` or :meth:`from_stacked`. ``state_dict()`` holds every tensor once, the members
+    as its first dimension; ``to(...)``, ``torch.compile`` and ``torch.export`` work as for any module. Whatever
+    ``train()`` is called with, the members stay in evaluation mode.
+    """
+
+    def __init__(self, stacked: nn.Module, members: int) -> None:
+        super().__init__()
+        self.stacked, self.members = stacked, members
+        self.train(False)
+
+    @classmethod
+    def from_members(cls, members: Sequence[nn.Module]) -> Self:
+        """Stack trained networks.
+
+        Args:
+            members: At least one; all of one architecture, data type and device. They are copied and stay as they are.
+
+        Raises:
+            ValueError: No members, different architectures, or weights that are not finite; the message names the
+                member.
+            TypeError: Something else than modules.
+
+        Source:
+            Chirkova et al. 2020 (averaged probabilities).
+        """
+        members = list(members)
+        if not members:
+            raise ValueError("there are no members; an ensemble needs at least one")
+        for i, member in enumerate(members):
+            if not isinstance(member, nn.Module):
+                raise TypeError(f"member {i} is a {type(member).__name__}; members must be torch.nn.Module")
+            _check_alike(members[0], member, i)
+        each = [_tensors(member) for member in members]
+        return cls.from_stacked(members[0], {name: torch.stack([t[name] for t in each]) for name in each[0]})
+
+    @classmethod
+    def from_stacked(cls, template: nn.Module, tensors: Mapping[str, Tensor]) -> Self:
+        """Put stacked weights into an architecture.
+
+        Args:
+            template: A network of the architecture; copied, its own weights are not used.
+            tensors: Every parameter and buffer of the template by name, each ``[members, ...]``.
+
+        Raises:
+            ValueError: Names or shapes that do not belong to the template, or values that are not finite; the message
+                names them.
+        """
+        own = _tensors(template)
+        if missing := [name for name in own if name not in tensors]:
+            raise ValueError(f"no tensor {missing[0]!r} is given, which the architecture has")
+        if unknown := [name for name in tensors if name not in own]:
+            raise ValueError(f"tensor {unknown[0]!r} is given, which the architecture does not have")
+        if not own:
+            raise ValueError("the architecture has no parameters; its members would all be the same")
+        members = tensors[next(iter(own))].shape[:1]
+        for name, value in own.items():
+            if tensors[name].shape != (*members, *value.shape) or not members[0]:
+                raise ValueError(
+                    f"tensor {name!r} has shape {tuple(tensors[name].shape)}; it must be [members, "
+                    f"{', '.join(map(str, value.shape))}] with the same number of members, at least 1, for all"
+                )
+        _check_finite(tensors)
+        stacked = _evaluated(copy.deepcopy(template))
+        for name, value in _tensors(stacked).items():
+            value.data = tensors[name].detach().clone()  # a shared parameter stays shared
+        return cls(stacked, members[0])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The members' parameters and buffers by the names of one member, each ``[members, ...]``."""
+        return _tensors(self.stacked)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but the members stay in evaluation mode."""
+        super().train(mode)
+        self.stacked.eval()
+        return self
+
+    def member_logits(self, x: Tensor) -> Tensor:
+        """Logits of every member, ``[members, batch, classes]``.
+
+        Args:
+            x: ``[batch, ...]``, what one member takes.
+
+        Raises:
+            ValueError: A member's output is not ``[batch, classes]``.
+        """
+
+        def one(tensors: dict[str, Tensor]) -> Any:
+            return functional_call(self.stacked, tensors, (x,))
+
+        logits = vmap(one)(self.tensors())
+        if not isinstance(logits, Tensor) or logits.ndim != 3:
+            found = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"a member returns {found}; it must return one tensor of logits [batch, classes]")
+        return logits
+
+    def member_log_probabilities(self, x: Tensor) -> Tensor:
+        """Log-probabilities of every member, ``[members, batch, classes]``; arguments as :meth:`member_logits`."""
+        return self.member_logits(x).log_softmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log of the averaged probabilities, ``[batch, classes]``; arguments as :meth:`member_logits`."""
+        return self.member_log_probabilities(x).logsumexp(0) - math.log(self.members)
+
+    def export(self, path: str | PathLike[str], example: Tensor, *, dynamic_batch: bool = True) -> None:
+        """Write a file that computes :meth:`forward` with torch alone, without onsphere or the members' code.
+
+        ``torch.export.load(path).module()`` is the module that it holds. Where the members' code under vmap fixes the
+        batch size, as convolutions do in torch, the file runs the members one after another.
+
+        Args:
+            path: Of the file; by custom it ends in ``.pt2``.
+            example: An input ``[batch, ...]`` of the type and device to be used; only its shape matters.
+            dynamic_batch: Whether the file takes any batch size, or the example's alone.
+
+        Raises:
+            ValueError: The example has no batch dimension or is empty, or the network's code does not allow any batch
+                size.
+        """
+        if example.ndim < 1 or not len(example):
+            raise ValueError(f"example has shape {tuple(example.shape)}; it must be [batch, ...] with a batch above 0")
+        shapes: Any = None
+        if dynamic_batch:
+            if len(example) < 2:  # torch takes a size of 1 for a constant
+                example = torch.cat([example, example])
+            shapes = {"x": {0: torch.export.Dim("batch")}}
+        modules: tuple[nn.Module, ...] = (self, _OneAfterAnother(self)) if dynamic_batch else (self,)
+        for module in modules:
+            try:
+                with torch.no_grad():
+                    program = torch.export.export(module, (example,), dynamic_shapes=shapes)
+                break
+            except torch._dynamo.exc.UserError as error:
+                reason = str(error).strip().splitlines()[0]
+        else:
+            advice = "; dynamic_batch=False fixes the example's" if dynamic_batch else ""
+            raise ValueError(f"the members' code cannot be exported: {reason}{advice}")
+        torch.export.save(program, path)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows besides the architecture."""
+        return f"members={self.members}"
+
+
+class _OneAfterAnother(nn.Module):
+    """The same function with the members unrolled, for export: convolutions under vmap fix the batch size."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+
+    def forward(self, x: Tensor) -> Tensor:
+        tensors, count = self.ensemble.tensors(), self.ensemble.members
+        each = [{name: value[i] for name, value in tensors.items()} for i in range(count)]
+        logs = [functional_call(self.ensemble.stacked, t, (x,)).log_softmax(-1) for t in each]
+        return torch.stack(logs).logsumexp(0) - math.log(count)
+
+
+class _EvaluatedNorm(nn.Module):
+    """A batch norm in evaluation mode as one multiplication and addition.
+
+    It has the norm's tensors under the same names. torch's own fixes the batch size when it is exported under vmap.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name, parameter in norm._parameters.items():
+            self.register_parameter(name, parameter)
+        for name, buffer in norm._buffers.items():
+            self.register_buffer(name, buffer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (self.running_var + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -self.running_mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias
+        form = (-1, *(1,) * (x.ndim - 2))
+        return torch.addcmul(shift.view(form), x, scale.view(form))
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
+def _evaluated(module: nn.Module) -> nn.Module:
+    """The module with its batch norms replaced; those without running statistics stay, as they are in evaluation."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    # Not subclasses: they may compute something else.
+    if isinstance(module, kinds) and type(module) in kinds and module.running_mean is not None:
+        return _EvaluatedNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, _evaluated(child))
+    return module
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _check_alike(first: nn.Module, other: nn.Module, number: int) -> None:
+    """ValueError unless ``other`` has the modules, settings, shapes, types and device of the first member."""
+    problem = f"members must have one architecture, and member {number} differs from member 0"
+    ours = {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in first.named_modules()}
+    theirs = {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in other.named_modules()}
+    for name in [*ours, *theirs]:
+        a, b = ours.get(name, "nothing"), theirs.get(name, "nothing")
+        if a != b:
+            raise ValueError(f"{problem}: {name or 'the network'} is {b}, not {a}")
+    a_tensors, b_tensors = _tensors(first), _tensors(other)
+    for name in [*a_tensors, *b_tensors]:
+        found = [
+            f"{list(t[name].shape)} {t[name].dtype} on {t[name].device}" if name in t else "absent"
+            for t in (a_tensors, b_tensors)
+        ]
+        if found[0] != found[1]:
+            raise ValueError(f"{problem}: {name} is {found[1]}, not {found[0]}")
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if value.is_meta or not value.is_floating_point():
+            continue
+        bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"member{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:5]))} failed to train: {name} is not finite; "
+                "leave such members out"
+            )
