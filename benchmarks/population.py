@@ -19,7 +19,7 @@ from onsphere.lab.data import from_arrays
 from onsphere.lab.execution import make_executor
 from onsphere.lab.population import Copy, Engine, Plan, Problem, Shard
 from onsphere.lab.population.step import loss_function, recorded_product, tensor_moments
-from onsphere.lab.population.trace import trace
+from onsphere.tracing import trace
 from onsphere.lab.preparation import prepare_model
 
 MLP = {"model": "mlp", "shape": (1, 8, 8), "options": {"widths": (64, 64), "head_norm": 10.0, "eps": 1e-12}}

@@ -1,5 +1,6 @@
 """The ensemble as one module: equal to the loop, exported to a file that runs alone, errors."""
 
+import math
 import subprocess
 import sys
 
@@ -193,3 +194,36 @@ def test_tensors_that_do_not_fit():
 def test_a_network_without_logits():
     with pytest.raises(ValueError, match=r"a member returns \[5\]; it must return one tensor of logits"):
         Ensemble.from_members([nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))])(torch.zeros(5, 3))
+
+
+def test_a_shape_that_comes_again_is_replayed_and_gives_the_same(monkeypatch):
+    from onsphere.ensembles import module as where
+
+    traced = []
+    monkeypatch.setattr(where, "trace", lambda *a, original=where.trace: traced.append(1) or original(*a))
+    torch.manual_seed(3)
+    members = [nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)).eval() for _ in range(4)]
+    ensemble = Ensemble.from_members(members)
+    x, other = torch.randn(7, 6), torch.randn(7, 6)
+    loop = lambda x: torch.stack([m(x).softmax(-1) for m in members]).mean(0).log()  # noqa: E731
+    with torch.no_grad():
+        for _ in range(4):
+            torch.testing.assert_close(ensemble(x), loop(x), rtol=0, atol=1e-6)
+        assert traced == [1]
+        torch.testing.assert_close(ensemble(other), loop(other), rtol=0, atol=1e-6)
+        for tensor in ensemble.tensors().values():  # new values are seen
+            tensor.zero_()
+        torch.testing.assert_close(ensemble(x), torch.full((7, 3), -math.log(3)))
+        ensemble.double()  # a new type is traced anew
+        for _ in range(3):
+            assert ensemble(x.double()).dtype == torch.float64
+        assert traced == [1, 1]
+    ensemble(x.double()).sum().backward()  # and gradients still flow when they are wanted
+    assert all(p.grad is not None for p in ensemble.parameters())
+
+
+def test_log_probabilities_of_minus_infinity_and_tiny_ones_average_well():
+    from onsphere.ensembles.module import averaged
+
+    logs = torch.tensor([[-math.inf, -200.0, -0.0], [-math.inf, -201.0, -0.0]])
+    torch.testing.assert_close(averaged(logs), torch.logsumexp(logs, 0) - math.log(2))

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
-from onsphere.lab.population.trace import trace
+from onsphere.tracing import trace
 from onsphere.lab.threads import one_thread
 
 PROGRESS_SECONDS = 0.2

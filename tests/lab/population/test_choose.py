@@ -8,7 +8,7 @@ from test_engine import COPIES, plain_loop, problem
 from torch import nn
 
 from onsphere.lab.population import Engine, Plan, choose_plan
-from onsphere.lab.population.trace import trace
+from onsphere.tracing import trace
 
 
 class LooksAtItsInput(nn.Module):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from onsphere.lab import InputError, toy_periods, toy_regimes, toy_thermo
-from onsphere.lab.cli import EXPERIMENTS, app, run_command
+from onsphere.lab.cli import app, run_command
+from onsphere.lab.command import EXPERIMENTS
 from onsphere.lab.config import to_command, to_toml, with_config
 from onsphere.lab.toy.periods.spec import ToyPeriodsSpec
 from onsphere.lab.toy.regimes.spec import ToyRegimesSpec

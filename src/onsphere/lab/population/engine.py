@@ -23,7 +23,7 @@ from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.readings import FIXED
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
-from onsphere.lab.population.trace import trace
+from onsphere.tracing import trace
 from onsphere.normalisation import BatchStatistics, without_running_statistics
 from onsphere.products import squared_norm
 
@@ -202,9 +202,7 @@ class Engine:
         for t in range(len(indices)):
             rows = indices[t, 0] if self._shared_batch else indices[t].index_select(0, self._seed_of_copy)
             if self.stochastic:
-                torch.manual_seed(
-                    stream(self.problem.seed, self.copies[0].seed, FORWARD_NOISE, first + t)
-                )
+                torch.manual_seed(stream(self.problem.seed, self.copies[0].seed, FORWARD_NOISE, first + t))
             x = self._augmented_batches(indices[t], state.step + t) if self.problem.augment else self.x[rows]
             now, ring[t] = self._run(now, state.constants, hyper[t], x, self.y[rows])
             done += 1

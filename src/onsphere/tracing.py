@@ -1,7 +1,8 @@
-"""Trace a step once into a flat list of tensor operations, and leave out those that do nothing.
+"""Trace a function once into a flat list of tensor operations, and leave out those that do nothing.
 
+The list is replayed without vmap, automatic differentiation or the module's Python at run time. What it leaves out:
 vmap and differentiation write many reshapes to the shape a tensor already has; each costs a few microseconds in every
-later step, which adds up where a whole step takes a millisecond or two.
+later call, which adds up where a whole one takes a millisecond.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ _RESHAPES = {_aten.view.default, _aten._unsafe_view.default, _aten.expand.defaul
 _SWAP = _aten.transpose.int
 
 
-def trace(step: Any, *example: Any) -> GraphModule:
-    """Trace ``step`` on example arguments; only their shapes, types and memory order matter.
+def trace(function: Any, *example: Any) -> GraphModule:
+    """Trace ``function`` on example arguments; only their shapes, types and memory order matter.
 
     Args:
-        step: A function of nested lists of tensors without data-dependent control flow.
+        function: A function of nested lists of tensors without data-dependent control flow.
         *example: Its arguments.
 
     Returns:
         A module with the same arguments and results.
     """
-    graph: GraphModule = make_fx(step)(*example)
+    graph: GraphModule = make_fx(function)(*example)
     for node in graph.graph.nodes:
         if node.op != "call_function":
             continue
