@@ -30,7 +30,7 @@ check: .venv/dev
 science: .venv/dev
 	$(BIN)/pytest -n 2 tests/science
 
-bench: .venv/lab
+bench: .venv/dev
 	$(BIN)/python -m benchmarks
 
 laws: .venv/dev
@@ -49,6 +49,8 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
 	@touch $@
 
+# Oracles that would pull torchvision, which has no build for this torch, and do not need it.
 .venv/dev: .venv/lab
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps backpack-for-pytorch curvlinops-for-pytorch
 	@touch $@

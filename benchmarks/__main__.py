@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from benchmarks import monitor, optimizer, population, symmetry, toys
+from benchmarks import curvature, ensembles, monitor, optimizer, population, symmetry, toys
 
 BENCHMARKS = {
     "mlp": population.mlp,
@@ -18,6 +18,8 @@ BENCHMARKS = {
     "toys": toys.pairs,
     "symmetry": symmetry.everything,
     "monitor": monitor.overhead,
+    "curvature": curvature.top,
+    "ensembles": ensembles.everything,
 }
 
 

@@ -37,6 +37,9 @@ def test_exported_names(module, names):
         "; onsphere.SphereSGD; onsphere.sphere_groups; onsphere.make_scale_invariant",
         "; onsphere.dynamics",
         "; onsphere.Monitor",
+        "; onsphere.curvature.top_eigenvalues",
+        "; onsphere.landscape.barrier",
+        "; onsphere.ensembles.Ensemble",
     ],
 )
 def test_the_core_loads_torch_and_numpy_alone(use):

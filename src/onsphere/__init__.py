@@ -10,7 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onsphere import curvature as curvature
     from onsphere import dynamics as dynamics
+    from onsphere import ensembles as ensembles
+    from onsphere import landscape as landscape
     from onsphere.monitor import Monitor as Monitor
     from onsphere.optim import SphereSGD as SphereSGD
     from onsphere.optim import keep_on_sphere as keep_on_sphere
@@ -39,7 +42,10 @@ _HOME = {
     "sphere_groups": "onsphere.symmetry",
 }
 
-_MODULES = ("dynamics", "lab", "monitor", "optim", "spheres", "symmetry")
+_MODULES = (
+    *("curvature", "dynamics", "ensembles", "lab", "landscape"),
+    *("monitor", "optim", "spheres", "symmetry"),
+)
 
 __all__ = [
     "Monitor",
