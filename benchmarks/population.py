@@ -19,8 +19,8 @@ from onsphere.lab.data import from_arrays
 from onsphere.lab.execution import make_executor
 from onsphere.lab.population import Copy, Engine, Plan, Problem, Shard
 from onsphere.lab.population.step import loss_function, recorded_product, tensor_moments
-from onsphere.tracing import trace
 from onsphere.lab.preparation import prepare_model
+from onsphere.tracing import trace
 
 MLP = {"model": "mlp", "shape": (1, 8, 8), "options": {"widths": (64, 64), "head_norm": 10.0, "eps": 1e-12}}
 CONVNET = {"model": "convnet", "shape": (3, 32, 32), "options": {"width": 8, "head_norm": 10.0, "eps": 1e-12}}

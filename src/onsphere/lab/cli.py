@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import json as json_format
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from onsphere import __version__
+from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, experiment, work
 from onsphere.lab.config import with_config
+from onsphere.lab.landscape.commands import landscape
 from onsphere.lab.options import InputError, one_line
 from onsphere.lab.periods.spec import PeriodsSpec
 from onsphere.lab.regimes.spec import RegimesSpec
+from onsphere.lab.schedule.spec import ScheduleSpec
+from onsphere.lab.split.spec import SplitSpec
 from onsphere.lab.symmetries.spec import SymmetriesSpec
-from onsphere.lab.toy.periods.spec import ToyPeriodsSpec
-from onsphere.lab.toy.regimes.spec import ToyRegimesSpec
-from onsphere.lab.toy.thermo.spec import ToyThermoSpec
-
-# Where each experiment's side of the terminal lives: run, resume, rewrite its report, show its result.
-EXPERIMENTS = {
-    "regimes": "onsphere.lab.regimes.terminal",
-    "periods": "onsphere.lab.periods.terminal",
-    "symmetries": "onsphere.lab.symmetries.terminal",
-    "toy regimes": "onsphere.lab.toy.regimes.terminal",
-    "toy periods": "onsphere.lab.toy.periods.terminal",
-    "toy thermo": "onsphere.lab.toy.thermo.terminal",
-}
+from onsphere.lab.toy.commands import toy
 
 app = App(
     name="onsphere",
@@ -43,18 +31,9 @@ app = App(
     help_format="plaintext",
 )
 
-toy = App(
-    name="toy",
-    help="Toy models in which each law of scale-invariant training can be seen exactly; seconds on one core.",
-)
 app.command(toy)
+app.command(landscape)
 
-Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
-Json = Annotated[
-    bool,
-    Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output."),
-]
-Config = Annotated[Path | None, Parameter(help="TOML file with the same fields; options given here win.")]
 RunFolder = Annotated[Path, Parameter(help="The run's folder.")]
 
 
@@ -72,7 +51,7 @@ def regimes(
     and writes a page. The defaults take under a minute on two cores.
     """
     del config  # read before parsing, see with_config
-    _work("regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+    work("regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
 
 
 @app.command
@@ -89,7 +68,43 @@ def periods(
     rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
     """
     del config
-    _work("periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+    work("periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+
+
+@app.command
+def schedule(
+    *,
+    spec: Annotated[ScheduleSpec, Parameter(name="*")] = ScheduleSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Propose a schedule from a regime map and train it against tuned rivals at equal steps.
+
+    Starts just above where convergence ends, ends inside it. Rivals: constant ELRs, cosines from several peaks, and
+    lr with weight decay; means with intervals, and a page: onsphere schedule --map runs/my-map
+    """
+    del config
+    fields = spec.model_dump(exclude_unset=True)
+    work("schedule", json, lambda room, progress, stop: room.start(fields, out, progress, stop))
+
+
+@app.command
+def split(
+    *,
+    spec: Annotated[SplitSpec, Parameter(name="*")] = SplitSpec(),  # noqa: B008 (frozen)
+    out: Out = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Spend a memory budget well: one wide network, or several thinner ones?
+
+    Trains the splits of a budget of parameters, compares them by NLL, calibrated
+    NLL and accuracy with intervals over seeds, fits the power laws of ensembles,
+    and writes a page. With --predict, four networks at each width must do.
+    """
+    del config
+    work("split", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
 
 
 @app.command
@@ -109,58 +124,7 @@ def symmetries(
     """
     del config
     fields = spec.model_dump(exclude_unset=True) | ({} if model is None else {"model": model})
-    _work("symmetries", json, lambda room, progress, stop: room.start(fields, out, progress, stop))
-
-
-@toy.command(name="regimes")
-def toy_regimes(
-    *,
-    spec: Annotated[ToyRegimesSpec, Parameter(name="*")] = ToyRegimesSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """The loss at fixed effective learning rates against its closed form, without any data.
-
-    Minimises the sum of alpha x²/(x² + y²) over pairs on one sphere. It converges
-    below an ELR of 1/A, A the sum of the alphas; above it the loss is (A - 1/ELR)/2.
-    """
-    del config
-    _work("toy regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
-
-
-@toy.command(name="periods")
-def toy_periods(
-    *,
-    spec: Annotated[ToyPeriodsSpec, Parameter(name="*")] = ToyPeriodsSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """The periods that weight decay causes, against their law √(2 ln(1/floor) / (lr weight-decay)).
-
-    Minimises the same pairs in the whole space with weight decay: the ELR climbs
-    past 1/A, the minimum destabilises, the norm jumps, and all begins again.
-    """
-    del config
-    _work("toy periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
-
-
-@toy.command(name="thermo")
-def toy_thermo(
-    *,
-    spec: Annotated[ToyThermoSpec, Parameter(name="*")] = ToyThermoSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """Training with isotropic noise as an ideal gas: energy, radius, pressure, entropy against their closed forms.
-
-    Runs three protocols (fixed ELR, fixed learning rate, fixed ELR and norm) over
-    a few settings each and tests the Maxwell relations.
-    """
-    del config
-    _work("toy thermo", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+    work("symmetries", json, lambda room, progress, stop: room.start(fields, out, progress, stop))
 
 
 @app.command
@@ -169,7 +133,7 @@ def resume(run: RunFolder, *, json: Json = False) -> None:
     from onsphere.lab.store import Run
 
     opened = Run.open(run)
-    _work(opened.manifest["command"], json, lambda room, progress, stop: room.resume(opened, progress, stop))
+    work(opened.manifest["command"], json, lambda room, progress, stop: room.resume(opened, progress, stop))
 
 
 @app.command
@@ -178,7 +142,7 @@ def report(run: RunFolder) -> None:
     from onsphere.lab.store import Run
 
     opened = Run.open(run)
-    print(_experiment(opened.manifest["command"]).rewrite_report(opened))
+    print(experiment(opened.manifest["command"]).rewrite_report(opened))
 
 
 @app.command
@@ -189,7 +153,7 @@ def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"
     rows = []
     for run in list_runs(folder):
         manifest = run.manifest
-        summary = _experiment(manifest["command"]).one_line(run) if run.done else ""
+        summary = experiment(manifest["command"]).one_line(run) if run.done else ""
         row = {"run": str(run.folder), "command": manifest["command"], "status": run.status}
         rows.append(row | {"created": manifest["created"], "summary": summary})
     if json:
@@ -215,7 +179,7 @@ def run_command(arguments: list[str]) -> int:
         return _refuse(one_line(cause) if isinstance(cause, ValidationError) else str(error))
     except InputError as error:
         return _refuse(str(error))
-    except _Interrupted as stopped:
+    except Stopped as stopped:
         print(str(stopped), file=sys.stderr)
         return 130
     except Exception as error:
@@ -227,53 +191,9 @@ def run_command(arguments: list[str]) -> int:
     return 0
 
 
-class _Interrupted(Exception):  # noqa: N818
-    """Carries the sentence that says how to go on."""
-
-
 def _refuse(message: str) -> int:
     print("onsphere: " + " ".join(message.split()), file=sys.stderr)
     return 2
-
-
-def _experiment(command: str) -> Any:
-    if command not in EXPERIMENTS:
-        raise InputError(f"this version of onsphere ({__version__}) does not know the experiment {command!r}")
-    return import_module(EXPERIMENTS[command])
-
-
-def _work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], bool]], Any]) -> None:
-    """Run an experiment with a live display and orderly Ctrl-C, then print its result."""
-    from onsphere.lab.display import Display
-    from onsphere.lab.execution import Interrupted, WorkerDied
-
-    room = _experiment(command)
-    stopping = threading.Event()
-    with Display() as display:
-
-        def interrupt(signum: int, frame: FrameType | None) -> None:
-            if stopping.is_set():
-                display.console.show_cursor(True)
-                os._exit(130)  # workers end with their parent
-            stopping.set()
-            display.note("stopping at a checkpoint; Ctrl-C again kills")
-
-        before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            result = call(room, display, stopping.is_set)
-        except Interrupted as stopped:
-            raise _Interrupted(f"interrupted; continue with: onsphere resume {display.run}") from stopped
-        except WorkerDied as error:
-            raise WorkerDied(f"{error}; continue with: onsphere resume {display.run}") from error
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    if as_json:
-        from onsphere.lab.store.files import plain
-
-        print(json_format.dumps(plain(result.to_dict())), flush=True)
-    else:
-        room.show(result)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ EXPERIMENTS = {
     "schedule": "onsphere.lab.schedule.terminal",
     "landscape stabilise": "onsphere.lab.landscape.stabilise.terminal",
     "split": "onsphere.lab.split.terminal",
+    "landscape zones": "onsphere.lab.landscape.zones.terminal",
     "toy regimes": "onsphere.lab.toy.regimes.terminal",
     "toy periods": "onsphere.lab.toy.periods.terminal",
     "toy thermo": "onsphere.lab.toy.thermo.terminal",

@@ -24,8 +24,8 @@ from typing import Any, Protocol
 import torch
 
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
-from onsphere.tracing import trace
 from onsphere.lab.threads import one_thread
+from onsphere.tracing import trace
 
 PROGRESS_SECONDS = 0.2
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 Basis = Literal["boundary", "labels", "divergence"]
 
-START_FACTOR, END_FACTOR = 3.0, 0.1
+START_FACTOR, END_FACTOR = 4.0, 0.05
 BELOW_DIVERGENCE = 0.5
 
 
@@ -52,9 +52,10 @@ def propose_elrs(regimes: Any, *, start_factor: float = START_FACTOR, end_factor
 
         threshold = √(low · high),   start = start_factor · threshold,   end = end_factor · threshold
 
-    and the start is at most half of where divergence begins, if that is known. A map without a run that interpolates
-    does not resolve the bracket; then it is that of the labels of its runs, which belongs to its number of steps, or
-    else the threshold is a tenth of where divergence begins. ``basis`` says which.
+    and the start is at most half of where divergence begins, if that is known, even if chaotic equilibrium is so narrow
+    that this is below the threshold. A map without a run that interpolates does not resolve the bracket; then it is
+    that of the labels of its runs, which belongs to its number of steps, or else the threshold is a tenth of where
+    divergence begins. ``basis`` says which.
 
     Args:
         regimes: The result of ``onsphere.lab.map_regimes``, the JSON object of ``onsphere regimes --json``, its
@@ -76,9 +77,7 @@ def propose_elrs(regimes: Any, *, start_factor: float = START_FACTOR, end_factor
     bracket, basis = _bracket(regimes, convergence, begins)
     threshold = math.sqrt(bracket[0] * bracket[1])
     start, limit = start_factor * threshold, math.inf if begins is None else BELOW_DIVERGENCE * begins
-    # a wide convergence bracket may reach that far: never below it
-    start, limited = max(min(start, limit), threshold), start > limit
-    return ProposedElrs(start, end_factor * threshold, threshold, bracket, basis, limited)
+    return ProposedElrs(min(start, limit), end_factor * threshold, threshold, bracket, basis, start > limit)
 
 
 def _boundaries(regimes: Any) -> tuple[Any, Any]:

@@ -1,12 +1,12 @@
 """A learning-rate schedule made from a regime map: start just above convergence, end inside it.
 
     step       0 .. hold T          the start ELR, just above the threshold at which convergence ends
-               .. (1 - tail) T      down to the end ELR (geometric, cosine or linear)
+               .. (1 - tail) T      down to the end ELR (linear, cosine or geometric)
                .. T and after       the end ELR, where training converges
 
-with T steps in all. At the start ELR training is in chaotic equilibrium: it wanders between minima and forgets where
-it began. The way down passes the threshold and picks a wide one; the end makes the loss small. Below the threshold
-from the beginning, training stays near its initial weights.
+with T steps in all. At the start ELR training is in chaotic equilibrium: the loss levels off, the weights wander far.
+The way down passes the threshold, and the end makes the loss small. Minima found so have a lower test error than those
+of a constant ELR below the threshold, which stays near the initial weights (docs/results.md).
 
 Source: Kodryan et al., NeurIPS 2022 (starting ELRs of low chaotic equilibrium lead to the best minima).
 """
@@ -26,9 +26,10 @@ from onsphere.optim._sphere_sgd import SphereSGD
 from onsphere.optim.proposal import END_FACTOR, START_FACTOR, propose_elrs
 from onsphere.products import squared_norm
 
-Shape = Literal["geometric", "cosine", "linear"]
+Shape = Literal["linear", "cosine", "geometric"]
 
 HOLD, TAIL = 0.5, 0.0
+SHAPE: Shape = "linear"
 
 
 class RegimeSchedule(LRScheduler):
@@ -50,7 +51,7 @@ class RegimeSchedule(LRScheduler):
         total_steps: Steps of the whole training.
         hold: Fraction of the steps at ``start``, in [0, 1].
         tail: Fraction of the steps at ``end``; ``hold + tail`` is at most 1.
-        shape: Way down: ``geometric`` (equal factors), ``cosine`` or ``linear``.
+        shape: Way down: ``linear``, ``cosine`` or ``geometric`` (equal factors).
         keep_elr: For optimisers other than SphereSGD: in groups with ``"sphere": "joint"`` the learning rate becomes
             ELR · norm², of the present norm, so that the ELR is the scheduled one while the norm moves. It
             costs one norm a step, and means the ELR of SGD, not that of adaptive optimisers.
@@ -66,9 +67,9 @@ class RegimeSchedule(LRScheduler):
         >>> from onsphere.optim import RegimeSchedule, SphereSGD
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> optimizer = SphereSGD([{"params": [weight], "sphere": "joint"}], lr=1.0)
-        >>> schedule = RegimeSchedule(optimizer, start=1e-2, end=1e-4, total_steps=100, hold=0.5)
-        >>> schedule.elr_at(0), schedule.elr_at(75), schedule.elr_at(100)
-        (0.01, 0.001, 0.0001)
+        >>> schedule = RegimeSchedule(optimizer, start=1e-2, end=1e-4, total_steps=100, shape="geometric")
+        >>> [float(f"{schedule.elr_at(step):.3g}") for step in (0, 50, 75, 100)]
+        [0.01, 0.01, 0.001, 0.0001]
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class RegimeSchedule(LRScheduler):
         *,
         hold: float = HOLD,
         tail: float = TAIL,
-        shape: Shape = "geometric",
+        shape: Shape = SHAPE,
         keep_elr: bool = False,
         last_epoch: int = -1,
     ) -> None:

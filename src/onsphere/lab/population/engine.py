@@ -23,9 +23,9 @@ from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.readings import FIXED
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
-from onsphere.tracing import trace
 from onsphere.normalisation import BatchStatistics, without_running_statistics
 from onsphere.products import squared_norm
+from onsphere.tracing import trace
 
 ROUNDING = 1e-5  # relative distance of a norm from the sphere's radius that rounding explains
 

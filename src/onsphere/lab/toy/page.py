@@ -14,15 +14,15 @@ from onsphere.lab.options import Options
 from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
+from onsphere.lab.result import ExperimentResult
 from onsphere.lab.store import Run
-from onsphere.lab.toy.result import ToyResult
 
 _UNITS = "Angles are in radians, times in steps; log is the natural logarithm."
 
 
 def write(
     run: Run,
-    result: ToyResult,
+    result: ExperimentResult,
     spec: type[Options],
     *,
     title: str,

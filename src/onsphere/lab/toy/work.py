@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from onsphere.lab.options import InputError, Options, one_line
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import ExperimentResult
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json, write_table
-from onsphere.lab.toy.result import ToyResult
 
 S = TypeVar("S", bound=Options)
-R = TypeVar("R", bound=ToyResult)
+R = TypeVar("R", bound=ExperimentResult)
 Stop = Callable[[], bool]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.toy.result import ToyResult
+from onsphere.lab.result import ExperimentResult
 
 #: Above this lr weight_decay ln(1/floor) jumps are so strong that what follows one varies, and periods scatter.
 STRONG = 0.2
@@ -52,7 +52,7 @@ class LawRow:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyPeriodsResult(ToyResult):
+class ToyPeriodsResult(ExperimentResult):
     """What :func:`onsphere.lab.toy_periods` returns.
 
     Attributes:

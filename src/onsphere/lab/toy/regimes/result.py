@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.toy.result import ToyResult
+from onsphere.lab.result import ExperimentResult
 
 #: A run whose mean loss is a smaller part of the loss at random directions has converged.
 CONVERGED = 1e-6
@@ -40,7 +40,7 @@ class RegimesRow:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyRegimesResult(ToyResult):
+class ToyRegimesResult(ExperimentResult):
     """What :func:`onsphere.lab.toy_regimes` returns.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.toy.result import ToyResult
+from onsphere.lab.result import ExperimentResult
 
 #: What each protocol is called in prose.
 NAMES = {"fixed_elr": "fixed ELR", "fixed_lr": "fixed lr", "sphere": "fixed sphere"}
@@ -100,7 +100,7 @@ class MaxwellRow:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyThermoResult(ToyResult):
+class ToyThermoResult(ExperimentResult):
     """What :func:`onsphere.lab.toy_thermo` returns.
 
     Attributes:

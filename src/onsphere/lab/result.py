@@ -1,7 +1,9 @@
-"""What the results of the toys share: where the run lies, what was asked for, plain values out and back in."""
+"""What results of experiments share: where the run lies, what was asked for, plain values out and back in."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,8 +15,8 @@ _FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds")
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyResult:
-    """Base of every toy's result; subclasses add what was found.
+class ExperimentResult:
+    """Base of an experiment's result; subclasses add what was found.
 
     Attributes:
         run: The run's folder.
@@ -81,3 +83,8 @@ def _value(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return [_value(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def restored(kind: type, entry: Mapping[str, Any]) -> Any:
+    """A row from its plain values; None becomes NaN where a number belongs."""
+    return kind(**{k: math.nan if v is None and kind.__annotations__[k] == "float" else v for k, v in entry.items()})

@@ -1,0 +1,1 @@
+"""``onsphere landscape conventional``: what the sphere says about an ordinary run."""

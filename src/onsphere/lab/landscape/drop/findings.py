@@ -1,0 +1,208 @@
+"""What an analysis of a drop finds, as frozen dataclasses; :mod:`.analyse` says how."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Label = Literal["1", "2A", "2B", "2", "3"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference over seeds with its 95 % interval.
+
+    Attributes:
+        mean: Over seeds.
+        low: Lower end of the interval; NaN with fewer than two seeds.
+        high: Upper end.
+        seeds: How many.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """One start and one final effective learning rate: means over the finite seeds and their standard errors ``*_se``.
+
+    Attributes:
+        start: Effective learning rate before the drop.
+        end: After it.
+        seeds: How many runs stayed finite.
+        test_error: As in a :class:`~.rows.Continuation`, and so on.
+    """
+
+    start: float
+    end: float
+    seeds: int
+    test_error: float
+    test_error_se: float
+    test_loss: float
+    test_loss_se: float
+    train_loss: float
+    train_loss_se: float
+    train_error: float
+    train_error_se: float
+    gradient_norm: float
+    gradient_norm_se: float
+    angle: float
+    angle_se: float
+    sharpness: float | None
+    sharpness_se: float | None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where convergence of the first phase ends.
+
+    Attributes:
+        low: The largest start up to which most seeds converge, or None.
+        high: The start after it, or None.
+        fitted: Whether some run of the first phase fits the training set (error below 1 %). If not, convergence is
+            judged by the falling loss alone and moves up with more steps.
+        divergence: The smallest start from which on most seeds diverge, or None.
+    """
+
+    low: float | None
+    high: float | None
+    fitted: bool
+    divergence: float | None
+
+    @property
+    def value(self) -> float | None:
+        """``low``, where something above it does not converge; else None."""
+        return self.low if self.high is not None else None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best start for one final effective learning rate, by mean test error.
+
+    Attributes:
+        end: The final effective learning rate.
+        start: The best start.
+        test_error: Its mean.
+        test_error_se: Its standard error.
+        no_drop: Mean test error of training at ``end`` throughout, with as many steps.
+        no_drop_se: Its standard error.
+        gain: Test error of the best start minus that without a drop; None if the best is without a drop.
+        neighbours: The next smaller and next larger start, with the test error of the best minus theirs.
+        held_out: Mean over seeds of the gain of the start that the other seeds choose, which selection cannot flatter;
+            None with fewer than three seeds.
+        within: Whether the start lies between the threshold and ten times it; None without a threshold.
+        gradient_ratio: Gradient norm after the drop over that without a drop, of the means.
+    """
+
+    end: float
+    start: float
+    test_error: float
+    test_error_se: float
+    no_drop: float
+    no_drop_se: float
+    gain: Difference | None
+    neighbours: list[tuple[float, Difference]]
+    held_out: float | None
+    within: bool | None
+    gradient_ratio: float
+
+
+@dataclass(frozen=True)
+class BestConstant:
+    """The best of the final effective learning rates without any drop.
+
+    Attributes:
+        elr: The effective learning rate.
+        test_error: Its mean test error after as many steps as a drop has.
+        drop: Test error of the best drop of all minus that.
+    """
+
+    elr: float
+    test_error: float
+    drop: Difference
+
+
+@dataclass(frozen=True)
+class BestAverage:
+    """The start whose averages of snapshots, without any drop, have the lowest mean test error.
+
+    Attributes:
+        start: Its effective learning rate.
+        test_error: Its mean.
+        test_error_se: Its standard error.
+        over_drop: Test error of these averages minus that of the best drop of all.
+    """
+
+    start: float
+    test_error: float
+    test_error_se: float
+    over_drop: Difference
+
+
+@dataclass(frozen=True)
+class StartClass:
+    """The class of one start.
+
+    Attributes:
+        start: Its effective learning rate.
+        label: 1, 2A, 2B, 3; 2 if no paths were measured.
+        regimes: How many seeds were in which regime before the drop.
+        connected: In how many seeds all paths are connected.
+        measured: In how many seeds paths were measured.
+        barriers: Mean error barrier of each pair over seeds.
+        loss_barriers: Mean loss barrier of each pair over seeds.
+        angles: Mean angle of each pair over seeds, radians.
+    """
+
+    start: float
+    label: Label
+    regimes: dict[str, int]
+    connected: int
+    measured: int
+    barriers: dict[str, float]
+    loss_barriers: dict[str, float]
+    angles: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All of it.
+
+    Attributes:
+        matrix: One cell a start and final effective learning rate, by final, then by start.
+        threshold: Where convergence ends.
+        best: One entry a final effective learning rate.
+        classes: One entry a start.
+        constant: The best final effective learning rate without a drop, or None if no drop is better.
+        average: The best average of snapshots, or None if there are none.
+    """
+
+    matrix: list[MatrixCell]
+    threshold: Threshold
+    best: list[Best]
+    classes: list[StartClass]
+    constant: BestConstant | None = None
+    average: BestAverage | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        values = asdict(self)
+        values["threshold"]["value"] = self.threshold.value
+        return values
+
+    def at(self, start: float, end: float) -> MatrixCell:
+        """The cell of a start and a final effective learning rate."""
+        return next(cell for cell in self.matrix if cell.start == start and cell.end == end)
+
+    @property
+    def lowest(self) -> Best:
+        """The final effective learning rate whose best start has the lowest mean test error."""
+        return min(self.best, key=lambda best: best.test_error)
