@@ -66,13 +66,13 @@ class NetworkOptions(Options):
     """Which network."""
 
     model: str = "mlp"
-    """Network: mlp, convnet, resnet18, or package.module:factory for your own."""
+    """Network: mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, or package.module:factory for your own."""
     widths: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
     ] = None
     """Hidden widths of the mlp, comma separated (default 64,64)."""
     width: Annotated[int, Field(ge=1)] | None = None
-    """Width of the convnet or resnet18: channels of the first layer (default 32)."""
+    """Width of the convolutional networks: channels of the first layer (default 32, vgg16 64, wrn28 160)."""
     head_norm: Annotated[float, Field(gt=0)] | None = None
     """Frobenius norm of the frozen last layer (default 10 for cross-entropy, 3 for mse)."""
 
