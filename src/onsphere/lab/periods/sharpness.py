@@ -4,7 +4,7 @@ The sharpness of scale-invariant weights is the top eigenvalue of the Hessian on
 
     ELR · sharpness = lr λ_max / (1 - α),   stable below 2 (1 + α) / (1 - α)   (α the momentum; 2 without)
 
-λ_max is that of :mod:`.curvature` with respect to the scale-invariant tensors. The first seed of each setting is
+Both are measured by :mod:`.curvature` with respect to the scale-invariant tensors. The first seed of each setting is
 trained once more with its whole shard, to the same bits, and measured every :data:`EVERY` steps over :data:`BEFORE`
 steps up to each of its first :data:`JUMPS` jumps, and as long in the middle of the gap before it (control).
 
@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from onsphere.curvature import Eigenvalues
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.periods.analyse import Course, PeriodsRun, courses
-from onsphere.lab.periods.curvature import Curvature, top_eigenvalue
+from onsphere.lab.periods.curvature import Curvature
 from onsphere.lab.periods.result import Sharpness
 from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
 from onsphere.lab.progress import Progress
@@ -124,7 +125,7 @@ def _shard(
     ring = torch.empty((PIECE, len(shard.copies()), engine.columns), dtype=problem.dtype, device=problem.device)
     places = {k: stretches(jumps[_key(course)]) for k, course in wanted.items()}
     steps = {k: {step for pair in pairs for part in pair for step in part} for k, pairs in places.items()}
-    vectors: dict[int, list[Tensor]] = {}
+    vectors: dict[int, Eigenvalues | None] = {}
     found: dict[tuple[int, int], float] = {}
     for step in sorted(set().union(*steps.values())):
         while state.step < step:
@@ -136,14 +137,12 @@ def _shard(
         for k in (k for k, own in steps.items() if step in own):
             values = dict(zip(problem.trained, state.params, strict=True))
             values |= dict(zip(engine.constant_names, state.constants, strict=True))
-            product = curvature.product({name: value[k].contiguous() for name, value in values.items()})
-            # cold, and after every pause, the vector has farther to go
-            warm = (k, step - EVERY) in found
-            tolerance, iterations = (1e-2, 20) if warm else (1e-3, 100)
-            start = vectors.get(k) or curvature.start()
-            eigenvalue, vectors[k] = top_eigenvalue(product, start, tolerance=tolerance, iterations=iterations)
-            course = wanted[k]
-            found[k, step] = float(course.elr[step] * course.radius[step] ** 2 * eigenvalue)
+            # a vector found before a pause is as good as none
+            start = vectors.get(k) if (k, step - EVERY) in found else None
+            sharpness = curvature.sharpness({name: value[k].contiguous() for name, value in values.items()}, start)
+            vectors[k] = sharpness
+            at = np.nan if sharpness is None else sharpness.values[0]
+            found[k, step] = float(wanted[k].elr[step] * at)
     return [
         _row(course, jump, *pair, {step: value for (place, step), value in found.items() if place == k})
         for k, course in wanted.items()
