@@ -35,6 +35,9 @@ def dropped(tmp_path_factory):
         averaged=0,
         barriers=False,
         workers=1,
+        mode="vmap",
+        chunk=30,
+        compiled="no",
         out=tmp_path_factory.mktemp("drop") / "run",
     )
 
@@ -42,7 +45,8 @@ def dropped(tmp_path_factory):
 def test_a_start_in_the_chaotic_equilibrium_beats_no_drop(dropped):
     high, none = dropped.analysis.at(HIGH, LOW), dropped.analysis.at(LOW, LOW)
     assert high.seeds == none.seeds == 5
-    assert high.test_error < none.test_error - 0.005
+    # seen 0.69 points, interval 0.28 to 1.11: another machine's rounding alone may take it below 0.5
+    assert high.test_error < none.test_error - 0.003
     assert high.gradient_norm < 0.7 * none.gradient_norm
 
 
@@ -51,5 +55,5 @@ def test_the_best_start_is_just_above_the_convergence_threshold(dropped):
     threshold = dropped.analysis.threshold
     assert threshold.low is not None and threshold.high is not None
     assert threshold.value <= best.start <= 10 * threshold.value
-    assert best.gain is not None and best.gain.clear and best.gain.mean < 0
+    assert best.gain is not None and best.gain.clear and best.gain.mean < -0.005
     assert best.held_out < 0
