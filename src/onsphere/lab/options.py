@@ -76,6 +76,11 @@ class NetworkOptions(Options):
     head_norm: Annotated[float, Field(gt=0)] | None = None
     """Frobenius norm of the frozen last layer (default 10 for cross-entropy, 3 for mse)."""
 
+    @property
+    def head_norm_used(self) -> float:
+        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
+        return self.head_norm if self.head_norm is not None else (3.0 if getattr(self, "loss", "") == "mse" else 10.0)
+
 
 class ModelOptions(NetworkOptions):
     """Which network, and in whose numerics."""

@@ -153,6 +153,45 @@ def name_of(model: Model) -> str:
     return f"{getattr(model, '__module__', '?')}:{getattr(model, '__qualname__', type(model).__qualname__)}"
 
 
+def sphere_problem(spec: Any, model: Model, data: Data, *, widths: Sequence[int] | None = None, **more: Any) -> Problem:
+    """The problem of a spec, on the sphere and not yet prepared, after all checks.
+
+    Args:
+        spec: With the fields of :class:`DataOptions`, :class:`ModelOptions` or :class:`NetworkOptions`,
+            :class:`TrainingOptions` and :class:`EngineOptions`.
+        model: The model.
+        data: The data.
+        widths: Of the hidden layers, where not those of the spec.
+        **more: Other fields of the problem.
+
+    Raises:
+        InputError: Data, batch size, device or model are not usable.
+    """
+    dataset = load_data(spec, spec.seed, data)
+    batch_size = len(dataset.x_train) if spec.batch_size == "full" else spec.batch_size
+    check_batch_size(batch_size, dataset)
+    check_device(spec.device)
+    check_sendable(model, spec.workers)
+    paper = getattr(spec, "preset", "sphere") == "paper"
+    options = {
+        "width": spec.width,
+        "widths": spec.widths if widths is None else widths,
+        "head_norm": spec.head_norm_used,
+        "eps": PAPER_EPS if paper else SPHERE_EPS,
+    }
+    fields = {
+        "radius": None if paper else 1.0,
+        "loss": spec.loss,
+        "steps": spec.steps,
+        "batch_size": batch_size,
+        "evaluations": spec.evaluations,
+        "seed": spec.seed,
+        "dtype": getattr(torch, spec.dtype),
+        "device": spec.device,
+    }
+    return Problem(data=dataset, model=model, model_options=options, **fields | more)
+
+
 def prepared(
     problem: Problem, progress: Progress, prepare: Callable[[Problem], tuple[Problem, list[str]]] = prepare_model
 ) -> Problem:

@@ -130,11 +130,6 @@ class PeriodsSpec(EngineOptions, FollowUps, PeriodsTraining, PopulationOptions, 
         return self.momentum if self.momentum is not None else (0.9 if self.setup == "practical" else 0.0)
 
     @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)
-
-    @property
     def widths_used(self) -> tuple[int, ...] | None:
         """The given widths, or those of the default mlp."""
         return self.widths or ((32, 32) if self.model == "mlp" else None)

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.boundaries import VERBS, find_boundaries, next_cells
 from onsphere.lab.regimes.classify import Cell, summarise
@@ -25,21 +24,16 @@ from onsphere.lab.regimes.spec import RegimesSpec
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
-    PAPER_EPS,
-    SPHERE_EPS,
     Data,
     Model,
     Trainer,
-    check_batch_size,
-    check_device,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
     spec_of_run,
+    sphere_problem,
     validated,
 )
 
@@ -116,29 +110,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        check_batch_size(spec.batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
-        paper = spec.preset == "paper"
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths,
-                "head_norm": spec.head_norm_used,
-                "eps": PAPER_EPS if paper else SPHERE_EPS,
-            },
-            radius=None if paper else 1.0,
-            loss=spec.loss,
-            steps=spec.steps,
-            batch_size=spec.batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-        )
+        problem = sphere_problem(spec, model, data)
         self.problem = prepared(problem, progress)
 
     def do(self, run: Run) -> RegimesResult:

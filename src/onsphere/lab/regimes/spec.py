@@ -43,8 +43,3 @@ class RegimesSpec(EngineOptions, TrainingOptions, GridOptions, ModelOptions, Dat
             return [self.elr_min]
         ratio = (self.elr_max / self.elr_min) ** (1 / (self.elrs - 1))
         return [*(self.elr_min * ratio**i for i in range(self.elrs - 1)), self.elr_max]
-
-    @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onsphere.lab.execution import Interrupted
@@ -29,20 +28,16 @@ from onsphere.lab.schedule.validation import validation_errors, validation_set
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.training import (
-    SPHERE_EPS,
     Data,
     Model,
     Trainer,
-    check_batch_size,
-    check_device,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
     spec_of_run,
+    sphere_problem,
     validated,
 )
 from onsphere.optim import ProposedElrs
@@ -132,27 +127,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        check_batch_size(spec.batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths,
-                "head_norm": spec.head_norm_used,
-                "eps": SPHERE_EPS,
-            },
-            loss=spec.loss,
-            steps=spec.steps,
-            batch_size=spec.batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-        )
+        problem = sphere_problem(spec, model, data)
         self.sphere = prepared(problem, progress)
         self.space = replace(self.sphere, geometry="space", radius=None)
         self.validation = validation_set(spec, data)

@@ -112,8 +112,3 @@ class ScheduleSpec(
                 "must be below 1, since a step multiplies the weights by 1 - lr * weight decay"
             )
         return self
-
-    @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.conventional.analyse import space_runs, sphere_runs
 from onsphere.lab.landscape.conventional.result import ConventionalResult, ConventionalRun
@@ -27,20 +25,16 @@ from onsphere.lab.regimes.run import read_cells
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
-    SPHERE_EPS,
     Data,
     Model,
-    check_batch_size,
-    check_device,
     check_images,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
     spec_of_run,
+    sphere_problem,
     validated,
 )
 
@@ -122,30 +116,9 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        check_batch_size(spec.batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
+        problem = sphere_problem(spec, model, data, augment=spec.augment)
         if spec.augment:
-            check_images(dataset)
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths,
-                "head_norm": spec.head_norm_used,
-                "eps": SPHERE_EPS,
-            },
-            loss=spec.loss,
-            steps=spec.steps,
-            batch_size=spec.batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-            augment=spec.augment,
-        )
+            check_images(problem.data)
         self.invariant: dict[Setup, tuple[str, ...]] = {}
         self.problems: dict[Setup, Problem] = {}
         if {"sphere", "invariant"} & set(spec.setups):

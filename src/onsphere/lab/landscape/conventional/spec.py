@@ -84,11 +84,6 @@ class ConventionalSpec(EngineOptions, ConventionalOptions, TrainingOptions, Netw
             )
         return self
 
-    @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)
-
     def rates(self, setup: Setup) -> tuple[float, ...]:
         """The learning rates of a set-up; on the sphere they are effective ones."""
         return self.elr if setup == "sphere" else self.lr

@@ -23,28 +23,23 @@ from onsphere.lab.landscape.drop.result import DropResult
 from onsphere.lab.landscape.drop.rows import Continuation
 from onsphere.lab.landscape.drop.spec import DropSpec
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
-    PAPER_EPS,
-    SPHERE_EPS,
     Data,
     Model,
     Trainer,
-    check_batch_size,
-    check_device,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
     spec_of_run,
+    sphere_problem,
     validated,
 )
 
@@ -124,37 +119,14 @@ class _Work:
     def __init__(self, spec: DropSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        check_batch_size(spec.batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
-        self.snapshots = spec.snapshots(len(dataset.x_train))
+        problem = sphere_problem(spec, model, data)
+        self.snapshots = spec.snapshots(len(problem.data.x_train))
         if spec.averaged and len(self.snapshots) < 2:
             raise InputError(
                 f"--averaged: {spec.averaged} is not allowed: in {spec.steps} steps there are not two passes over "
-                f"{len(dataset.x_train)} images; give --every, a longer --steps, or 0 for no average"
+                f"{len(problem.data.x_train)} images; give --every, a longer --steps, or 0 for no average"
             )
-        paper = spec.preset == "paper"
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths,
-                "head_norm": spec.head_norm_used,
-                "eps": PAPER_EPS if paper else SPHERE_EPS,
-            },
-            radius=None if paper else 1.0,
-            loss=spec.loss,
-            steps=spec.steps,
-            batch_size=spec.batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-            snapshots=self.snapshots,
-        )
-        self.problem = prepared(problem, progress)
+        self.problem = prepared(replace(problem, snapshots=self.snapshots), progress)
         self.copies = [Copy(seed=seed, lr=elr) for elr in spec.all_starts() for seed in range(spec.seeds)]
 
     def do(self, run: Run) -> DropResult:

@@ -87,8 +87,3 @@ class DropSpec(EngineOptions, DropOptions, TrainingOptions, ModelOptions, DataOp
         every = self.every or -(-examples // self.batch_size)
         steps = [self.steps - i * every for i in range(self.averaged)]
         return tuple(sorted(step for step in steps if step > 0))
-
-    @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from onsphere.lab.landscape.spectrum.matched import Match, candidates, lowest_co
 from onsphere.lab.landscape.spectrum.measure import TrainLoss, measure_pair, measure_point
 from onsphere.lab.landscape.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun
 from onsphere.lab.landscape.spectrum.spec import SpectrumSpec
-from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
+from onsphere.lab.population import Copy, Plan, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
@@ -33,20 +32,15 @@ from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
-    PAPER_EPS,
-    SPHERE_EPS,
     Data,
     Model,
-    check_batch_size,
-    check_device,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
     spec_of_run,
+    sphere_problem,
     validated,
 )
 
@@ -125,29 +119,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        check_batch_size(spec.batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
-        paper = spec.preset == "paper"
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths_used,
-                "head_norm": spec.head_norm_used,
-                "eps": PAPER_EPS if paper else SPHERE_EPS,
-            },
-            radius=None if paper else 1.0,
-            loss=spec.loss,
-            steps=spec.steps,
-            batch_size=spec.batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-        )
+        problem = sphere_problem(spec, model, data, widths=spec.widths_used)
         self.problem = prepared(problem, progress)
 
     def do(self, run: Run) -> SpectrumResult:

@@ -71,11 +71,6 @@ class StabiliseSpec(EngineOptions, TrainingOptions, ChangeOptions, ModelOptions,
         """The step after which the ELR changes."""
         return self.change if self.change is not None else self.steps // 2
 
-    @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)
-
     def changes(self) -> list[tuple[float, float]]:
         """Every pair (ELR before, ELR after) of different ones."""
         return [(before, after) for after in self.elrs for before in self.elrs if before != after]

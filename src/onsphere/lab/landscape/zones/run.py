@@ -22,25 +22,20 @@ from onsphere.lab.landscape.zones.analyse import course, judge, zone
 from onsphere.lab.landscape.zones.measure import end_sharpness, measure_paths
 from onsphere.lab.landscape.zones.result import Continuation, PathPoint, ZonesResult
 from onsphere.lab.landscape.zones.spec import ZonesSpec
-from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain, write_json
 from onsphere.lab.training import (
-    PAPER_EPS,
-    SPHERE_EPS,
     Data,
     Model,
-    check_batch_size,
-    check_device,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
     spec_of_run,
+    sphere_problem,
     validated,
 )
 
@@ -121,32 +116,9 @@ class _Work:
     def __init__(self, spec: ZonesSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        batch_size = len(dataset.x_train) if spec.batch_size == "full" else spec.batch_size
-        check_batch_size(batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
-        paper = spec.preset == "paper"
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths,
-                "head_norm": spec.head_norm_used,
-                "eps": PAPER_EPS if paper else SPHERE_EPS,
-            },
-            radius=None if paper else 1.0,
-            loss=spec.loss,
-            steps=spec.steps + spec.continue_steps,
-            batch_size=batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-        )
+        problem = sphere_problem(spec, model, data, steps=spec.steps + spec.continue_steps)
         self.problem = prepared(problem, progress)
-        self.epoch = max(1, len(dataset.x_train) // batch_size)
+        self.epoch = max(1, len(problem.data.x_train) // problem.batch_size)
 
     def do(self, run: Run) -> ZonesResult:
         spec = self.spec

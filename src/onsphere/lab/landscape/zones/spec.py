@@ -72,11 +72,6 @@ class ZonesSpec(EngineOptions, PathOptions, TrainingOptions, ModelOptions, DataO
             )
         return self
 
-    @property
-    def head_norm_used(self) -> float:
-        """The given head norm, or what suits the loss: 10, or 3 for mse, whose targets a larger head overshoots."""
-        return self.head_norm if self.head_norm is not None else (3.0 if self.loss == "mse" else 10.0)
-
     def branches(self) -> list[int]:
         """Steps of a path from which it is continued, ascending: 0, then evenly spaced in log, about from 2 on."""
         first = min(2, self.steps)
