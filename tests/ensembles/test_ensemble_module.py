@@ -1,5 +1,6 @@
 """The ensemble as one module: equal to the loop, exported to a file that runs alone, errors."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -227,3 +228,24 @@ def test_log_probabilities_of_minus_infinity_and_tiny_ones_average_well():
 
     logs = torch.tensor([[-math.inf, -200.0, -0.0], [-math.inf, -201.0, -0.0]])
     torch.testing.assert_close(averaged(logs), torch.logsumexp(logs, 0) - math.log(2))
+
+
+def test_no_program_stands_for_a_call_that_means_something_else(tmp_path):
+    torch.manual_seed(4)
+    ensemble = Ensemble.from_members([nn.Linear(6, 3) for _ in range(3)])
+    x = torch.randn(7, 6)
+    with torch.no_grad():
+        expected = ensemble(x)
+        assert ensemble(x).equal(ensemble(x))  # traced from here on
+        each = torch.func.vmap(lambda row: ensemble(row[None])[0])(x)
+        torch.testing.assert_close(each, expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = [ensemble(x) for _ in range(3)]
+        assert all(torch.equal(f, found[0]) for f in found) and not torch.equal(found[0], ensemble(x))
+        other = copy.deepcopy(ensemble)
+        torch.save(ensemble, tmp_path / "whole.pt")
+        for tensor in ensemble.tensors().values():
+            tensor.zero_()
+        for again in (other, torch.load(tmp_path / "whole.pt", weights_only=False)):
+            for _ in range(3):
+                torch.testing.assert_close(again(x), expected)

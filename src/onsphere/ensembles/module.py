@@ -25,6 +25,7 @@ from onsphere.tracing import trace
 __all__ = ["Ensemble"]
 
 MOST_PROGRAMS = 8  # shapes of input that are traced; further ones run untraced
+UNTRACED = "untraced"  # stands for the program of a shape that came once
 
 
 class Ensemble(nn.Module):
@@ -38,7 +39,7 @@ class Ensemble(nn.Module):
     def __init__(self, stacked: nn.Module, members: int) -> None:
         super().__init__()
         self.stacked, self.members = stacked, members
-        self._programs: dict[Any, Any] = {}  # by what an input is like; None until it comes again
+        self._programs: dict[Any, Any] = {}  # by what an input is like
         self.train(False)
 
     @classmethod
@@ -135,29 +136,33 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Log of the averaged probabilities, ``[batch, classes]``; arguments as :meth:`member_logits`."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or type(x) is not Tensor:
+        program = None if _differs(x) else self._program(x)
+        if program is None:
             return averaged(self.member_log_probabilities(x))
-        return self._replayed(x)
+        result: Tensor = program(list(self.tensors().values()), x)
+        return result
 
-    def _replayed(self, x: Tensor) -> Tensor:
+    def _program(self, x: Tensor) -> Any:
+        """What is traced for inputs like this one; None where it comes first, is one too many, or cannot be traced."""
         key = (x.shape, x.stride(), x.dtype, x.device)
-        tensors = list(self.tensors().values())
         if key not in self._programs:
             if len(self._programs) < MOST_PROGRAMS:
-                self._programs[key] = None
-            return averaged(self.member_log_probabilities(x))
-        if self._programs[key] is None:
-            names = list(self.tensors())
+                self._programs[key] = UNTRACED
+            return None
+        if self._programs[key] is UNTRACED:
+            tensors = self.tensors()
 
             def predict(values: list[Tensor], x: Tensor) -> Tensor:
-                return averaged(self._logits(dict(zip(names, values, strict=True)), x).log_softmax(-1))
+                return averaged(self._logits(dict(zip(tensors, values, strict=True)), x).log_softmax(-1))
 
             try:
-                self._programs[key] = trace(predict, tensors, x)
+                self._programs[key] = trace(predict, list(tensors.values()), x)
             except Exception:  # whatever tracing cannot take runs untraced
-                self._programs[key] = lambda _, x: averaged(self.member_log_probabilities(x))
-        result: Tensor = self._programs[key](tensors, x)
-        return result
+                self._programs[key] = None
+        return self._programs[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_programs": {}}  # a copy or a file holds no programs
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._programs.clear()  # the members may move, or change their type
@@ -209,6 +214,12 @@ def averaged(log_probabilities: Tensor) -> Tensor:
     least = torch.finfo(log_probabilities.dtype).min
     top = log_probabilities.detach().amax(0).clamp_min(least)
     return (log_probabilities - top).exp().sum(0).log() + (top - math.log(len(log_probabilities)))
+
+
+def _differs(x: Tensor) -> bool:
+    """Whether a call means more than its input's numbers, so that no program recorded before may stand for it."""
+    inside = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+    return inside or type(x) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 class _OneAfterAnother(nn.Module):
