@@ -72,11 +72,7 @@ class ExperimentResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-        return pd.DataFrame(self.to_dict()[next(iter(self.tables))])
+        return frame(self.to_dict()[next(iter(self.tables))])
 
 
 def _value(value: Any) -> Any:
@@ -88,3 +84,16 @@ def _value(value: Any) -> Any:
 def restored(kind: type, entry: Mapping[str, Any]) -> Any:
     """A row from its plain values; None becomes NaN where a number belongs."""
     return kind(**{k: math.nan if v is None and kind.__annotations__[k] == "float" else v for k, v in entry.items()})
+
+
+def frame(rows: Any) -> Any:
+    """Rows as a pandas data frame.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
+    return pd.DataFrame(rows)

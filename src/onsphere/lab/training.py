@@ -153,8 +153,16 @@ def name_of(model: Model) -> str:
     return f"{getattr(model, '__module__', '?')}:{getattr(model, '__qualname__', type(model).__qualname__)}"
 
 
-def sphere_problem(spec: Any, model: Model, data: Data, *, widths: Sequence[int] | None = None, **more: Any) -> Problem:
-    """The problem of a spec, on the sphere and not yet prepared, after all checks.
+def problem_of(
+    spec: Any,
+    model: Model,
+    data: Data,
+    *,
+    widths: Sequence[int] | None = None,
+    eps: float | None = None,
+    **more: Any,
+) -> Problem:
+    """The problem of a spec, not yet prepared, after all checks; on the sphere unless ``more`` says otherwise.
 
     Args:
         spec: With the fields of :class:`DataOptions`, :class:`ModelOptions` or :class:`NetworkOptions`,
@@ -162,6 +170,7 @@ def sphere_problem(spec: Any, model: Model, data: Data, *, widths: Sequence[int]
         model: The model.
         data: The data.
         widths: Of the hidden layers, where not those of the spec.
+        eps: Of the batch norms, where it does not follow from the spec's preset.
         **more: Other fields of the problem.
 
     Raises:
@@ -177,7 +186,7 @@ def sphere_problem(spec: Any, model: Model, data: Data, *, widths: Sequence[int]
         "width": spec.width,
         "widths": spec.widths if widths is None else widths,
         "head_norm": spec.head_norm_used,
-        "eps": PAPER_EPS if paper else SPHERE_EPS,
+        "eps": eps if eps is not None else PAPER_EPS if paper else SPHERE_EPS,
     }
     fields = {
         "radius": None if paper else 1.0,

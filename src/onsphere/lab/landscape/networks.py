@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.lab.population import Problem
+from onsphere.lab.population.evaluate import evaluated
 from onsphere.lab.population.step import loss_function
-from onsphere.normalisation import reestimate_batch_statistics
 
 __all__ = ["Evaluation", "batches", "criterion", "evaluate", "network"]
-
-BATCH = 1000  # examples of a forward pass in an evaluation
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,6 @@ def batches(
     return list(zip(torch.split(x, size), torch.split(y, size), strict=True))
 
 
-@torch.no_grad()
 def evaluate(problem: Problem, model: nn.Module) -> Evaluation:
     """Re-estimate a network's batch statistics over the training examples and measure it on all examples.
 
@@ -94,13 +91,6 @@ def evaluate(problem: Problem, model: nn.Module) -> Evaluation:
         problem: Data and loss.
         model: The network; its running statistics change, and it is left in evaluation mode.
     """
-    loss = loss_function(problem.loss)
-    parts = [batches(problem, split, size=BATCH) for split in ("train", "test")]
-    reestimate_batch_statistics(model, [x for x, _ in parts[0]])
-    model.eval()
-    values: list[float] = []
-    for part in parts:
-        outputs = torch.cat([model(x) for x, _ in part]).double()
-        labels = torch.cat([y for _, y in part])
-        values += [float(loss(outputs, labels)), float((outputs.argmax(-1) != labels).double().mean())]
-    return Evaluation(*values)
+    data = problem.data.to(problem.device, problem.dtype)
+    parts = [(data.x_train, data.y_train), (data.x_test, data.y_test)]
+    return Evaluation(*evaluated(model, criterion(problem), parts).tolist())

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from onsphere.lab.periods.analyse import PeriodsRun
+from onsphere.lab.result import frame
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain
 
@@ -192,11 +193,7 @@ class PeriodsResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-        return pd.DataFrame([run.to_dict() for run in self.runs])
+        return frame([run.to_dict() for run in self.runs])
 
     def __repr__(self) -> str:
         lines = [f"PeriodsResult: {len(self.runs)} runs, {self.seconds:.0f} s"]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onsphere.lab.execution import Interrupted
@@ -32,16 +31,13 @@ from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
-    check_batch_size,
-    check_device,
     check_images,
-    check_sendable,
     cpu_seconds,
     engine_summary,
     fields_of_call,
-    load_data,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
     validated,
 )
@@ -124,34 +120,10 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        dataset = load_data(spec, spec.seed, data)
-        batch_size = len(dataset.x_train) if spec.batch_size == "full" else spec.batch_size
-        check_batch_size(batch_size, dataset)
-        check_device(spec.device)
-        check_sendable(model, spec.workers)
+        space = {"geometry": "space", "radius": None, "schedule": spec.schedule, "augment": spec.augment}
+        problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
         if spec.augment:
-            check_images(dataset)
-        problem = Problem(
-            data=dataset,
-            model=model,
-            model_options={
-                "width": spec.width,
-                "widths": spec.widths_used,
-                "head_norm": spec.head_norm_used,
-                "eps": spec.eps,
-            },
-            geometry="space",
-            radius=None,
-            loss=spec.loss,
-            steps=spec.steps,
-            batch_size=batch_size,
-            evaluations=spec.evaluations,
-            seed=spec.seed,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-            schedule=spec.schedule,
-            augment=spec.augment,
-        )
+            check_images(problem.data)
         self.invariant: tuple[str, ...] = ()
         self.problem = prepared(set_up(problem, spec.setup), progress, self._prepare)
 

@@ -6,6 +6,8 @@ evaluated with them (evaluation mode). Running averages from training play no pa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ from onsphere.normalisation import reestimate_batch_statistics
 
 COLUMNS = ("train_loss", "train_error", "test_loss", "test_error")
 BATCH = 1000
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Evaluator:
@@ -43,14 +47,30 @@ class Evaluator:
         for names, values in ((self.problem.trained, state.params), (self.constant_names, state.constants)):
             for name, value in zip(names, values, strict=True):
                 own[name].copy_(value[k])
-        reestimate_batch_statistics(self.network, torch.split(self.parts[0][0], BATCH))
-        self.network.eval()
-        return torch.cat([self._measure(self.network, x, y) for x, y in self.parts])
+        return evaluated(self.network, self.loss, self.parts)
 
-    def _measure(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        loss = error = torch.zeros((), dtype=torch.float64, device=x.device)
-        for xs, ys in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True):
-            outputs = network(xs)
-            loss = loss + self.loss(outputs.double(), ys) * len(xs)
-            error = error + (outputs.argmax(-1) != ys).double().sum()
-        return (torch.stack([loss, error]) / len(x)).cpu()
+
+@torch.no_grad()
+def evaluated(network: nn.Module, loss: Loss, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Re-estimate a network's batch statistics on the first part and measure it on every part.
+
+    Args:
+        network: It is left in evaluation mode, with those statistics.
+        loss: Mean over examples, of outputs and labels.
+        parts: Images and labels.
+
+    Returns:
+        Loss and error of each part: float64 [2 parts], on the CPU.
+    """
+    reestimate_batch_statistics(network, torch.split(parts[0][0], BATCH))
+    network.eval()
+    return torch.cat([_measured(network, loss, x, y) for x, y in parts])
+
+
+def _measured(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    total = error = torch.zeros((), dtype=torch.float64, device=x.device)
+    for xs, ys in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True):
+        outputs = network(xs)
+        total = total + loss(outputs.double(), ys) * len(xs)
+        error = error + (outputs.argmax(-1) != ys).double().sum()
+    return (torch.stack([total, error]) / len(x)).cpu()

@@ -8,6 +8,7 @@ from typing import Any
 
 from onsphere.lab.regimes.boundaries import VERBS, Boundary, BoundaryName, find_boundaries
 from onsphere.lab.regimes.classify import REGIMES, Cell
+from onsphere.lab.result import frame
 from onsphere.lab.store import Run
 
 
@@ -80,11 +81,7 @@ class RegimesResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-        return pd.DataFrame([cell.to_dict() for cell in self.cells])
+        return frame([cell.to_dict() for cell in self.cells])
 
     def counts(self, rounds: int | None = None) -> list[tuple[float, dict[str, int]]]:
         """For each effective learning rate, how many seeds ended in each regime.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.result import frame
 from onsphere.lab.schedule.intervals import Interval, difference, interval
 from onsphere.lab.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.store import Run
@@ -170,10 +171,6 @@ class ScheduleResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
         rows = []
         for method in self.methods:
             labels = {name: getattr(method, name) for name in ("family", "lr", "end_lr", "weight_decay", "tuned")}
@@ -182,7 +179,7 @@ class ScheduleResult:
                 labels | {"seed": seed} | {name: getattr(method, name)[seed] for name in measures}
                 for seed in range(len(method.test_error))
             ]
-        return pd.DataFrame(rows)
+        return frame(rows)
 
     def __repr__(self) -> str:
         start, end = self.proposal["start_elr"], self.proposal["end_elr"]

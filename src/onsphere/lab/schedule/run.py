@@ -36,8 +36,8 @@ from onsphere.lab.training import (
     fields_of_call,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
-    sphere_problem,
     validated,
 )
 from onsphere.optim import ProposedElrs
@@ -127,7 +127,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        problem = sphere_problem(spec, model, data)
+        problem = problem_of(spec, model, data)
         self.sphere = prepared(problem, progress)
         self.space = replace(self.sphere, geometry="space", radius=None)
         self.validation = validation_set(spec, data)

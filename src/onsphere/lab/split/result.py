@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere.ensembles import Split
+from onsphere.lab.result import frame
 from onsphere.lab.split.decide import Advantage, Verdict
 from onsphere.lab.split.measure import METRICS, Law, Point
 from onsphere.lab.split.pools import Failed
@@ -255,12 +256,8 @@ class SplitResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
         rows = [row for answer in self.budgets for row in answer.splits]
-        return pd.DataFrame(
+        return frame(
             [
                 {k: v for k, v in row.to_dict().items() if k not in ("standard_error", "values")}
                 | {f"{m}_standard_error": row.standard_error[m] for m in METRICS}

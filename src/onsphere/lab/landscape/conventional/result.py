@@ -11,6 +11,7 @@ import numpy as np
 
 from onsphere.lab.landscape.conventional.spec import SETUPS, Setup
 from onsphere.lab.regimes.classify import Regime
+from onsphere.lab.result import frame
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain
 
@@ -162,11 +163,7 @@ class ConventionalResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-        return pd.DataFrame(self.to_dict()["runs"])
+        return frame(self.to_dict()["runs"])
 
     def __repr__(self) -> str:
         lines = [f"ConventionalResult: {len(self.runs)} runs, {self.seconds:.0f} s"]

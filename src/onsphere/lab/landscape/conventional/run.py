@@ -33,8 +33,8 @@ from onsphere.lab.training import (
     fields_of_call,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
-    sphere_problem,
     validated,
 )
 
@@ -116,7 +116,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        problem = sphere_problem(spec, model, data, augment=spec.augment)
+        problem = problem_of(spec, model, data, augment=spec.augment)
         if spec.augment:
             check_images(problem.data)
         self.invariant: dict[Setup, tuple[str, ...]] = {}

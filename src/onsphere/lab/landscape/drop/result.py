@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from onsphere.lab.landscape.drop.analyse import analyse
 from onsphere.lab.landscape.drop.findings import Analysis
 from onsphere.lab.landscape.drop.rows import Average, Continuation, PathBarrier
 from onsphere.lab.regimes.classify import Cell
+from onsphere.lab.result import frame, restored
 from onsphere.lab.store import Run
-
-R = TypeVar("R", Cell, Continuation, Average, PathBarrier)
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,10 +94,10 @@ class DropResult:
         return cls(
             run=run.folder,
             report=run.folder / "report.html",
-            cells=read_rows(Cell, stored["cells"]),
-            continuations=read_rows(Continuation, stored["continuations"]),
-            averages=read_rows(Average, stored["averages"]),
-            paths=read_rows(PathBarrier, paths),
+            cells=[restored(Cell, row) for row in stored["cells"]],
+            continuations=[restored(Continuation, row) for row in stored["continuations"]],
+            averages=[restored(Average, row) for row in stored["averages"]],
+            paths=[restored(PathBarrier, row) for row in paths],
             **{name: stored[name] for name in kept},
         )
 
@@ -109,11 +107,7 @@ class DropResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-        return pd.DataFrame([asdict(row) for row in self.continuations])
+        return frame([asdict(row) for row in self.continuations])
 
     def __repr__(self) -> str:
         runs = len(self.cells) + len(self.continuations)
@@ -126,10 +120,3 @@ class DropResult:
         lines += [f"  classes: {', '.join(f'{c.start:.3g} {c.label}' for c in self.analysis.classes)}"]
         lines.append(f"  page: {self.report}")
         return "\n".join(lines)
-
-
-def read_rows(kind: type[R], rows: list[dict[str, Any]]) -> list[R]:
-    """Rows from JSON, which has no word for NaN: a number that is missing becomes one."""
-    floats = {name for name, annotation in kind.__annotations__.items() if annotation == "float"}
-    make: Callable[..., R] = kind
-    return [make(**{k: float("nan") if v is None and k in floats else v for k, v in row.items()}) for row in rows]

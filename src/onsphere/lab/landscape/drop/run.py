@@ -38,8 +38,8 @@ from onsphere.lab.training import (
     fields_of_call,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
-    sphere_problem,
     validated,
 )
 
@@ -119,7 +119,7 @@ class _Work:
     def __init__(self, spec: DropSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        problem = sphere_problem(spec, model, data)
+        problem = problem_of(spec, model, data)
         self.snapshots = spec.snapshots(len(problem.data.x_train))
         if spec.averaged and len(self.snapshots) < 2:
             raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from onsphere.lab.landscape.spectrum.trends import Trend, pair_trend, trends_of
 from onsphere.lab.regimes.classify import Regime
+from onsphere.lab.result import frame
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain
 
@@ -187,17 +188,13 @@ class SpectrumResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
         rows = [
             {"elr": run.elr, "seed": run.seed, "regime": run.regime, "where": where, **asdict(point)}
             for run in self.runs
             for where, point in (("matched", run.matched), ("end", run.end))
             if point is not None
         ]
-        return pd.DataFrame(rows)
+        return frame(rows)
 
     def __repr__(self) -> str:
         lines = [f"SpectrumResult: {len(self.runs)} runs, {len(self.seeds)} seeds, {self.seconds:.0f} s"]

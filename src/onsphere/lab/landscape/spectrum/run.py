@@ -39,8 +39,8 @@ from onsphere.lab.training import (
     fields_of_call,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
-    sphere_problem,
     validated,
 )
 
@@ -119,7 +119,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        problem = sphere_problem(spec, model, data, widths=spec.widths_used)
+        problem = problem_of(spec, model, data, widths=spec.widths_used)
         self.problem = prepared(problem, progress)
 
     def do(self, run: Run) -> SpectrumResult:

@@ -31,8 +31,8 @@ from onsphere.lab.training import (
     fields_of_call,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
-    sphere_problem,
     validated,
 )
 
@@ -114,7 +114,7 @@ class _Work:
     ) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        problem = sphere_problem(spec, model, data)
+        problem = problem_of(spec, model, data)
         self.problem = prepared(problem, progress)
 
     def do(self, run: Run) -> StabiliseResult:

@@ -34,8 +34,8 @@ from onsphere.lab.training import (
     fields_of_call,
     open_trainer,
     prepared,
+    problem_of,
     spec_of_run,
-    sphere_problem,
     validated,
 )
 
@@ -116,7 +116,7 @@ class _Work:
     def __init__(self, spec: ZonesSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]) -> None:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
-        problem = sphere_problem(spec, model, data, steps=spec.steps + spec.continue_steps)
+        problem = problem_of(spec, model, data, steps=spec.steps + spec.continue_steps)
         self.problem = prepared(problem, progress)
         self.epoch = max(1, len(problem.data.x_train) // problem.batch_size)
 
