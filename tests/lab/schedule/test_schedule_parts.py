@@ -11,9 +11,9 @@ from scipy import stats
 
 from onsphere.lab import InputError
 from onsphere.lab.data import load
+from onsphere.lab.intervals import difference, interval
 from onsphere.lab.population.phases import phase_lrs
 from onsphere.lab.schedule.answer import answer
-from onsphere.lab.schedule.intervals import difference, interval
 from onsphere.lab.schedule.maps import with_map
 from onsphere.lab.schedule.methods import FAMILIES, copies_of, proposal, settings_of
 from onsphere.lab.schedule.result import Method, ScheduleResult, choose, verdict

@@ -47,7 +47,7 @@ def show(result: RegimesResult) -> None:
     """Print the grid as a table (means over seeds), both boundaries and the page's path."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    table.add_column("ELR", justify="right")
+    table.add_column("ELR", justify="right", no_wrap=True, min_width=8)
     table.add_column("seeds in regime", no_wrap=True)
     for heading in ("loss", "train err %", "test err %", "angle (rad)"):
         table.add_column(heading, justify="right")

@@ -7,6 +7,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.intervals import Interval, difference
 from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Cell, Page, Section, Table
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
@@ -14,7 +15,6 @@ from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.schedule.answer import answer, numbers
 from onsphere.lab.schedule.charts import COLOURS, courses_chart, errors_chart, schedules_chart, settings_chart
 from onsphere.lab.schedule.figures import errors_figure, schedules_figure
-from onsphere.lab.schedule.intervals import Interval, difference
 from onsphere.lab.schedule.result import Method, ScheduleResult
 from onsphere.lab.schedule.spec import ScheduleSpec
 from onsphere.lab.schedule.view import courses

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.intervals import Interval, difference, interval
 from onsphere.lab.result import frame
-from onsphere.lab.schedule.intervals import Interval, difference, interval
 from onsphere.lab.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain

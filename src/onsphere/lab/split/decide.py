@@ -24,13 +24,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from onsphere.lab.intervals import LEVEL, quantile, standard_error
 from onsphere.lab.split.measure import METRICS, mean
 
 Word = Literal["advantage", "no advantage", "unclear"]
 Advantage = Literal["unclear"] | bool
 Values = Mapping[int, Sequence[float | None]]
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -143,14 +142,10 @@ def verdicts(values: Mapping[str, Values]) -> tuple[Verdict, ...]:
 def _gain(
     members: int, single: Sequence[float | None], split: Sequence[float | None], sign: float, comparisons: int
 ) -> Gain:
-    from scipy.stats import t
-
     pairs = zip(single, split, strict=False)
     differences = [sign * (b - a) for a, b in pairs if a is not None and b is not None]
     if len(differences) < 2:
         return Gain(members, differences[0] if differences else math.nan, -math.inf, math.inf, math.inf)
     centre = float(np.mean(differences))
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    freedom = len(differences) - 1
-    wide, plain = (float(t.ppf(1 - (1 - LEVEL) / 2 / k, freedom)) * error for k in (comparisons, 1))
+    wide, plain = (quantile(len(differences), k) * standard_error(differences) for k in (comparisons, 1))
     return Gain(members, centre, centre - wide, centre + wide, centre + plain)

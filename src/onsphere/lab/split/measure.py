@@ -26,6 +26,7 @@ from onsphere.ensembles import (
     nll,
 )
 from onsphere.lab.execution import Interrupted
+from onsphere.lab.intervals import standard_error
 from onsphere.lab.split.pools import Pool
 
 METRICS = ("accuracy", "nll", "cnll")
@@ -132,7 +133,7 @@ def point(width: int, size: int, rows: Sequence[Scores | None]) -> Point:
         size,
         len(known),
         {name: mean(v) for name, v in values.items()},
-        {name: standard_error(v) for name, v in values.items()},
+        {name: error_of_known(v) for name, v in values.items()},
     )
 
 
@@ -142,10 +143,10 @@ def mean(values: Sequence[float | None]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def standard_error(values: Sequence[float | None]) -> float | None:
+def error_of_known(values: Sequence[float | None]) -> float | None:
     """Of the mean of those that are known; None for fewer than two."""
     known = [v for v in values if v is not None]
-    return float(np.std(known, ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
+    return standard_error(known) if len(known) > 1 else None
 
 
 def subsets(pool: Pool, members: Sequence[int], labels: Labels, stop: Stop) -> dict[tuple[int, ...], Scores]:

@@ -22,7 +22,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.split.answer import headline
 from onsphere.lab.split.decide import advantage, predicted_verdict, verdicts
 from onsphere.lab.split.family import Family, pooling_factor, splits_of
-from onsphere.lab.split.measure import METRICS, Labels, Law, Point, curve, fit, mean, of_split, standard_error
+from onsphere.lab.split.measure import METRICS, Labels, Law, Point, curve, error_of_known, fit, mean, of_split
 from onsphere.lab.split.pools import Pool, Trainer
 from onsphere.lab.split.predict import Estimate, measured_subsets, points, predict
 from onsphere.lab.split.result import BudgetAnswer, Cost, SplitResult, SplitRow
@@ -263,7 +263,7 @@ class _Work:
 
 
 def _row(split: Split, values: dict[str, list[float | None]]) -> SplitRow:
-    errors = {m: standard_error(values[m]) for m in METRICS}
+    errors = {m: error_of_known(values[m]) for m in METRICS}
     return SplitRow.of(split, {m: mean(values[m]) for m in METRICS}, errors, values)
 
 

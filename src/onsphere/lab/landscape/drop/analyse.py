@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.lab.intervals import quantile, standard_error
 from onsphere.lab.landscape.drop.findings import (
     Analysis,
     Best,
@@ -41,7 +42,6 @@ from onsphere.lab.landscape.drop.findings import (
 from onsphere.lab.landscape.drop.rows import Average, Continuation, PathBarrier
 from onsphere.lab.regimes.classify import REGIMES, Cell, Regime
 
-CONFIDENCE = 0.95
 CONNECTED_ERROR = 0.01  # of the training examples
 CONNECTED_NOISE = 2.0  # standard errors
 WITHIN = 10.0  # times the threshold: where Sadrtdinov et al. find the best starts
@@ -107,7 +107,7 @@ def best_average(averages: Sequence[Average], drop: Sequence[Continuation]) -> B
     start = min(errors, key=lambda s: _mean(list(errors[s].values())))
     values = list(errors[start].values())
     over = _paired(errors[start], {row.seed: row.test_error for row in drop if row.finite})
-    return BestAverage(start, _mean(values), _standard_error(values), over)
+    return BestAverage(start, _mean(values), standard_error(values), over)
 
 
 def difference(a: Array, b: Array) -> Difference:
@@ -120,9 +120,7 @@ def difference(a: Array, b: Array) -> Difference:
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if len(d) < 2:
         return Difference(float(d.mean()) if len(d) else math.nan, math.nan, math.nan, len(d))
-    from scipy.stats import t
-
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d)))
+    reach = quantile(len(d)) * standard_error(d)
     return Difference(float(d.mean()), float(d.mean()) - reach, float(d.mean()) + reach, len(d))
 
 
@@ -170,9 +168,9 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
         end=end,
         start=start,
         test_error=means[start],
-        test_error_se=_standard_error(list(errors[start].values())),
+        test_error_se=standard_error(list(errors[start].values())),
         no_drop=means[end],
-        no_drop_se=_standard_error(list(errors[end].values())),
+        no_drop_se=standard_error(list(errors[end].values())),
         gain=None if start == end else _paired(errors[start], errors[end]),
         neighbours=[(other, _paired(errors[start], errors[other])) for other in beside],
         held_out=_held_out(errors, end),
@@ -243,13 +241,9 @@ def _cell(rows: Sequence[Continuation], start: float, end: float) -> MatrixCell:
         numbers = [value for row in finite if (value := getattr(row, name)) is not None]
         missing = name == "sharpness" and not numbers
         values[name] = None if missing else _mean(numbers)
-        values[f"{name}_se"] = None if missing else _standard_error(numbers)
+        values[f"{name}_se"] = None if missing else standard_error(numbers)
     return MatrixCell(start=start, end=end, seeds=len(finite), **values)
 
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from onsphere.lab.intervals import quantile, standard_error
+
 if TYPE_CHECKING:
     from onsphere.lab.landscape.spectrum.result import Pair, SpectrumRun
 
@@ -147,9 +149,7 @@ def interval(
     mean = float(x.mean())
     if len(x) < 2:
         return back(mean), None, None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    half = quantile(len(x)) * standard_error(x)
     return back(mean), back(mean - half), back(mean + half)
 
 

@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.lab.intervals import quantile, standard_error
 from onsphere.lab.landscape.stabilise.result import Level, MemoryPoint, Remaining
 from onsphere.lab.population import ShardFolder
 
@@ -151,15 +152,7 @@ def edges(steps: int) -> list[int]:
 def student(values: Sequence[float] | Array) -> tuple[float, float]:
     """Mean and standard error of independent values; NaN error with one."""
     array = np.asarray(values, dtype=np.float64)
-    error = float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else math.nan
-    return float(array.mean()), error
-
-
-def quantile(count: int) -> float:
-    """How many standard errors a 95 % interval of the mean of so many values extends to either side (Student)."""
-    from scipy import stats
-
-    return float(stats.t.ppf(0.975, count - 1)) if count > 1 else math.nan
+    return float(array.mean()), standard_error(array)
 
 
 _SERIES: dict[str, Callable[[Course], Array]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
+from onsphere.lab.intervals import quantile
 from onsphere.lab.landscape.stabilise.result import Level, Remaining, StabiliseResult, Stay
 from onsphere.lab.report.theme import format_number
 
@@ -70,7 +71,8 @@ def _largest(result: StabiliseResult) -> list[str]:
     if not rows:
         return []
     row = max(rows, key=lambda row: abs(row.loss_gap_in_errors))
-    if abs(row.loss_gap_in_errors) < _largest_of(len(rows), result.spec["seeds"]):
+    # what the largest of so many gaps passes by chance in 5 % of experiments
+    if abs(row.loss_gap_in_errors) < quantile(result.spec["seeds"], comparisons=len(rows)):
         return [
             f"None of the {len(rows)} gaps alone is beyond chance; the largest is {_gap(row)} from "
             f"{format_number(row.before)} to {format_number(row.after)}."
@@ -79,13 +81,6 @@ def _largest(result: StabiliseResult) -> list[str]:
         f"The largest gap is beyond chance: from ELR {format_number(row.before)} to {format_number(row.after)} the "
         f"loss ends {_gap(row)} off the level."
     ]
-
-
-def _largest_of(count: int, seeds: int) -> float:
-    """Standard errors that the largest of so many gaps passes by chance in 5 % of experiments (Student, Bonferroni)."""
-    from scipy import stats
-
-    return float(stats.t.ppf(1 - 0.025 / count, seeds - 1))
 
 
 def _gap(row: Level) -> str:

@@ -1,4 +1,4 @@
-"""Means over seeds with t-intervals, and paired differences.
+"""Means over seeds with Student's t-intervals, and paired differences: every experiment's statistics.
 
 mean ± t(n - 1) s / √n,   s the standard deviation over n seeds; differences are taken seed by seed first
 """
@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 LEVEL = 0.95
 
@@ -42,8 +43,8 @@ def interval(values: Sequence[float]) -> Interval:
     numbers = np.asarray(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         return Interval(math.nan, math.nan, math.nan, math.nan)
-    mean, error = float(numbers.mean()), float(numbers.std(ddof=1) / math.sqrt(len(numbers)))
-    reach = _quantile(len(numbers) - 1) * error
+    mean, error = float(numbers.mean()), standard_error(numbers)
+    reach = quantile(len(numbers)) * error
     return Interval(mean, error, mean - reach, mean + reach)
 
 
@@ -52,8 +53,19 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     return interval([x - y for x, y in zip(a, b, strict=True)])
 
 
+def standard_error(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """Of the mean of independent values; NaN for fewer than two."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
 @cache
-def _quantile(freedom: int) -> float:
+def quantile(count: int, comparisons: int = 1) -> float:
+    """How many standard errors a 95 % interval of the mean of so many values extends to either side (Student).
+
+    Args:
+        count: Number of values; NaN for fewer than two.
+        comparisons: Of how many intervals all are to hold at once (Bonferroni).
+    """
     from scipy.stats import t
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(t.ppf(1 - (1 - LEVEL) / 2 / comparisons, count - 1)) if count > 1 else math.nan
