@@ -21,17 +21,17 @@ from onsphere.lab.options import InputError
 EXPERIMENTS = {
     "regimes": "onsphere.lab.regimes.terminal",
     "periods": "onsphere.lab.periods.terminal",
-    "symmetries": "onsphere.lab.symmetries.terminal",
-    "schedule": "onsphere.lab.schedule.terminal",
-    "landscape stabilise": "onsphere.lab.landscape.stabilise.terminal",
-    "split": "onsphere.lab.split.terminal",
+    "landscape spectrum": "onsphere.lab.landscape.spectrum.terminal",
+    "landscape drop": "onsphere.lab.landscape.drop.terminal",
     "landscape zones": "onsphere.lab.landscape.zones.terminal",
+    "landscape stabilise": "onsphere.lab.landscape.stabilise.terminal",
+    "landscape conventional": "onsphere.lab.landscape.conventional.terminal",
+    "schedule": "onsphere.lab.schedule.terminal",
+    "split": "onsphere.lab.split.terminal",
+    "symmetries": "onsphere.lab.symmetries.terminal",
     "toy regimes": "onsphere.lab.toy.regimes.terminal",
     "toy periods": "onsphere.lab.toy.periods.terminal",
     "toy thermo": "onsphere.lab.toy.thermo.terminal",
-    "landscape drop": "onsphere.lab.landscape.drop.terminal",
-    "landscape spectrum": "onsphere.lab.landscape.spectrum.terminal",
-    "landscape conventional": "onsphere.lab.landscape.conventional.terminal",
 }
 
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
