@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class ExperimentResult:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
         found = [field.name for field in fields(self) if field.name not in _FIRST + _LAST]
         values = {name: _value(getattr(self, name)) for name in (*_FIRST, *found, *_LAST)}
-        values |= {"run": str(self.run), "report": str(self.report), "seconds": round(self.seconds, 3)}
+        values |= {"run": str(self.run), "report": str(self.report)}
         return dict(plain({"command": self.command} | values))
 
     @classmethod
@@ -73,6 +74,14 @@ class ExperimentResult:
             ImportError: pandas is not installed.
         """
         return frame(self.to_dict()[next(iter(self.tables))])
+
+
+def elapsed(started: float) -> float:
+    """Seconds since a reading of ``time.monotonic()``, as ``result.json`` keeps them: rounded to 1e-3.
+
+    Rounded here and nowhere later, so that a result shows the same time when it is read again.
+    """
+    return round(time.monotonic() - started, 3)
 
 
 def _value(value: Any) -> Any:

@@ -299,8 +299,8 @@ def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cpu_seconds(run: Run) -> float:
-    """Processor seconds of all shards, those of earlier, interrupted calls included."""
-    return sum(ShardFolder(folder).seconds for folder in run.shards.iterdir())
+    """Processor seconds of all shards, those of earlier, interrupted calls included; rounded to 1e-3."""
+    return round(sum(ShardFolder(folder).seconds for folder in run.shards.iterdir()), 3)
 
 
 def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, Any]:

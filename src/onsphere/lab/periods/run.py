@@ -26,6 +26,7 @@ from onsphere.lab.periods.spec import PeriodsSpec
 from onsphere.lab.periods.sphere import SphereSide, compare, sphere_side
 from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
@@ -189,8 +190,8 @@ class _Work:
             sharpness=sharpness,
             spec=self.spec.model_dump(mode="json"),
             engine=engine_summary(engine) | {"invariant": list(self.invariant)},
-            seconds=round(time.monotonic() - self.started, 3),
-            cpu_seconds=round(cpu_seconds(run), 3),
+            seconds=elapsed(self.started),
+            cpu_seconds=cpu_seconds(run),
         )
         write_page(run, result)
         write_json(run.result_path, result.to_dict())

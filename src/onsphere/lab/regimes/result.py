@@ -49,8 +49,8 @@ class RegimesResult:
             "spec": self.spec,
             "radius": self.radius,
             "engine": self.engine,
-            "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self.cpu_seconds, 3),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
 
     @classmethod

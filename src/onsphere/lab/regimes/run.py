@@ -21,6 +21,7 @@ from onsphere.lab.regimes.boundaries import VERBS, find_boundaries, next_cells
 from onsphere.lab.regimes.classify import Cell, summarise
 from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.spec import RegimesSpec
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
@@ -148,7 +149,7 @@ class _Work:
             cells=cells,
             spec=self.spec.model_dump(mode="json"),
             engine=engine_summary(engine),
-            seconds=time.monotonic() - self.started,
+            seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
             radius=self.problem.radius,
         )

@@ -144,8 +144,8 @@ class ScheduleResult:
                 "methods": [method.to_dict() for method in self.methods],
                 "spec": self.spec,
                 "engine": self.engine,
-                "seconds": round(self.seconds, 3),
-                "cpu_seconds": round(self.cpu_seconds, 3),
+                "seconds": self.seconds,
+                "cpu_seconds": self.cpu_seconds,
             }
         )
         return found

@@ -20,6 +20,7 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import elapsed
 from onsphere.lab.schedule.maps import boundaries_of, propose, quick_map, with_map
 from onsphere.lab.schedule.methods import Setting, copies_of, settings_of
 from onsphere.lab.schedule.result import Method, ScheduleResult, choose, verdict
@@ -217,7 +218,7 @@ class _Work:
             verdict=verdict(chosen),
             spec=spec.model_dump(mode="json"),
             engine=engine_summary(engine),
-            seconds=time.monotonic() - self.started,
+            seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
         write_page(run, result)

@@ -225,8 +225,8 @@ class SplitResult:
             "saved": self.saved,
             "spec": self.spec,
             "engine": self.engine,
-            "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self.cpu_seconds, 3),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
 
     @classmethod

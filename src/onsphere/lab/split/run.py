@@ -19,6 +19,7 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import elapsed
 from onsphere.lab.split.answer import headline
 from onsphere.lab.split.decide import advantage, predicted_verdict, verdicts
 from onsphere.lab.split.family import Family, pooling_factor, splits_of
@@ -232,8 +233,8 @@ class _Work:
             saved=saved,
             spec=spec.model_dump(mode="json"),
             engine=engine_summary(read_json(run.folder / "engine.json")),
-            seconds=round(time.monotonic() - self.started, 3),
-            cpu_seconds=round(cpu_seconds(run), 3),
+            seconds=elapsed(self.started),
+            cpu_seconds=cpu_seconds(run),
         )
         write_page(run, result)
         write_json(run.result_path, result.to_dict())

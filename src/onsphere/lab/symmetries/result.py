@@ -52,7 +52,7 @@ class SymmetriesResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``--json`` prints and ``result.json`` holds."""
         values = {"command": self.command, "run": str(self.run), "report": str(self.report)}
-        values |= self.found.to_dict() | {"spec": self.spec, "seconds": round(self.seconds, 3)}
+        values |= self.found.to_dict() | {"spec": self.spec, "seconds": self.seconds}
         return dict(plain(values))
 
     def __repr__(self) -> str:

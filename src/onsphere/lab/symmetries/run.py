@@ -18,6 +18,7 @@ import onsphere
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError, one_line
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.symmetries.findings import Findings
@@ -85,7 +86,7 @@ def _do(
                 **question.kwargs,
             )
         )
-        seconds = time.monotonic() - started
+        seconds = elapsed(started)
         _ask(stop)
         result = SymmetriesResult.of(run, found, spec.model_dump(mode="json"), seconds)
         write_report(run, result)

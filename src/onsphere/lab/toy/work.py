@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from onsphere.lab.options import InputError, Options, one_line
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import ExperimentResult
+from onsphere.lab.result import ExperimentResult, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json, write_table
 
@@ -102,7 +102,7 @@ class Toy(Generic[S, R]):
             values = outcome.values | {
                 "spec": spec.model_dump(mode="json"),
                 "engine": outcome.engine,
-                "seconds": time.monotonic() - started,
+                "seconds": elapsed(started),
             }
             result = self.result.of(run, values)
             self.write_page(run, result)

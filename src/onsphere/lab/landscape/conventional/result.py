@@ -136,8 +136,8 @@ class ConventionalResult:
             "runs": [asdict(run) | {"ratio": run.ratio} for run in self.runs],
             "spec": self.spec,
             "engine": self.engine,
-            "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self.cpu_seconds, 3),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
         return dict(plain(values))
 

@@ -22,6 +22,7 @@ from onsphere.lab.periods.setups import prepare, set_up
 from onsphere.lab.population import Copy, Problem
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.run import read_cells
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
@@ -175,8 +176,8 @@ class _Work:
             runs=runs,
             spec=self.spec.model_dump(mode="json"),
             engine=engine_summary(engine) | {"invariant": {name: list(v) for name, v in self.invariant.items()}},
-            seconds=round(time.monotonic() - self.started, 3),
-            cpu_seconds=round(cpu_seconds(run), 3),
+            seconds=elapsed(self.started),
+            cpu_seconds=cpu_seconds(run),
         )
         write_page(run, result)
         write_json(run.result_path, result.to_dict())

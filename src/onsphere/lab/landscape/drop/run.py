@@ -27,6 +27,7 @@ from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
@@ -212,7 +213,7 @@ class _Work:
             paths=[path for one in measured for path in one.paths],
             spec=self.spec.model_dump(mode="json"),
             engine=engine_summary(engine),
-            seconds=time.monotonic() - self.started,
+            seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
             radius=self.problem.radius,
             snapshots=list(self.snapshots),

@@ -161,8 +161,8 @@ class SpectrumResult:
             "pairs": [asdict(pair) for pair in self.pairs],
             "spec": self.spec,
             "engine": self.engine,
-            "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self.cpu_seconds, 3),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
         return dict(plain(values))
 

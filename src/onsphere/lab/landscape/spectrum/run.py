@@ -28,6 +28,7 @@ from onsphere.lab.population import Copy, Plan, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.threads import one_thread
@@ -209,7 +210,7 @@ class _Work:
             pairs=pairs,
             spec=self.spec.model_dump(mode="json"),
             engine=engine_summary(engine),
-            seconds=time.monotonic() - self.started,
+            seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
         write_page(run, result)

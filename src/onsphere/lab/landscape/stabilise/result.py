@@ -221,7 +221,7 @@ class StabiliseResult(ExperimentResult):
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
         memory = {name: dict(vars(value)) for name, value in self.memory.items()}
-        return dict(plain(super().to_dict() | {"memory": memory, "cpu_seconds": round(self.cpu_seconds, 3)}))
+        return dict(plain(super().to_dict() | {"memory": memory}))
 
     @classmethod
     def of(cls, run: Run, values: Mapping[str, Any]) -> Self:

@@ -20,6 +20,7 @@ from onsphere.lab.landscape.stabilise.spec import StabiliseSpec
 from onsphere.lab.landscape.stabilise.wander import distances, measure_ways, stays, way_lags, with_snapshots
 from onsphere.lab.population import Copy, Phase, ShardFolder
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain, write_json
 from onsphere.lab.training import (
@@ -165,8 +166,8 @@ class _Work:
         values |= {
             "spec": self.spec.model_dump(mode="json"),
             "engine": engine_summary(engine),
-            "seconds": round(time.monotonic() - self.started, 3),
-            "cpu_seconds": round(cpu_seconds(run), 3),
+            "seconds": elapsed(self.started),
+            "cpu_seconds": cpu_seconds(run),
         }
         result = StabiliseResult.of(run, plain(values))
         write_page(run, result)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, Self
 
 from onsphere.lab.result import ExperimentResult, restored
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
 
 Outcome = Literal["at once", "up first", "held", "leaves"]
 OUTCOMES: tuple[Outcome, ...] = ("at once", "up first", "held", "leaves")
@@ -127,10 +126,6 @@ class ZonesResult(ExperimentResult):
     path: list[PathPoint]
     zones: list[Zone]
     cpu_seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
-        return dict(plain(super().to_dict() | {"cpu_seconds": round(self.cpu_seconds, 3)}))
 
     @classmethod
     def of(cls, run: Run, values: Mapping[str, Any]) -> Self:

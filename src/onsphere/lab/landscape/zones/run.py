@@ -24,6 +24,7 @@ from onsphere.lab.landscape.zones.result import Continuation, PathPoint, ZonesRe
 from onsphere.lab.landscape.zones.spec import ZonesSpec
 from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import plain, write_json
 from onsphere.lab.training import (
@@ -211,8 +212,8 @@ class _Work:
             "zones": [asdict(row) for row in zones],
             "spec": self.spec.model_dump(mode="json"),
             "engine": engine_summary(engine),
-            "seconds": round(time.monotonic() - self.started, 3),
-            "cpu_seconds": round(cpu_seconds(run), 3),
+            "seconds": elapsed(self.started),
+            "cpu_seconds": cpu_seconds(run),
         }
         result = ZonesResult.of(run, plain(values))
         write_page(run, result)
