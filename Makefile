@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench science laws clean help
+.PHONY: demo test check bench science search laws clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test     everything: linters, types, import contracts, tests"
 	@echo "make check    linters, types and import contracts only"
 	@echo "make science  the slow checks of the phenomena only"
+	@echo "make search   the property tests with new random examples, other ones each time"
 	@echo "make laws     draw the figures of docs/laws.md and print its numbers"
 	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
 
@@ -19,7 +20,7 @@ demo: .venv/lab
 	$(BIN)/onsphere regimes --out $(RUN)
 
 test: check
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -28,7 +29,10 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 science: .venv/dev
-	$(BIN)/pytest -n 2 tests/science
+	$(BIN)/pytest -n 2 --dist worksteal tests/science
+
+search: .venv/dev
+	$(BIN)/pytest -n 2 --hypothesis-profile=search -m hypothesis
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks

@@ -7,8 +7,10 @@ import torch
 # At import, so that fixtures of every scope run so: two processes with two threads each crawl on two cores.
 torch.set_num_threads(1)
 
-# No test asserts a time, hypothesis's own deadline included.
-hypothesis.settings.register_profile("onsphere", deadline=None)
+# No test asserts a time, hypothesis's own deadline included. The same examples each time, so that a change is judged by
+# itself; `make search` draws new ones.
+hypothesis.settings.register_profile("onsphere", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("onsphere")
 
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import SMALL, last_json, onsphere
 
+from command import SMALL, here, last_json, onsphere
 from onsphere.lab.cli import run_command
 
 
@@ -67,20 +67,20 @@ def test_the_run_folder_is_readable_without_onsphere(finished):
 
 def test_runs_lists_and_resume_repeats_the_result(finished):
     folder, process = finished
-    listed = onsphere("runs", ".", folder=folder).stdout
+    listed = here("runs", ".", folder=folder).stdout
     assert "map" in listed and "done" in listed and "convergence" in listed
-    again = onsphere("resume", "map", "--json", folder=folder)
+    again = here("resume", "map", "--json", folder=folder)
     assert last_json(again) == last_json(process)
-    plain = onsphere("resume", "map", folder=folder).stdout
+    plain = here("resume", "map", folder=folder).stdout
     assert "convergence ends" in plain and "report.html" in plain
     report = folder / "map" / "report.html"
     report.unlink()
-    assert onsphere("report", "map", folder=folder).returncode == 0
+    assert here("report", "map", folder=folder).returncode == 0
     assert report.is_file()
 
 
 def test_a_second_run_does_not_overwrite_the_first(finished):
-    process = onsphere("regimes", *SMALL, "--out", "map", folder=finished[0])
+    process = here("regimes", *SMALL, "--out", "map", folder=finished[0])
     assert process.returncode == 2
     assert "already holds another run" in process.stderr and "resume" in process.stderr
 
@@ -92,7 +92,7 @@ def test_the_command_on_the_page_repeats_the_run(finished):
 
     folder, process = finished
     words = shlex.split(command(last_json(process)["spec"]))
-    again = onsphere(*words[1:], "--out", "again", "--json", folder=folder)
+    again = here(*words[1:], "--out", "again", "--json", folder=folder)
     first, second = last_json(process), last_json(again)
     assert first["cells"] == second["cells"] and first["spec"] == second["spec"]
 
@@ -102,7 +102,7 @@ def test_a_toml_file_gives_the_same_fields_and_the_line_wins(finished, tmp_path)
 
     spec = json.loads((finished[0] / "map" / "run.json").read_text())["spec"]
     Path("spec.toml").write_text(to_toml(spec))
-    process = onsphere("regimes", "--config", "spec.toml", "--refine", "0", "--json", folder=tmp_path)
+    process = here("regimes", "--config", "spec.toml", "--refine", "0", "--json", folder=tmp_path)
     result = last_json(process)
     assert result["spec"] == spec | {"refine": 0}
     grid = [c for c in last_json(finished[1])["cells"] if c["round"] == 0]
@@ -238,7 +238,7 @@ def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path)
         " nn.ReLU(), nn.Linear(8, classes))\n"
     )
     small = [x for x in SMALL if x not in ("--widths", "8")]
-    process = onsphere("regimes", *small, "--model", "own_net:make", "--json", folder=tmp_path)
+    process = onsphere("regimes", *small, "--model", "own_net:make", "--workers", "1", "--json", folder=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "made scale-invariant" in process.stderr
     assert last_json(process)["spec"]["model"] == "own_net:make"
@@ -251,5 +251,5 @@ def test_a_failure_that_is_nobodys_input_is_status_1(monkeypatch, capfd):
         raise OSError("disk full")
 
     monkeypatch.setattr(room, "choose_plan", broken)
-    assert run_command(["regimes", *SMALL]) == 1
+    assert run_command(["regimes", *SMALL, "--workers", "1"]) == 1
     assert "disk full" in capfd.readouterr().err

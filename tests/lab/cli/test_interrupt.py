@@ -8,8 +8,9 @@ import subprocess
 import time
 
 import pytest
-from command import COMMAND, last_json, onsphere
 from safetensors.torch import load_file
+
+from command import COMMAND, last_json, onsphere
 
 ARGUMENTS = (
     *(
@@ -26,12 +27,12 @@ ARGUMENTS = (
         "--seeds",
         "2",
     ),
-    *("--steps", "4000", "--batch-size", "32", "--refine", "1", "--evaluations", "8", "--workers", "2"),
+    *("--steps", "2000", "--batch-size", "32", "--refine", "1", "--evaluations", "8", "--workers", "2"),
     *("--checkpoint-seconds", "0.2"),  # so that each sitting gets somewhere
 )
 
 
-ENDLESS = [{"4000": "1000000"}.get(word, word) for word in ARGUMENTS]
+ENDLESS = [{"2000": "1000000"}.get(word, word) for word in ARGUMENTS]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import nn
 
+from command import flags
 from onsphere.lab import InputError, Interrupted
 from onsphere.lab.cli import run_command
 from onsphere.lab.landscape.drop import terminal
@@ -130,10 +131,7 @@ def test_the_command_repeats_the_run(dropped):
 
 def test_the_command_line_prints_one_json_object_last(undrawn, capfd):
     fields = {**SMALL, "ends": [1e-3], "starts": [0.1], "averaged": 0, "points": 3, "chunk": 8}
-    words = [
-        f"--{k.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in fields.items()
-    ]
-    assert run_command(["landscape", "drop", *words, "--no-barriers", "--out", "run", "--json"]) == 0
+    assert run_command(["landscape", "drop", *flags(**fields), "--no-barriers", "--out", "run", "--json"]) == 0
     values = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert values["averages"] == [] == values["paths"] and len(values["continuations"]) == 4
     assert {one["label"] for one in values["classes"]} <= {"1", "2", "3"}

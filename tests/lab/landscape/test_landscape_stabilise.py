@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from browser import attribute, needs_browser, open_page
+from command import flags, here, last_json
 from onsphere.lab import InputError, Interrupted, Run
 from onsphere.lab.landscape.stabilise import terminal
 from onsphere.lab.landscape.stabilise.answer import answer, unexpected
@@ -146,23 +144,9 @@ def test_bad_input_is_one_line(tmp_path, fields, message):
 
 
 def test_the_command_prints_json_last_and_refuses_with_two(tmp_path):
-    def call(*more):
-        options = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in (SMALL | {"steps": 72}).items()]
-        return subprocess.run(
-            [sys.executable, "-m", "onsphere.lab.cli", "landscape", "stabilise", *options, *more],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env=os.environ,
-            check=False,
-        )
-
-    done = call("--out", "run", "--json")
+    words = ["landscape", "stabilise", *flags(**SMALL | {"steps": 72})]
+    done = here(*words, "--out", "run", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["levels"]
-    refused = call("--elrs", "0.02,0.02")
+    assert last_json(done)["levels"]
+    refused = here(*words, "--elrs", "0.02,0.02", folder=tmp_path)
     assert refused.returncode == 2 and "--elrs" in refused.stderr
-
-
-def _text(value):
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from browser import attribute, needs_browser, open_page
+from command import flags, here, last_json
 from onsphere.curvature import top_eigenvalues
 from onsphere.lab import InputError, Interrupted, Run
 from onsphere.lab.landscape.networks import batches, criterion, network
@@ -145,23 +143,9 @@ def test_bad_input_is_one_line(tmp_path, fields, message):
 
 
 def test_the_command_prints_json_last_and_refuses_with_two(tmp_path):
-    def call(*more):
-        options = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in (SMALL | {"batch_size": 16}).items()]
-        return subprocess.run(
-            [sys.executable, "-m", "onsphere.lab.cli", "landscape", "zones", *options, *more],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env=os.environ,
-            check=False,
-        )
-
-    done = call("--out", "run", "--json")
+    words = ["landscape", "zones", *flags(**SMALL | {"batch_size": 16})]
+    done = here(*words, "--out", "run", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["continuations"]
-    refused = call("--elrs", "0.02,0.02")
+    assert last_json(done)["continuations"]
+    refused = here(*words, "--elrs", "0.02,0.02", folder=tmp_path)
     assert refused.returncode == 2 and "--elrs" in refused.stderr
-
-
-def _text(value):
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

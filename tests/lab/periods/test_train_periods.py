@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from browser import attribute, needs_browser, open_page
+from command import here, onsphere
 from onsphere.lab import InputError, Interrupted, Run, resume_periods, train_periods
 from onsphere.lab.periods import terminal
 from onsphere.lab.periods.analyse import PeriodsRun
@@ -197,14 +196,8 @@ def test_thinned_courses_keep_every_spike_and_leave_gaps():
 
 
 def test_the_command_prints_one_json_object_and_its_run_can_be_listed_and_resumed(tmp_path):
-    def onsphere(*words):
-        process = subprocess.run(
-            [sys.executable, "-m", "onsphere.lab.cli", *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def said_by(run, *words):
+        process = run(*words, folder=tmp_path)
         assert process.returncode == 0, process.stderr
         return process.stdout
 
@@ -227,15 +220,15 @@ def test_the_command_prints_one_json_object_and_its_run_can_be_listed_and_resume
         "--config",
         "spec.toml",
     ]
-    said = onsphere("periods", *words, "--out", "run", "--json")
+    said = said_by(onsphere, "periods", *words, "--out", "run", "--json")
     assert len(said.splitlines()) == 1
     result = json.loads(said)
     assert [run["weight_decay"] for run in result["runs"]] == [3e-3, 1e-2]
     assert result["spec"]["steps"] == 300 and result["spec"]["batch_size"] == "full"
-    assert "periods" in onsphere("runs", ".") and "lr 1, wd 0.01" in onsphere("runs", ".")
-    assert json.loads(onsphere("resume", "run", "--json")) == result
+    assert "periods" in said_by(here, "runs", ".") and "lr 1, wd 0.01" in said_by(here, "runs", ".")
+    assert json.loads(said_by(here, "resume", "run", "--json")) == result
     (tmp_path / "run/report.html").unlink()
-    assert onsphere("report", "run").strip() == "run/report.html" and (tmp_path / "run/report.html").is_file()
+    assert said_by(here, "report", "run").strip() == "run/report.html" and (tmp_path / "run/report.html").is_file()
     again = shlex.split(command(result["spec"]))
-    repeated = json.loads(onsphere(*again[1:], "--out", "again", "--json"))
+    repeated = json.loads(said_by(here, *again[1:], "--out", "again", "--json"))
     assert repeated["runs"] == result["runs"] and repeated["spec"] == result["spec"]

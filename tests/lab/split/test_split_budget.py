@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from command import flags
 from onsphere.ensembles import average_probabilities, calibrated_nll
 from onsphere.lab import data
 from onsphere.lab.cli import run_command
@@ -27,17 +28,13 @@ TINY = {"train": 100, "test": 100, "steps": 60, "batch_size": 25, "lr": 0.02, "c
 TINY |= {"budget": [2000, 4000], "members": [1, 2, 4], "seeds": 2}
 
 
-def arguments(fields):
-    return [f"--{k.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in fields.items()]
-
-
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
     """What the command prints on standard output, and its status."""
     folder, out = tmp_path_factory.mktemp("split"), io.StringIO()
     save = folder / "best.safetensors"
     with contextlib.redirect_stdout(out):
-        status = run_command(["split", *arguments(TINY), f"--save={save}", f"--out={folder / 'run'}", "--json"])
+        status = run_command(["split", *flags(**TINY), f"--save={save}", f"--out={folder / 'run'}", "--json"])
     return status, out.getvalue()
 
 
@@ -201,7 +198,7 @@ def test_on_the_sphere_at_the_elr_of_a_regime_map(tmp_path):
 def test_networks_that_fail_are_named_and_a_budget_of_them_is_a_failure(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fields = TINY | {"budget": [2000], "members": [1], "steps": 8, "lr": 1e-9, "model": "plain-mlp"}
-    assert run_command(["split", *arguments(fields), "--out", "run"]) == 1
+    assert run_command(["split", *flags(**fields), "--out", "run"]) == 1
     error = capfd.readouterr().err
     assert "every network of budget 2,000 failed to train" in error and "member" in error
 

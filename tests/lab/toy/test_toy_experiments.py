@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from browser import attribute, needs_browser, open_page
+from command import flags
 from onsphere.lab import Interrupted, Run, toy_periods, toy_regimes, toy_thermo
 from onsphere.lab.cli import run_command
 
@@ -86,17 +87,12 @@ def test_config_seed_and_page_command_repeat_a_run(name, capfd):
     again = said([*command[1:], "--out", "again", "--json"], capfd)
     assert again["spec"] == json.loads(json.dumps(first["spec"]))
     Path("spec.toml").write_text(f"[toy.{name}]\nseed = 3\n[regimes]\nsteps = 9\n")
-    line = [x for key, value in fields.items() for x in (f"--{key.replace('_', '-')}", _text(value))]
-    third = said(["toy", name, "--config", "spec.toml", *line, "--json"], capfd)
+    third = said(["toy", name, "--config", "spec.toml", *flags(**fields), "--json"], capfd)
     assert third["spec"] == again["spec"]
     rows = "rows" if name != "periods" else "periods"
     assert third[rows] == again[rows] == json.loads(json.dumps(first[rows]))
     other = call(out="other", seed=4, **fields).to_dict()
     assert other[rows] != first[rows] or name == "periods"
-
-
-def _text(value):
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @needs_browser

@@ -1,10 +1,14 @@
-"""Runs the real command in a process of its own."""
+"""Runs the real command, in a process of its own or, which is quicker, in this one."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from onsphere.lab.cli import run_command
 
 COMMAND = [sys.executable, "-m", "onsphere.lab.cli"]
 SMALL = (
@@ -37,6 +41,23 @@ def onsphere(*arguments, folder: Path, timeout=300, **environment):
         env=os.environ | environment,
         check=False,
     )
+
+
+def here(*arguments, folder: Path):
+    """The same in this process: no start and no imports to wait for."""
+    arguments = list(map(str, arguments))
+    with chdir(folder), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
+        status = run_command(arguments)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), error.getvalue())
+
+
+def flags(**fields):
+    """The words on the command line for the fields of a specification."""
+    return [f"--{name.replace('_', '-')}={_text(value)}" for name, value in fields.items()]
+
+
+def _text(value):
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def last_json(process):
