@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
+JOBS ?= 2
 
 .PHONY: demo test check bench science search laws clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     map the three regimes of a small network (under a minute) and write a page"
-	@echo "make test     everything: linters, types, import contracts, tests"
+	@echo "make test     everything: linters, types, import contracts, tests (JOBS=8 on a machine of eight cores)"
 	@echo "make check    linters, types and import contracts only"
 	@echo "make science  the slow checks of the phenomena only"
 	@echo "make search   the property tests with new random examples, other ones each time"
@@ -20,7 +21,7 @@ demo: .venv/lab
 	$(BIN)/onsphere regimes --out $(RUN)
 
 test: check
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -29,10 +30,10 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 science: .venv/dev
-	$(BIN)/pytest -n 2 --dist worksteal tests/science
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/science
 
 search: .venv/dev
-	$(BIN)/pytest -n 2 --hypothesis-profile=search -m hypothesis
+	$(BIN)/pytest -n $(JOBS) --hypothesis-profile=search -m hypothesis
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
