@@ -84,7 +84,7 @@ class ZigzagDetector:
         """
         if not 0 < elr < math.inf:
             raise ValueError(f"ELR {self.count} is {elr}; it must be positive and finite")
-        found = self.extend_log((math.log(elr),))
+        found = self.extend_log((float(np.log(elr)),))  # not math.log: equal ELRs must stay equal to extend's
         return found[0] if found else None
 
     def extend(self, elr: Numbers) -> list[int]:
