@@ -15,6 +15,7 @@ from onsphere.lab.periods.spec import PeriodsSpec
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 
 def start(spec: PeriodsSpec, out: Path | None, progress: Progress, stop: Callable[[], bool]) -> PeriodsResult:
@@ -54,7 +55,7 @@ def show(result: PeriodsResult) -> None:
             *(format_number(setting.median(name), 3) for name in (*values, *angles)),
             format_number(setting.median("mean_elr"), 3),
         )
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in answer(result):
         console.print(sentence)

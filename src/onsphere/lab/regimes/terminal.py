@@ -15,6 +15,7 @@ from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.run import describe_boundaries, map_regimes, resume_regimes
 from onsphere.lab.regimes.spec import RegimesSpec
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 NAMES = {
     "convergence": "convergence",
@@ -47,7 +48,7 @@ def show(result: RegimesResult) -> None:
     """Print the grid as a table (means over seeds), both boundaries and the page's path."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    table.add_column("ELR", justify="right", no_wrap=True, min_width=8)
+    table.add_column("ELR", justify="right")
     table.add_column("seeds in regime", no_wrap=True)
     for heading in ("loss", "train err %", "test err %", "angle (rad)"):
         table.add_column(heading, justify="right")
@@ -59,7 +60,7 @@ def show(result: RegimesResult) -> None:
         )
         regimes = ", ".join(f"{count} {NAMES[regime]}" for regime, count in counts.items() if count)
         table.add_row(f"{elr:.2e}", regimes, f"{loss:.3g}", f"{100 * train:.1f}", f"{100 * test:.1f}", f"{angle:.2g}")
-    console.print(table)
+    print_table(console, table)
     console.print()
     for name, boundary in result.boundaries.items():
         console.print(f"{VERBS[name] + ':':<20}{boundary}")

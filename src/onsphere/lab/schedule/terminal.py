@@ -16,6 +16,7 @@ from onsphere.lab.schedule.page import write_page
 from onsphere.lab.schedule.result import ScheduleResult
 from onsphere.lab.schedule.run import compare_schedules, resume_schedules
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 
 def start(fields: Mapping[str, Any], out: Path | None, progress: Progress, stop: Callable[[], bool]) -> ScheduleResult:
@@ -62,7 +63,7 @@ def show(result: ScheduleResult) -> None:
             "" if gap is None else f"{100 * gap['mean']:+.2f} ± {100 * gap['standard_error']:.2f}",
             f"{100 * train.mean:.1f}",
         )
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in answer(result):
         console.print(sentence)

@@ -15,6 +15,7 @@ from onsphere.lab.split.result import SplitResult, SplitRow
 from onsphere.lab.split.run import resume_split, split_budget
 from onsphere.lab.split.spec import SplitSpec
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 LEAST_WIDTH = 110  # columns; a narrower table would cut numbers off
 
@@ -52,7 +53,7 @@ def show(result: SplitResult) -> None:
             cells = [f"{row.budget:,}", str(row.members), str(row.width), f"{row.parameters:,}"]
             cells += [_cell(row, "nll", 1, 4), _cell(row, "cnll", 1, 4), _cell(row, "accuracy", 100, 2)]
             table.add_row(*cells, *([row.basis] if result.predicted else []))
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in answer(result):
         console.print(sentence)

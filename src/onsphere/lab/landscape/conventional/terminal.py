@@ -17,6 +17,7 @@ from onsphere.lab.landscape.conventional.spec import ConventionalSpec
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 _SHORT = {"convergence": "convergence", "chaotic_equilibrium": "equilibrium", "divergence": "divergence"}
 
@@ -45,7 +46,7 @@ def show(result: ConventionalResult) -> None:
     """Print each set-up's learning rates as a table (means over seeds), the answer and the page's path."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    table.add_column("set-up", no_wrap=True, min_width=9)
+    table.add_column("set-up", no_wrap=True)
     table.add_column("lr", justify="right", no_wrap=True)
     table.add_column("label", no_wrap=True)
     for heading in ("ELR", "loss", "x sphere", "test %"):
@@ -62,7 +63,7 @@ def show(result: ConventionalResult) -> None:
                 format_number(_mean(runs, "ratio"), 2),
                 format_number(_mean(runs, "test_error", 100)),
             )
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in [*answer(result), *warnings_of(result)]:
         console.print(sentence)

@@ -15,6 +15,7 @@ from onsphere.lab.landscape.drop.run import drop_elr, resume_drop
 from onsphere.lab.landscape.drop.spec import DropSpec
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 
 def start(spec: DropSpec, out: Path | None, progress: Progress, stop: Callable[[], bool]) -> DropResult:
@@ -59,7 +60,7 @@ def show(result: DropResult) -> None:
             own = [a.test_error for a in result.averages if a.start == one.start]
             row.append(f"{100 * sum(own) / len(own):.2f}" if own else "–")
         table.add_row(*row)
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in answer(result):
         console.print(sentence)

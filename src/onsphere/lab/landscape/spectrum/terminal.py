@@ -17,6 +17,7 @@ from onsphere.lab.landscape.spectrum.spec import SpectrumSpec
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 _COLUMNS = (
     ("matched", "gradient_norm", "gradient", 1),
@@ -65,7 +66,7 @@ def show(result: SpectrumResult) -> None:
         values = (columns[where, quantity].get(elr) for where, quantity, _, _ in _COLUMNS)
         scaled = (None if value is None else scale * value for value, (*_, scale) in zip(values, _COLUMNS, strict=True))
         table.add_row(f"{elr:.2e}", *(format_number(value) for value in scaled))
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in [*answer(result), *warnings_of(result)]:
         console.print(sentence)

@@ -16,6 +16,7 @@ from onsphere.lab.landscape.stabilise.spec import StabiliseSpec
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 
 def start(spec: StabiliseSpec, out: Path | None, progress: Progress, stop: Callable[[], bool]) -> StabiliseResult:
@@ -59,7 +60,7 @@ def show(result: StabiliseResult) -> None:
             f"{row.gradient_norm_gap_in_errors:+.1f}",
             format_number(row.steps_to_level),
         )
-    console.print(table)
+    print_table(console, table)
     console.print()
     table = Table(box=None, pad_edge=False)
     for heading in ("ELR", "rad/step", "angle", "forgets", "walk", "middle", "barrier"):
@@ -74,7 +75,7 @@ def show(result: StabiliseResult) -> None:
             f"{stay.middle:+.2f} ± {stay.middle_error:.2f}",
             f"{stay.barrier:.2f} ± {stay.barrier_error:.2f}",
         )
-    console.print(table)
+    print_table(console, table)
     console.print()
     for sentence in (*answer(result), *unexpected(result)):
         console.print(sentence)

@@ -16,6 +16,7 @@ from onsphere.lab.landscape.zones.spec import ZonesSpec
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 
 LETTERS = {"at once": "O", "up first": "^", "held": "-", "leaves": "x"}
 
@@ -52,7 +53,7 @@ def show(result: ZonesResult) -> None:
         first = min(rows, key=lambda row: row.seed)
         letters = ["".join(LETTERS[row.outcome] for row in rows if row.elr == elr) for elr in elrs]
         table.add_row(str(step), format_number(first.loss), format_number(first.sharpness), *letters)
-    console.print(table)
+    print_table(console, table)
     legend = "at once O, up first ^, held above the path -, leaves x"
     console.print(f"(loss and sharpness of seed 0; columns: ELR of the continuation, one letter a seed: {legend})")
     console.print()

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 from onsphere.lab.toy.periods.page import answer, write_page
 from onsphere.lab.toy.periods.result import ToyPeriodsResult, describe
 from onsphere.lab.toy.periods.run import TOY
@@ -54,7 +55,7 @@ def show(result: ToyPeriodsResult) -> None:
             f"{100 * (row.period / row.predicted_period - 1):+.1f}" if row.period is not None else "-",
         )
     if result.law:
-        console.print(table)
+        print_table(console, table)
         console.print()
     for sentence in answer(result):
         console.print(sentence)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 from onsphere.lab.toy.regimes.page import write_page
 from onsphere.lab.toy.regimes.result import ToyRegimesResult, describe
 from onsphere.lab.toy.regimes.run import TOY
@@ -51,7 +52,7 @@ def show(result: ToyRegimesResult) -> None:
             f"{row.predicted_loss:.5g}",
             f"{row.loss / row.loss_at_random:.4g}",
         )
-    console.print(table)
+    print_table(console, table)
     console.print()
     console.print(describe(result))
     runs = len(result.rows) * result.spec["seeds"]

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
+from onsphere.lab.tables import print_table
 from onsphere.lab.toy.thermo.page import answer, write_page
 from onsphere.lab.toy.thermo.result import NAMES, ToyThermoResult, describe
 from onsphere.lab.toy.thermo.run import TOY
@@ -51,7 +52,7 @@ def show(result: ToyThermoResult) -> None:
             cells += [f"{value:.4g}", f"{100 * (value / law - 1):+.1f}"]
         cells += [f"{row.entropy:.3f}", f"{row.entropy - row.predicted_entropy:+.3f}"]
         table.add_row(_FIXED[row.protocol], f"{row.rate:.3g}", f"{row.knob:.3g}", *cells)
-    console.print(table)
+    print_table(console, table)
     console.print()
     for relation in result.maxwell:
         name = f"{NAMES[relation.protocol]}: {relation.name}"
