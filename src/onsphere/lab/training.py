@@ -181,6 +181,8 @@ def problem_of(
     check_batch_size(batch_size, dataset)
     check_device(spec.device)
     check_sendable(model, spec.workers)
+    if more.get("augment"):
+        check_images(dataset)
     paper = getattr(spec, "preset", "sphere") == "paper"
     options = {
         "width": spec.width,

@@ -32,7 +32,6 @@ from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
-    check_images,
     cpu_seconds,
     engine_summary,
     fields_of_call,
@@ -123,8 +122,6 @@ class _Work:
         self.started = time.monotonic()
         space = {"geometry": "space", "radius": None, "schedule": spec.schedule, "augment": spec.augment}
         problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
-        if spec.augment:
-            check_images(problem.data)
         self.invariant: tuple[str, ...] = ()
         self.problem = prepared(set_up(problem, spec.setup), progress, self._prepare)
 

@@ -28,7 +28,6 @@ from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
-    check_images,
     cpu_seconds,
     engine_summary,
     fields_of_call,
@@ -118,8 +117,6 @@ class _Work:
         self.spec, self.progress, self.stop = spec, progress, stop
         self.started = time.monotonic()
         problem = problem_of(spec, model, data, augment=spec.augment)
-        if spec.augment:
-            check_images(problem.data)
         self.invariant: dict[Setup, tuple[str, ...]] = {}
         self.problems: dict[Setup, Problem] = {}
         if {"sphere", "invariant"} & set(spec.setups):
