@@ -45,8 +45,7 @@ def dropped(tmp_path_factory):
 def test_a_start_in_the_chaotic_equilibrium_beats_no_drop(dropped):
     high, none = dropped.analysis.at(HIGH, LOW), dropped.analysis.at(LOW, LOW)
     assert high.seeds == none.seeds == 5
-    # seen 0.69 points, interval 0.28 to 1.11: another machine's rounding alone may take it below 0.5
-    assert high.test_error < none.test_error - 0.003
+    assert high.test_error < none.test_error - 0.005
     assert high.gradient_norm < 0.7 * none.gradient_norm
 
 

@@ -95,4 +95,4 @@ def test_equilibrium_mirrors_the_sphere(tmp_path):
         assert run.elr_spread < 0.1
     for row in result.comparison:
         assert row.ratio == pytest.approx(1, abs=0.1)
-        assert row.sphere_delta_jumps <= 0.5  # a single larger step in one of five seeds is seen now and then
+        assert row.sphere_delta_jumps <= 0.2  # one larger step in one of the five runs on some machines, else none

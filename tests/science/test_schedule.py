@@ -32,8 +32,7 @@ def test_the_proposed_schedule_is_not_worse_than_the_best_of_the_others(tmp_path
     )
     verdict = result.verdict
     assert result.tuned_on == "validation"
-    # docs/results.md asks for one standard error; here also 0.3 points, for other machines round differently
-    assert verdict.difference <= max(verdict.standard_error, 0.003), verdict
+    assert verdict.not_worse, verdict
     # annealing from chaotic equilibrium against the best constant ELR, which converges or does not
     against = verdict.differences
     assert against["constant"]["high"] < 0, against

@@ -60,9 +60,9 @@ def test_elr_times_sharpness_passes_1_8_before_each_jump_and_hardly_elsewhere(se
         assert products[before].max() > 1.8  # seen 2.6 and more before each of 29 jumps
         elsewhere &= (steps < jump - BEFORE) | (steps > jump + AFTER)
     # Not everywhere: on the last part of the way to a jump the product hangs about 2 for tens of steps.
-    assert (products[elsewhere] < 1.8).mean() > 0.93  # seen 0.97 to 0.99
+    assert (products[elsewhere] < 1.8).mean() > 0.95  # seen 0.97 to 0.99
     assert np.median(products[elsewhere]) < 1.2  # seen 0.93 to 1.04
     far = elsewhere & ~np.any([(steps >= jump - 2 * BEFORE) & (steps < jump) for jump in jumps], axis=0)
-    assert (products[far] < 1.8).mean() > 0.96  # seen 0.99 with seed 0, all of them with seeds 1 and 2
+    assert (products[far] < 1.8).mean() > 0.98  # seen 0.99 with seed 0, all of them with seeds 1 and 2
     early = [products[(steps > first + AFTER) & (steps <= (first + last) / 2)].max() for first, last in pairwise(jumps)]
     assert np.median(early) < 1.4  # the highest of the first half of a gap; seen 0.90 to 1.11
