@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onsphere.curvature.functional import Functional, LossFunction, Mode, as_batches
 from onsphere.curvature.lanczos import Which, lanczos
 from onsphere.curvature.operators import HessianOperator, Kind
-from onsphere.curvature.selection import Selection
+from onsphere.functional.batches import as_batches
+from onsphere.functional.loss import Functional, LossFunction, Mode
+from onsphere.functional.selection import Selection
 
 __all__ = ["Eigenvalues", "SharpnessTracker", "operator_eigenvalues", "top_eigenvalues"]
 
@@ -130,7 +131,7 @@ def top_eigenvalues(
         batches: An iterable of ``(input, target)``, or one pair. Several are weighted by their numbers of examples; in
             mode ``train`` each has its own batch statistics.
         k: How many.
-        parameters: Which ones (:mod:`onsphere.curvature.selection`). None: all that require a gradient; with
+        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
             ``sphere`` all that are scale-invariant.
         sphere: Values on the joint unit sphere of these parameters (the Riemannian Hessian), which do not depend on
             the norm of scale-invariant weights.

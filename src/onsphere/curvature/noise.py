@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onsphere.curvature.functional import Functional
+from onsphere.functional.loss import Functional
 
 __all__ = ["GradientNoise", "gradient_noise"]
 

@@ -26,8 +26,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from onsphere.curvature.functional import Functional, LossFunction, Mode, gradients
-from onsphere.curvature.selection import Selection, check_finite
+from onsphere.functional.loss import Functional, LossFunction, Mode, gradients
+from onsphere.functional.selection import Selection, check_finite
 
 __all__ = ["HessianOperator", "Kind", "hessian_operator"]
 
@@ -222,7 +222,7 @@ def hessian_operator(
         model: Any module; it stays as it is, and may be trained on while the operator stays at these weights.
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: An iterable of ``(input, target)``, or one pair.
-        parameters: Which ones (:mod:`onsphere.curvature.selection`). None: all that require a gradient; with
+        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
             ``sphere`` all that are scale-invariant.
         sphere: The Riemannian Hessian on the joint unit sphere of these parameters.
         mode: ``train`` (statistics of each batch) or ``eval`` (running statistics) in batch norms.
@@ -230,7 +230,7 @@ def hessian_operator(
         values: Weights to be at instead, by name.
 
     Raises:
-        ValueError: As :class:`~onsphere.curvature.functional.Functional` and :class:`HessianOperator`.
+        ValueError: As :class:`~onsphere.functional.loss.Functional` and :class:`HessianOperator`.
         TypeError: As these.
     """
     functional = Functional(model, loss_fn, batches, parameters, sphere=sphere, mode=mode)

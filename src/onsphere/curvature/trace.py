@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onsphere.curvature.operators import hessian_operator
-from onsphere.curvature.selection import select_parameters
+from onsphere.functional.selection import select_parameters
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import Kind

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onsphere.landscape.evaluation import Batches, listed_batches, private_copy, untouched
+from onsphere.functional.untouched import private_copy, untouched
+from onsphere.landscape.evaluation import Batches, listed_batches
 from onsphere.landscape.points import (
     Parameters,
     Point,

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onsphere.functional.untouched import untouched
 from onsphere.landscape.directions import angle_between, interpolate, linear
-from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode, untouched
+from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, of_model, select
 
 __all__ = ["Barrier", "PathKind", "Straight", "barrier"]

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from onsphere.functional.untouched import untouched
 from onsphere.landscape.barriers import Barrier, Straight, measure, straight
 from onsphere.landscape.directions import ANTIPODAL, angle_between
-from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode, check_mean, one_number, untouched
+from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode, check_mean, one_number
 from onsphere.landscape.points import Parameters, Point
 
 __all__ = ["Curve", "train_curve"]

@@ -10,20 +10,18 @@ The user's model is copied once, without its hooks, and never run.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onsphere.functional.untouched import private_copy
 from onsphere.normalisation import BatchStatistics, reestimate_batch_statistics
-from onsphere.symmetry.probe import _drop_hooks, untouched_random_state
 
-__all__ = ["Evaluation", "LossFunction", "Mode", "listed_batches", "private_copy"]
+__all__ = ["Evaluation", "LossFunction", "Mode", "listed_batches"]
 
 #: How batch norms get their statistics.
 Mode = Literal["reestimate", "train", "eval"]
@@ -48,40 +46,6 @@ def listed_batches(batches: Batches, name: str = "batches") -> list[tuple[Any, A
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise ValueError(f"batch {i} of {name} is {type(batch).__name__}; every batch must be (input, target)")
     return [(batch[0], batch[1]) for batch in found]
-
-
-@contextmanager
-def untouched(model: nn.Module, *loaders: Any) -> Iterator[None]:
-    """Give back the random states as they were, whatever runs inside (those of shuffling loaders included)."""
-    holders = [holder for loader in loaders for holder in (loader, getattr(loader, "sampler", None))]
-    held = [getattr(holder, "generator", None) for holder in holders]
-    generators = [generator for generator in held if isinstance(generator, torch.Generator)]
-    states = [generator.get_state() for generator in generators]
-    try:
-        with untouched_random_state(model), torch.inference_mode(False):
-            yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-
-def private_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode, without gradients and without the user's hooks."""
-    # Parameters are leaves without their .grad, which deepcopy would copy as well.
-    memo: dict[int, Any] = {}
-    for p in model.parameters():
-        if id(p) not in memo and type(p) is nn.Parameter:
-            memo[id(p)] = nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
-    for module in model.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
-            memo |= {id(hook): hook for hook in hooks.values()}  # they may hold anything; removed below
-    try:
-        copied = copy.deepcopy(model, memo)
-    except Exception as error:  # whatever a user's module does when it is copied
-        raise ValueError(f"the model cannot be copied ({error}); it must be, so that nothing happens to it") from error
-    for module in copied.modules():
-        _drop_hooks(module)
-    return copied.eval()
 
 
 class Evaluation:

@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onsphere.functional.untouched import untouched
 from onsphere.landscape.barriers import joint_sphere
-from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode, untouched
+from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, of_model, select
 
 __all__ = ["Slice", "slice_along", "slice_through"]

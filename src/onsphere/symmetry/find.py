@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from onsphere.functional.untouched import untouched_random_state
 from onsphere.symmetry.lattice import disjoint_groups, largest_sphere, remaining_generators, row_reduced
 from onsphere.symmetry.null_space import NullSpace, find_null_space
-from onsphere.symmetry.probe import Probe, SymmetryError, untouched_random_state
+from onsphere.symmetry.probe import Probe, SymmetryError
 from onsphere.symmetry.result import Symmetries
 
 __all__ = ["INVARIANT_BELOW", "find_symmetries"]

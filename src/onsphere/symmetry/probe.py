@@ -15,7 +15,7 @@ import copy
 import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from onsphere.functional.untouched import drop_hooks, eager, mapped
 from onsphere.normalisation import is_norm
 from onsphere.symmetry.exact_mode import EPS, ExactMode
 
-__all__ = ["Probe", "SymmetryError", "relative_change", "untouched_random_state"]
+__all__ = ["Probe", "SymmetryError", "relative_change"]
 
 _EPS_ATTRIBUTES = ("eps", "epsilon", "variance_epsilon")
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -134,7 +135,7 @@ class Probe:
             spread = tensor.double().std()
             return tensor.double() + 0.1 * spread * self.noise(tensor) if bool(torch.isfinite(spread)) else tensor
 
-        return _mapped(value, disturb)
+        return mapped(value, disturb)
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape and device of ``like``, from the probe's own generator."""
@@ -157,12 +158,12 @@ class Probe:
         """Every floating-point tensor of the copy's output, nested ones included, for the given inputs."""
         for module, name, buffer in self._buffers:
             module._buffers[name] = buffer.clone()
-        args, kwargs = _mapped(self._inputs, _as_float64), _mapped(self._kwargs, _as_float64)
+        args, kwargs = mapped(self._inputs, _as_float64), mapped(self._kwargs, _as_float64)
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)
         try:
-            with torch.autocast(self.parameters[0].device.type, enabled=False), _eager(), self._mode or nullcontext():
+            with torch.autocast(self.parameters[0].device.type, enabled=False), eager(), self._mode or nullcontext():
                 output = self._model(*args, **kwargs)
             if self._select is not None:
                 output = self._select(output)
@@ -230,23 +231,10 @@ def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     return worst
 
 
-@contextmanager
-def untouched_random_state(model: nn.Module) -> Iterator[None]:
-    """Give back the random states of torch (the model's devices), numpy and Python as they were."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
 def _make_repeatable(model: nn.Module) -> None:
     """Training mode, no dropout, no running statistics, no hooks of the user's, all in float64."""
     for module in model.modules():
-        _drop_hooks(module)
+        drop_hooks(module)
         module.training = not isinstance(module, _RANDOM_LAYERS)
         if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
             module.dropout = 0.0
@@ -266,46 +254,9 @@ def _without_eps(model: nn.Module) -> None:
                 setattr(module, name, EPS)
 
 
-def _eager() -> Any:
-    """Compiled parts run as they were written: a compiler would start again for float64."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if stance is None else stance("force_eager")
-
-
-def _drop_hooks(module: nn.Module) -> None:
-    """Remove hooks, which may record or change things elsewhere, but those torch computes weights with."""
-    for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        hooks = getattr(module, name)
-        for key, hook in list(hooks.items()):
-            if not type(hook).__module__.startswith("torch.nn.utils"):
-                del hooks[key]
-
-
 def _as_float64(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().clone()
     return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of a nest with every tensor changed; everything else as it is."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(item, change) for item in value))
-    if type(value) in (list, tuple):
-        return type(value)(_mapped(item, change) for item in value)
-    if isinstance(value, Mapping):
-        converted = {key: _mapped(item, change) for key, item in value.items()}
-        return converted if type(value) is dict else _same_kind(value, converted)
-    return value
-
-
-def _same_kind(mapping: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    """``items`` in a mapping of the given one's class, or as a plain dict if that takes something else."""
-    try:
-        return type(mapping)(items)  # type: ignore[call-arg]
-    except TypeError:
-        return items
 
 
 def _floating_tensors(value: Any) -> Iterator[Tensor]:

@@ -10,7 +10,6 @@ and the random state is given back.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _NormBase
 
-from onsphere.curvature.selection import Selection, call_arguments, check_finite, joint_sphere, select_parameters
-from onsphere.normalisation import without_running_statistics
-from onsphere.symmetry.probe import _drop_hooks, untouched_random_state
+from onsphere.functional.batches import as_batches, call_arguments, examples_in
+from onsphere.functional.selection import Selection, check_finite, select_parameters
+from onsphere.functional.untouched import shared_copy, untouched_random_state
+from onsphere.symmetry.sphere_groups import joint_sphere
 
 __all__ = ["Functional", "Mode"]
 
@@ -40,8 +39,8 @@ class Functional:
         loss_fn: ``loss_fn(output, target)``, a mean over examples, 0-d.
         batches: An iterable of ``(input, target)``, or one such pair. It is read once and kept. A tuple or list of
             inputs is passed as positional arguments, a dictionary as keyword arguments.
-        parameters: Which ones (:mod:`onsphere.curvature.selection`). None: all that require a gradient; with ``sphere``
-            all that are scale-invariant.
+        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
+            ``sphere`` all that are scale-invariant.
         sphere: The parameters are one point of a sphere. Nothing here depends on it but the default of ``parameters``.
         mode: ``train``: batch norms use each batch's statistics. ``eval``: the running ones.
 
@@ -76,7 +75,7 @@ class Functional:
             raise TypeError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
         model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: it would break at second derivatives
         self.batches = as_batches(batches)
-        self.examples = [_examples(x, y, i) for i, (x, y) in enumerate(self.batches)]
+        self.examples = [examples_in(x, y, i) for i, (x, y) in enumerate(self.batches)]
         self.shares = [n / sum(self.examples) for n in self.examples]
         self.loss_fn, self.mode, self.sphere = loss_fn, mode, sphere
         if sphere and parameters is None:
@@ -86,7 +85,7 @@ class Functional:
         self._values = {n: p.detach().clone() for n, p in model.named_parameters()}
         self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
         check_finite(self._values)
-        self._network = _structure(model, mode)
+        self._network = shared_copy(model, mode)
         self._kept = {name for name, _ in self._network.named_buffers()}
         selected = [self._values[name] for name in self.names]
         self.shapes = [p.shape for p in selected]
@@ -231,76 +230,9 @@ def gradients(loss: Tensor, params: Sequence[Tensor], **kwargs: Any) -> list[Ten
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
 
 
-def as_batches(batches: Any) -> list[tuple[Any, Any]]:
-    """Batches as a list of pairs.
-
-    Args:
-        batches: An iterable of ``(input, target)``, or one pair.
-
-    Raises:
-        ValueError: There are none.
-        TypeError: Something is not a pair.
-    """
-    if _is_one_pair(batches):
-        return [(batches[0], batches[1])]
-    if isinstance(batches, Tensor | Mapping | str) or not isinstance(batches, Iterable):
-        raise TypeError(
-            f"batches is a {type(batches).__name__}; it must be a pair (input, target) or an iterable of such pairs"
-        )
-    pairs = []
-    for i, pair in enumerate(batches):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            what = f"{len(pair)} things" if isinstance(pair, tuple | list) else f"a {type(pair).__name__}"
-            raise TypeError(f"batch {i} is {what}; every batch must be a pair (input, target)")
-        pairs.append((pair[0], pair[1]))
-    if not pairs:
-        raise ValueError("batches is empty (an exhausted generator?): give at least one pair (input, target)")
-    return pairs
-
-
-def _is_one_pair(batches: Any) -> bool:
-    if not isinstance(batches, tuple | list) or len(batches) != 2:
-        return False
-    return not all(isinstance(b, tuple | list) and len(b) == 2 for b in batches) or (
-        isinstance(batches, tuple) and isinstance(batches[1], Tensor)
-    )
-
-
-def _examples(inputs: Any, target: Any, index: int) -> int:
-    """How many examples a batch has: the length of its target, else that of the first tensor of its input."""
-    args, kwargs = call_arguments(inputs)
-    for value in (target, *args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.dim() > 0:
-            if len(value) == 0:
-                raise ValueError(f"batch {index} has no examples: a tensor of shape {tuple(value.shape)}")
-            return len(value)
-    return 1
-
-
 def _splits(value: Any, n: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n
 
 
 def _finite(number: float) -> bool:
     return number - number == 0
-
-
-def _structure(model: nn.Module, mode: Mode) -> nn.Module:
-    """A copy of the modules that shares every tensor, in the mode wanted, without the user's hooks."""
-    shared: dict[int, Any] = {id(t): t for t in itertools.chain(model.parameters(), model.buffers())}
-    for module in model.modules():
-        shared |= {id(v): v for v in vars(module).values() if isinstance(v, Tensor)}
-        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
-            shared |= {id(hook): hook for hook in hooks.values()}  # they may hold anything; removed below
-    try:
-        network = copy.deepcopy(model, dict(shared))
-    except Exception as error:
-        raise ValueError(
-            f"the model cannot be copied (copy.deepcopy says: {error}); measurements run on a copy of its modules, so "
-            "that nothing leaks into yours"
-        ) from error
-    for module in network.modules():
-        _drop_hooks(module)
-        # Instance norms with running statistics follow the same rule as batch norms.
-        module.training = mode == "train" and isinstance(module, _NormBase)
-    return without_running_statistics(network) if mode == "train" else network

@@ -22,9 +22,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from onsphere.symmetry import sphere_groups
-
-__all__ = ["Selection", "joint_sphere", "select_parameters"]
+__all__ = ["Selection", "select_parameters"]
 
 Selection: TypeAlias = "str | Tensor | Mapping[str, Any] | Iterable[str | Tensor] | None"
 
@@ -70,38 +68,6 @@ def select_parameters(model: nn.Module, parameters: Selection = None) -> tuple[s
         if isinstance(named[name], nn.UninitializedParameter):
             raise ValueError(f"parameter {name!r} is lazy and has no shape yet: run one forward pass first")
     return tuple(name for name in named if name in chosen)
-
-
-def joint_sphere(model: nn.Module, inputs: Any) -> tuple[str, ...]:
-    """The names of all scale-invariant parameters, found by :func:`onsphere.sphere_groups`.
-
-    Args:
-        model: Any module with norm layers.
-        inputs: One batch of inputs: a tensor, a tuple of positional arguments, or a dictionary of keyword arguments.
-
-    Returns:
-        Names in the order of ``model.named_parameters()``.
-
-    Raises:
-        onsphere.SymmetryError: No parameter is scale-invariant, or the forward pass fails.
-    """
-    args, kwargs = call_arguments(inputs)
-    args = tuple(_head(a) for a in args)
-    groups = sphere_groups(model, *args, **{name: _head(a) for name, a in kwargs.items()})
-    return select_parameters(model, groups[0])
-
-
-def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A batch's inputs as the arguments of one call of the model."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, tuple | list):
-        return tuple(inputs), {}
-    return (inputs,), {}
-
-
-def _head(value: Any) -> Any:
-    return value[:_ENOUGH] if isinstance(value, Tensor) and value.dim() else value
 
 
 def _entries(parameters: Any) -> list[Any]:

@@ -1,0 +1,1 @@
+"""A model looked at without being touched: private copies, batches, selections, and the loss as a function."""
