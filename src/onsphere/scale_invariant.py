@@ -5,13 +5,16 @@ A weight w feeding a normalisation that has no parameters of its own obeys ``f(c
 Scale-Invariant Neural Networks on the Sphere Can Happen in Three Regimes", 2022) do for their networks:
 
 - norm layers lose their weight and bias, which are not scale-invariant themselves, and get a tiny eps: with
-  eps = 1e-5 and weights on the unit sphere, doubling a weight moves the outputs by 1e-3;
+  eps = 1e-5 and weights on the unit sphere, doubling a weight moves the outputs by 1e-3. What normalises is told by
+  what it computes (:mod:`onsphere.recognise`). Where nothing could make up for a gain (a query or key norm, a norm
+  whose output is added to a residual stream) it stays, and the result says so;
 - biases of layers that feed straight into a norm go: batch and instance norm cancel them anyway, and ahead of a
   layer, group or RMS norm a bias would be scale-invariant only together with its weight;
 - the head, which no norm follows, is scaled to a given Frobenius norm and frozen.
 
-Which layer feeds which norm is read off the graph of ``torch.fx.symbolic_trace`` where the model allows that,
-and guessed from the order of registration where it does not (``onsphere.wiring``); the result says which.
+Which layer feeds which norm is read off the graph of ``torch.fx.symbolic_trace`` where the model allows that, off one
+forward pass where a batch is given, and guessed from the order of registration otherwise (``onsphere.wiring``); the
+result says which.
 """
 
 from __future__ import annotations
@@ -19,14 +22,18 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
-from onsphere.normalisation import is_norm
+from onsphere.functional.batches import call_arguments
+from onsphere.normalisation import BatchStatistics, is_norm
+from onsphere.recognise import NormForm, hidden_eps, norm_forms, set_eps
 from onsphere.symmetry import find_symmetries
 from onsphere.wiring import Wiring, linear_layers
 
@@ -34,35 +41,45 @@ __all__ = ["Changes", "make_scale_invariant"]
 
 logger = logging.getLogger("onsphere")
 
+# An eps that a layer casting to float32 shows by rounding alone stays below this.
+_VISIBLE_EPS = 1e-10
+
 
 @dataclass(frozen=True)
 class Changes:
     """What :func:`make_scale_invariant` did to a model; ``str()`` reads as a short report.
 
     Attributes:
-        norms: names of all norm layers; none has a weight or bias any more, each has ``eps``.
-        affine: names of those among them that had a weight or bias.
+        norms: names of all norm layers.
+        affine: names of those among them that had a weight or bias and have it no more (a layer that is not one of
+            torch's keeps a frozen gain of one and a frozen bias of zero, which its forward pass reads).
         biases: names of the removed biases, each of a layer feeding straight into a norm.
         kept_biases: names of the trainable biases that remain, because no norm directly follows.
-        head: name of the frozen head.
+        head: name of the frozen head, or None with ``head=False``.
         head_norm: Frobenius norm of the head's weight now.
         head_norm_before: the same before.
-        eps: eps of every norm layer.
-        traced: whether the model's graph said what feeds what; otherwise the order of registration did.
+        eps: eps of every norm layer but those in ``hidden_eps``.
+        traced: whether the model's graph or a forward pass said what feeds what; otherwise the order of registration
+            did.
         not_invariant: names of the trainable parameters that are not on the joint sphere, found by
             :func:`onsphere.find_symmetries`; None if no batch was given to look at.
+        kept_gains: names of the norms whose weight and bias stayed trainable, because nothing that reads their output
+            could make up for them, or because it is not known what reads it.
+        hidden_eps: norms whose eps is written into their forward pass, where it cannot be changed, with that eps.
     """
 
     norms: tuple[str, ...]
     affine: tuple[str, ...]
     biases: tuple[str, ...]
     kept_biases: tuple[str, ...]
-    head: str
-    head_norm: float
-    head_norm_before: float
+    head: str | None
+    head_norm: float | None
+    head_norm_before: float | None
     eps: float
     traced: bool
     not_invariant: tuple[str, ...] | None = None
+    kept_gains: tuple[str, ...] = ()
+    hidden_eps: Mapping[str, float] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """One line for each kind of change."""
@@ -70,8 +87,18 @@ class Changes:
             f"{len(self.norms)} norm layers: eps {self.eps:g}",
             f"weight and bias removed from {_listing(self.affine)}" if self.affine else "no norm had an affine",
             f"biases removed before norms: {_listing(self.biases)}",
-            f"head {self.head!r}: norm {self.head_norm_before:.4g} -> {self.head_norm:g}, frozen",
+            "no head was frozen: what makes the output trains on, and its norm sets the size of the outputs"
+            if self.head is None
+            else f"head {self.head!r}: norm {self.head_norm_before:.4g} -> {self.head_norm:g}, frozen",
         ]
+        if self.kept_gains:
+            lines.append(
+                "weight and bias kept, no linear layer that reads the output could make up for them: "
+                f"{_listing(self.kept_gains)}"
+            )
+        if self.hidden_eps:
+            listed = (f"{name} ({eps:.1g})" for name, eps in self.hidden_eps.items())
+            lines.append(f"eps written into the forward pass, which stays: {', '.join(listed)}")
         if self.kept_biases:
             lines.append(f"biases kept, no norm directly follows: {_listing(self.kept_biases)}")
         if self.not_invariant is not None:
@@ -83,7 +110,7 @@ class Changes:
         if not self.traced:
             lines.append(
                 "the model cannot be traced by torch.fx, so what feeds which norm was taken in part from the "
-                "order in which layers are registered; check with onsphere.sphere_groups"
+                "order in which layers are registered; give a batch (check=) to have it seen"
             )
         return lines
 
@@ -120,9 +147,10 @@ def _head_name(model: nn.Module, head: str | nn.Module | None, wiring: Wiring) -
             f"{len(wiring.heads)} layers make the output ({', '.join(sorted(wiring.heads))}): "
             "say which is the head with head=..., or give them one common last layer"
         )
+    guessed = "" if wiring.traced else ", as far as the order of registration tells (a batch, check=, would show it)"
     raise ValueError(
-        "no head found: no linear or convolutional layer makes the output without a norm after it. "
-        "Add a last linear layer, or name the layer to freeze with head=..."
+        f"no head found: no linear or convolutional layer makes the output without a norm after it{guessed}. Add a "
+        "last linear layer, name the layer to freeze with head=..., or leave the output as it is with head=False"
     )
 
 
@@ -144,8 +172,13 @@ def _freeze_head(model: nn.Module, name: str, norm: float) -> float:
         raise ValueError(f"head {name!r} ({type(head).__name__}) has no weight parameter of its own to freeze")
     owners = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
     if len(owners) > 1:
-        raise ValueError(f"the head's weight is shared by {' and '.join(owners)}: untie it before freezing it")
-    before = float(weight.detach().double().norm())
+        raise ValueError(
+            f"the head's weight is shared by {' and '.join(owners)}, and frozen it would freeze them all: untie it "
+            f"before (model.{name}.weight = torch.nn.Parameter(model.{name}.weight.detach().clone()), or "
+            "tie_word_embeddings=False in a transformers configuration), or pass head=False: the head then trains "
+            "on as the embedding, and its norm sets the size of the outputs"
+        )
+    before = float(torch.linalg.vector_norm(weight.detach().abs().double()))
     if not (math.isfinite(before) and before > 0):
         raise ValueError(f"the weight of head {name!r} has norm {before}: it cannot be scaled to norm {norm:g}")
     with torch.no_grad():
@@ -161,7 +194,7 @@ def _freeze_head(model: nn.Module, name: str, norm: float) -> float:
 
 def make_scale_invariant(
     model: nn.Module,
-    head: str | nn.Module | None = None,
+    head: str | nn.Module | Literal[False] | None = None,
     head_norm: float = 10.0,
     eps: float = 1e-12,
     *,
@@ -171,19 +204,22 @@ def make_scale_invariant(
 
     Norm layers lose weight and bias and get ``eps``; biases of linear and convolutional layers that feed
     straight into a norm (through nothing but reshapes, dropout and pooling) are removed; the head is scaled
-    to ``head_norm`` and frozen with its bias. The function computed changes where norms had learned weights
+    to ``head_norm`` and frozen with its bias. Layer, RMS and other norms keep their gain where it is known that
+    something other than a linear layer reads them (attention products, a residual stream); batch, group and instance
+    norms lose it everywhere, as published. The function computed changes where norms had learned weights
     and biases: do this before training. Parameters nothing normalises (embeddings, positional tables,
     biases added to a residual stream) stay as they are; :func:`onsphere.sphere_groups` tells them apart.
 
     Args:
-        model: any module with at least one norm layer. It is not changed.
-        head: the layer whose scale no norm removes: its name, the module itself, or None for the one linear
-            or convolutional layer that makes the output.
+        model: any module with at least one layer that normalises, by whatever name. It is not changed.
+        head: the layer whose scale no norm removes: its name, the module itself, None for the one linear
+            or convolutional layer that makes the output, or False to leave that as it is (a head tied to an embedding).
         head_norm: Frobenius norm of the head's weight. It sets the temperature of the logits; 10 is the
             papers'.
         eps: eps of every norm. 1e-12 works in float32; torch's batch norm refuses 0.
-        check: a batch (a tensor, or a tuple of the model's positional arguments). With it the result is
-            searched for its symmetries, and what is trainable but not on the joint sphere is named in
+        check: a batch (a tensor, a tuple of the model's positional arguments or a dictionary of its keyword arguments).
+            A model without a graph (every Hugging Face one) then shows in one forward pass what feeds what. The result
+            is searched for its symmetries, and what is trainable but not on the joint sphere is named in
             ``scale_invariance.not_invariant``.
 
     Returns:
@@ -193,7 +229,7 @@ def make_scale_invariant(
     Raises:
         ValueError: no norm layer; no head, several candidates, an unknown name, a head that a norm follows,
             that is a norm, is parametrised, shares its weight or has norm zero; ``head_norm`` or ``eps``
-            not positive and finite; lazy parameters.
+            not positive and finite; lazy parameters; a forward pass that fails on the batch.
         SymmetryError: with ``check``, if the symmetries cannot be found.
     """
     if not (math.isfinite(head_norm) and head_norm > 0):
@@ -202,15 +238,16 @@ def make_scale_invariant(
         raise ValueError(f"eps must be positive and finite, not {eps}: torch refuses 0, 1e-12 is as good")
     if any(isinstance(p, nn.UninitializedParameter) for p in model.parameters()):
         raise ValueError("the model has lazy parameters without a shape: run one forward pass first")
-    if not any(is_norm(module) for module in model.modules()):
+    norms = norm_forms(model)
+    if not norms:
         raise ValueError(
-            f"{type(model).__name__} has no norm layer, so none of its weights is scale-invariant: put a "
-            "batch, layer, group, instance or RMS norm after each layer"
+            f"{type(model).__name__} has no norm layer (no part of it computes what one does), so none of its weights "
+            "is scale-invariant: put a batch, layer, group, instance or RMS norm after each layer"
         )
 
-    wiring = Wiring(model)
-    head_name = _head_name(model, head, wiring)
-    if is_norm(model.get_submodule(head_name)):
+    wiring = Wiring(model, norms) if check is None else Wiring(model, norms, *call_arguments(check))
+    head_name = None if head is False else _head_name(model, head, wiring)
+    if head_name is not None and head_name in norms:
         raise ValueError(f"head {head_name!r} is a norm layer; give the linear layer that makes the output")
     if head_name in wiring.before_norm:
         raise ValueError(
@@ -219,18 +256,28 @@ def make_scale_invariant(
         )
 
     result = copy.deepcopy(model)
-    head_norm_before = _freeze_head(result, head_name, head_norm)
-    norms, affine = [], []
-    for name, module in result.named_modules():
-        if is_norm(module):
-            norms.append(name)
-            if _strip_norm(module, eps):
-                affine.append(name)
+    head_norm_before = None if head_name is None else _freeze_head(result, head_name, head_norm)
+    affine, kept, left = [], [], {}
+    for name, form in norms.items():
+        norm = result.get_submodule(name)
+        set_eps(norm, form, eps)
+        remaining = 0.0 if is_norm(norm) else hidden_eps(norm, form)
+        if remaining > 10 * eps and remaining > _VISIBLE_EPS:
+            left[name] = remaining
+        if form.gain is None and form.bias is None:
+            continue
+        if _keeps_gain(norm, wiring.readers.get(name)):
+            kept.append(name)
+        else:
+            _strip_norm(norm, form)
+            affine.append(name)
+    for module in result.modules():
         # Their fused inference kernels read the norms' weights without asking whether there are any.
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder):
             module.enable_nested_tensor = module.use_nested_tensor = False
+    of_norms = {f"{name}.{form.bias}" for name, form in norms.items() if form.bias is not None}
     biases = []
     for name, layer in linear_layers(result):
         if name in wiring.before_norm and layer.bias is not None and not parametrize.is_parametrized(layer, "bias"):
@@ -241,14 +288,18 @@ def make_scale_invariant(
         affine=tuple(affine),
         biases=tuple(biases),
         kept_biases=tuple(
-            n for n, p in result.named_parameters() if p.requires_grad and n.rpartition(".")[2].endswith("bias")
+            n
+            for n, p in result.named_parameters()
+            if p.requires_grad and n.rpartition(".")[2].endswith("bias") and n not in of_norms
         ),
         head=head_name,
-        head_norm=float(head_norm),
+        head_norm=None if head_name is None else float(head_norm),
         head_norm_before=head_norm_before,
         eps=float(eps),
         traced=wiring.traced,
         not_invariant=None if check is None else _not_invariant(result, check),
+        kept_gains=tuple(kept),
+        hidden_eps=left,
     )
     result.scale_invariance = changes  # type: ignore[assignment]
     logger.info("%s", changes)
@@ -256,21 +307,35 @@ def make_scale_invariant(
 
 
 def _not_invariant(model: nn.Module, batch: Any) -> tuple[str, ...]:
-    found = find_symmetries(model, *(batch if isinstance(batch, tuple) else (batch,)), unused="ignore")
+    args, kwargs = call_arguments(batch)
+    found = find_symmetries(model, *args, unused="ignore", **kwargs)
     return tuple(name for name in found.names if name not in set(found.invariant))
 
 
-def _strip_norm(norm: nn.Module, eps: float) -> bool:
-    """Remove weight and bias and set eps; whether there was a weight or bias."""
-    had = False
-    for name in ("weight", "bias"):
+def _keeps_gain(norm: nn.Module, readers: frozenset[str] | None) -> bool:
+    """Whether a norm's weight and bias stay: nothing that reads its output could make up for them, or nobody knows."""
+    if isinstance(norm, _NormBase | nn.GroupNorm | BatchStatistics):
+        return False
+    if readers is None:
+        return not is_norm(norm)
+    return bool(readers - {"linear"})
+
+
+def _strip_norm(norm: nn.Module, form: NormForm) -> None:
+    """Take weight and bias off; a layer that is not one of torch's gets frozen ones that do nothing."""
+    for name, value in ((form.gain, form.neutral), (form.bias, 0.0)):
+        if name is None:
+            continue
         if parametrize.is_parametrized(norm, name):
             raise ValueError(f"a {type(norm).__name__} has a parametrised {name}: remove the parametrisation first")
-        if getattr(norm, name, None) is not None:
-            had = True
+        if is_norm(norm):
             norm.register_parameter(name, None)
+        else:
+            parameter = getattr(norm, name)
+            with torch.no_grad():
+                parameter.fill_(value)
+            parameter.requires_grad_(False)
+            parameter.grad = None
     for flag in ("affine", "elementwise_affine"):
         if hasattr(norm, flag):
             setattr(norm, flag, False)
-    norm.eps = eps  # type: ignore[assignment]
-    return had
