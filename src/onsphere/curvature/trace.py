@@ -30,7 +30,7 @@ from torch import Tensor
 
 from onsphere.curvature.operators import hessian_operator
 from onsphere.functional.batches import Batches, Forward
-from onsphere.functional.selection import Selection, bare, select_parameters
+from onsphere.functional.selection import Selection, select_parameters
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import Kind
@@ -241,7 +241,7 @@ def _blocks(model: torch.nn.Module, groups: Any, slices: Mapping[str, slice]) ->
         raise ValueError(f"groups is {groups!r}; it must be None, 'parameters' or a dictionary of parameters")
     blocks = {}
     for group, wanted in groups.items():
-        names = select_parameters(bare(model), wanted)
+        names = select_parameters(model, wanted)
         outside = [name for name in names if name not in slices]
         if outside:
             raise ValueError(f"group {group!r} holds {outside[0]!r}, which is not among the selected parameters")

@@ -16,14 +16,14 @@ Everything that takes batches reads them by these rules.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import Dataset, IterableDataset
 
-from onsphere.functional.untouched import mapped
+from onsphere.functional.nests import mapped, tensors_in
 
 __all__ = [
     "Batches",
@@ -169,15 +169,9 @@ def call_with(called: Called, state: Mapping[str, Tensor], inputs: Any) -> Any:
     return functional_call(called, {called.prefix + name: tensor for name, tensor in state.items()}, (inputs,))
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    found: list[Tensor] = []
-    mapped(value, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    yield from found
-
-
 def examples_in(inputs: Any, target: Any, index: int) -> int:
     """How many examples a batch has: the length of the first tensor of its target, else of its input."""
-    for tensor in _tensors((target, inputs)):
+    for tensor in tensors_in((target, inputs)):
         if tensor.dim() > 0:
             if len(tensor) == 0:
                 raise ValueError(f"batch {index} has no examples: a tensor of shape {tuple(tensor.shape)}")
@@ -203,7 +197,7 @@ def placed(batches: list[tuple[Any, Any]], model: nn.Module) -> list[tuple[Any, 
         return batches
     (device,) = devices
     return [
-        pair if any(t.device == device for t in _tensors(pair)) else mapped(pair, lambda t: t.to(device))
+        pair if any(t.device == device for t in tensors_in(pair)) else mapped(pair, lambda t: t.to(device))
         for pair in batches
     ]
 
@@ -213,12 +207,11 @@ def aliases(value: Any) -> Any:
 
     A tensor that occurs twice is still one, so that a target can be differentiated by that is the input as well.
     """
-    made: dict[int, Tensor] = {}
+    made: dict[int, tuple[Tensor, Tensor]] = {}  # with the original, whose id is then no other's
 
     def alias(tensor: Tensor) -> Tensor:
         if id(tensor) not in made:
-            wanted = tensor.requires_grad and (tensor.is_floating_point() or tensor.is_complex())
-            made[id(tensor)] = tensor.detach().requires_grad_(wanted)
-        return made[id(tensor)]
+            made[id(tensor)] = tensor, tensor.detach().requires_grad_(tensor.requires_grad)
+        return made[id(tensor)][1]
 
     return mapped(value, alias)

@@ -25,8 +25,9 @@ from onsphere.functional.batches import Batches, Called, Forward, aliases, as_ba
 from onsphere.functional.checks import LossFunction, check_deterministic, check_mean, one_number, precision_of
 from onsphere.functional.norms import NormsWrittenOut, differentiates_norms
 from onsphere.functional.reads import ParameterReads
-from onsphere.functional.selection import Selection, bare, check_finite, select_parameters
+from onsphere.functional.selection import Selection, check_finite, select_parameters
 from onsphere.functional.untouched import shared_copy, untouched_random_state
+from onsphere.functional.wrappers import unwrapped
 
 __all__ = ["Functional", "LossFunction", "Mode"]
 
@@ -78,7 +79,7 @@ class Functional:
             raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
-        model = bare(model)  # what is compiled would break at second derivatives
+        model = unwrapped(model)
         self.batches = placed(as_batches(batches, model, forward=forward), model)
         self._given = [aliases(pair) for pair in self.batches]
         self.examples = [examples_in(x, y, i) for i, (x, y) in enumerate(self.batches)]

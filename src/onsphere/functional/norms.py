@@ -3,8 +3,10 @@
     y = (x - mean(x)) / sqrt(var(x) + eps) weight + bias
 
 torch's own kernels have a first and a second derivative. Their third (a Hessian of a loss whose forward pass
-differentiates already, as physics-informed networks do) is wrong in torch 2.13 for layer and batch norm, without a
-word, and so is that of instance norm. Where it is needed, the functions are computed from operations that torch can differentiate as often as wanted.
+differentiates already, as physics-informed networks do) is wrong in torch 2.13 for layer, batch and instance norm,
+without a word. Where it is needed, the functions are computed from operations that torch can differentiate as often as
+wanted. Forward-mode derivatives of the kernels, which ``torch.func.hessian`` takes, are wrong as well; nothing here
+uses them.
 """
 
 from __future__ import annotations

@@ -24,37 +24,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Selection", "bare", "check_finite", "known_name", "select_among", "select_parameters"]
+from onsphere.functional.wrappers import matched_names, unwrapped
+
+__all__ = ["Selection", "check_finite", "select_among", "select_parameters"]
 
 Selection: TypeAlias = "str | Tensor | Mapping[str, Any] | Iterable[str | Tensor | Mapping[str, Any]] | None"
-
-_WRAPPERS = ("_orig_mod", "module")
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """What torch.compile, DataParallel and DistributedDataParallel wrap; any other model itself."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        elif isinstance(model, parallel):
-            model = model.module
-        else:
-            return model
-
-
-def known_name(name: str, known: Iterable[str]) -> str:
-    """The name by which something is known, which may have other wrappers' parts in it; else the name as it is."""
-    names = known if isinstance(known, Mapping | set | frozenset) else list(known)
-    if name in names:
-        return name
-    plain = _plain(name)
-    same = [other for other in names if _plain(other) == plain]
-    return same[0] if len(same) == 1 else name
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def select_parameters(model: nn.Module, parameters: Selection = None) -> tuple[str, ...]:
@@ -71,6 +45,7 @@ def select_parameters(model: nn.Module, parameters: Selection = None) -> tuple[s
         ValueError: Nothing is selected, a name or pattern matches nothing, a tensor is not a parameter of the model.
         TypeError: An entry is neither a name nor a tensor, or a selected parameter is not of real floating point.
     """
+    model = unwrapped(model)
     names = select_among(dict(model.named_parameters()), parameters, model)
     for name, parameter in model.named_parameters():
         if name in names and not parameter.is_floating_point():
@@ -164,7 +139,7 @@ class _Catalogue:
             raise TypeError(
                 f"an entry of `parameters` is a {type(entry).__name__}; it must be a name, a pattern or a tensor"
             )
-        known = known_name(entry, self.aliases)
+        (known,) = matched_names({entry: entry}, self.aliases)
         if known in self.aliases:
             return {self._present(self.aliases[known])}
         found = {f for name, f in self.aliases.items() if f in self.trainable and fnmatch.fnmatchcase(name, entry)}
