@@ -31,7 +31,8 @@ class Eigenvalues:
         values: ``[k]``, in the order asked for.
         residuals: ``[k]``, |H v - value v|: some eigenvalue lies this close, whatever else is true.
         errors: ``[k]``, min(residual, residual² / gap): the bound that ``converged`` is about
-            (:mod:`onsphere.curvature.lanczos`).
+            (:mod:`onsphere.curvature.lanczos`). Of finite differences both hold what differences of other steps show
+            (:meth:`onsphere.curvature.HessianOperator.deviations`).
         converged: For each value whether its error is at most ``tolerance`` times its size, and its residual at most
             ``sqrt(tolerance) / 10`` times.
         products: Matrix-vector products that were needed.
@@ -201,11 +202,20 @@ def operator_eigenvalues(
         dtype=operator.dtype,
         device=operator.device,
     )
+    values, residuals = ritz.values.tolist(), ritz.residuals.tolist()
+    errors, converged = ritz.errors.tolist(), list(ritz.converged)
+    if operator.kind == "finite-difference":
+        for i, vector in enumerate(ritz.vectors):
+            residual, shift = operator.deviations(vector, values[i])
+            gap = residuals[i] ** 2 / errors[i] if 0 < errors[i] < residuals[i] else residuals[i]
+            residuals[i] = max(residual, residuals[i])
+            errors[i] = min(residuals[i], shift + residuals[i] ** 2 / gap) if gap > 0 else residuals[i]
+            converged[i] = converged[i] and errors[i] <= tolerance * abs(values[i])
     return Eigenvalues(
-        values=tuple(ritz.values.tolist()),
-        residuals=tuple(ritz.residuals.tolist()),
-        errors=tuple(ritz.errors.tolist()),
-        converged=ritz.converged,
+        values=tuple(values),
+        residuals=tuple(residuals),
+        errors=tuple(errors),
+        converged=tuple(converged),
         products=operator.products - before,
         vectors=ritz.vectors,
         slices=dict(functional.slices),
