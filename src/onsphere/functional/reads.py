@@ -43,15 +43,17 @@ class ParameterReads(TorchDispatchMode):
         """Run the operation, and note parameters among its arguments."""
         for leaf in tree_leaves((args, kwargs or {})):
             if isinstance(leaf, Tensor):
-                self._note(leaf)
+                self._note(leaf, view=bool(getattr(func, "is_view", False)))
         return func(*args, **(kwargs or {}))
 
-    def _note(self, tensor: Tensor) -> None:
+    def _note(self, tensor: Tensor, *, view: bool) -> None:
         place = _place(tensor)
         if place is None:
             return
         for start, end, name in self._places.get(place[0], ()):
-            if place[1] < end and start < place[2]:
+            # A view of something larger that parameters lie in may be of what is beside them.
+            inside = start <= place[1] and place[2] <= end
+            if inside or (not view and place[1] < end and start < place[2]):
                 self.names.add(name)
 
     def ends_of(self, *roots: object) -> None:
