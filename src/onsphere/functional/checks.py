@@ -80,7 +80,7 @@ def check_mean(
         return
     cut = max(1, n // 3)
     try:
-        parts = [float(loss_fn(output[s], target[s])) for s in (slice(0, cut), slice(cut, n))]
+        parts = [float(one_number(loss_fn(output[s], target[s])).detach()) for s in (slice(0, cut), slice(cut, n))]
     except (RuntimeError, ValueError, IndexError, TypeError):
         return  # a loss that needs the whole batch
     if not all(map(math.isfinite, (*parts, whole))):
