@@ -231,15 +231,15 @@ class _Pool:
             return
         rows = x if x.is_floating_point() and x.element_size() >= 4 else x.float()
         rows = rows.flatten(2) if rows.dim() > 2 else rows
-        examples = (rows if rows.dim() == 2 else rows.mean(2)).double()  # in two levels: long float32 sums lose digits
-        mean, n = examples.mean(0), len(examples)
+        # In two levels, within examples and over them: long float32 sums lose digits.
+        means, length, n = (rows, 1, len(rows)) if rows.dim() == 2 else (rows.mean(2), rows.shape[2], len(rows))
+        examples = means.double()
+        mean = examples.mean(0)
         spread = (examples - mean).square().sum(0)
-        squares, values = spread, n
-        if rows.dim() > 2:
-            values = n * rows.shape[2]
-            centred = rows - mean.to(rows.dtype)[:, None]
-            squares = centred.square().mean(2).double().sum(0) * rows.shape[2]
-        self._whole.add(values, mean, squares)
+        squares = length * spread
+        if length > 1:
+            squares = squares + torch.linalg.vector_norm(rows - means[:, :, None], dim=2).double().square().sum(0)
+        self._whole.add(n * length, mean, squares)
         self._examples.setdefault(use, _Moments()).add(n, mean, spread)
 
     def unlike(self) -> bool:
