@@ -163,11 +163,11 @@ class HessianOperator:
         return vector if self.position is None else vector - torch.dot(self.position, vector) * self.position
 
     def deviations(self, vector: Tensor, value: float) -> tuple[float, float]:
-        """How far finite differences of other steps are from a pair of eigenvector and eigenvalue; zeros for exact kinds.
+        """How far finite differences of other steps are from an eigenvector and its eigenvalue; zeros for exact kinds.
 
-        A difference of step h is off by c h², by rounding / h and by the kinks (ReLU) it crosses, of which a search that
-        uses h alone sees nothing, not even that the products are no symmetric matrix. One of 2 h is off by 4 c h², one
-        of a short step crosses few kinks.
+        A difference of step h is off by c h², by rounding / h and by the kinks (ReLU) it crosses, of which a search
+        that uses h alone sees nothing, not even that the products are no symmetric matrix. One of 2 h is off by 4 c h²,
+        one of a short step crosses few kinks.
 
         Args:
             vector: ``[P]``, not zero.
