@@ -7,20 +7,20 @@ A layer followed by a normalisation is scale-invariant because the normalisation
 Three things are needed around that, and they live here: recognising norm layers (:data:`NORM_LAYERS`,
 :func:`is_norm`, :func:`norm_layers`); batch normalisation without running buffers for functional training
 steps (:class:`BatchStatistics`, :func:`without_running_statistics`); and fresh running statistics before an
-evaluation (:func:`reestimate_batch_statistics`).
+evaluation (:func:`reestimate_batch_statistics`, from :mod:`onsphere.reestimation`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from onsphere.reestimation import reestimate_batch_statistics
 
 __all__ = [
     "NORM_LAYERS",
@@ -30,8 +30,6 @@ __all__ = [
     "reestimate_batch_statistics",
     "without_running_statistics",
 ]
-
-M = TypeVar("M", bound=nn.Module)
 
 # Inputs [N, C] with N up to this go to torch's own kernel: one call instead of eight, worth 1.6x on a small
 # MLP step. It sums along N in one go, so its error grows with N: 1e-6 here, 1e-5 at 65536, against 1e-7 for
@@ -261,89 +259,4 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
         for name, child in list(parent._modules.items()):
             if isinstance(child, _BatchNorm):
                 parent._modules[name] = replacement(f"{prefix}.{name}".lstrip("."), child)
-    return model
-
-
-@contextmanager
-def _only_these_training(model: nn.Module, training: Iterable[nn.Module]) -> Iterator[None]:
-    """Evaluation mode everywhere but in ``training``; every flag as it was afterwards."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in flags:
-            module.training = False
-        for module in training:
-            module.training = True
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-def _first_element(model: nn.Module, batch: Any) -> Any:
-    return model(batch[0] if isinstance(batch, tuple | list) else batch)
-
-
-@torch.no_grad()
-def reestimate_batch_statistics(
-    model: M,
-    batches: Iterable[Any],
-    forward: Callable[[M, Any], Any] = _first_element,
-) -> M:
-    """Recompute the running statistics of every batch norm as plain averages over ``batches``.
-
-    The exponential averages a training run leaves behind lag behind the weights, which on a sphere at a
-    high effective learning rate turn far in a few steps. Batch norms run in training mode and everything
-    else (dropout) in evaluation mode, in one pass without gradients. Each batch counts by the number of
-    values a layer sees in it, so a small last batch weighs less. Training flags and momenta are restored.
-
-    Args:
-        model: the model, changed in place: its running means and variances only.
-        batches: inputs, or tuples and lists whose first element is the input (a data loader's ``(x, y)``).
-        forward: how to run one batch, for models with other signatures: called as ``forward(model, batch)``.
-
-    Returns:
-        ``model``. Nothing is read from ``batches`` when no batch norm keeps running statistics.
-
-    Raises:
-        ValueError: if ``batches`` is empty. Then, as after any error in a forward pass, the statistics are
-            the old.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    if not norms:
-        return model
-    momenta = [norm.momentum for norm in norms]
-    before = [{name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)} for norm in norms]
-    seen = dict.fromkeys(norms, 0)
-
-    def weigh(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # momentum = share of this batch in all values so far makes torch's moving average a weighted mean.
-        assert isinstance(norm, _BatchNorm)
-        values = inputs[0].numel() // max(1, inputs[0].shape[1])
-        seen[norm] += values
-        norm.momentum = values / max(1, seen[norm])
-
-    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
-    finished = False
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-        count = 0
-        with _only_these_training(model, norms):
-            for batch in batches:
-                forward(model, batch)
-                count += 1
-        if count == 0:
-            raise ValueError(
-                "no batches to re-estimate batch statistics from: `batches` is empty (an exhausted generator?)"
-            )
-        finished = True
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for norm, momentum, buffers in zip(norms, momenta, before, strict=True):
-            norm.momentum = momentum
-            # A layer no batch reached keeps what it knew.
-            if not finished or seen[norm] == 0:
-                for name, buffer in buffers.items():
-                    getattr(norm, name).copy_(buffer)
     return model

@@ -171,7 +171,7 @@ def test_an_average_refuses_another_model_and_an_empty_one():
     before = other.weight.detach().clone()
     with pytest.raises(ValueError, match="unknown to the model"):
         mean.apply(other)
-    with pytest.raises(ValueError, match="batch 0"):
+    with pytest.raises(TypeError, match="batch 0 is 3 things"):
         mean.apply(network(0), [(X, X, X)])
     assert torch.equal(other.weight, before)
     with pytest.raises(ValueError, match="coefficient is 0"):

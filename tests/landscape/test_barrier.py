@@ -133,7 +133,7 @@ def test_a_one_shot_generator_and_a_list_of_trainable_tensors():
         ({"b": "antipodal"}, "antipodal"),
         ({"b": "shape"}, "in the model"),
         ({"loss_fn": nn.CrossEntropyLoss(reduction="sum")}, "not a mean"),
-        ({"parameters": "nothing"}, "matches no weight"),
+        ({"parameters": "nothing"}, "called or matches"),
         ({"mode": "train", "statistics": BATCHES}, "statistics are for"),
     ],
 )

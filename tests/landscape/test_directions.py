@@ -84,7 +84,7 @@ def test_refusals():
         angle({"w": a}, {"v": a})
     with pytest.raises(ValueError, match=r"\(3,\)"):
         angle(a, torch.ones(4))
-    with pytest.raises(ValueError, match="matches no weight"):
+    with pytest.raises(ValueError, match="called or matches"):
         angle({"w": a}, {"w": a}, "x*")
     with pytest.raises(TypeError, match="a point is"):
         angle(3, a)

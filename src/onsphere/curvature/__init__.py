@@ -8,11 +8,11 @@ function leaves the model, its buffers, gradients, flags and the random state as
 # All at once and not when first used: a submodule and a function are both called trace.
 from onsphere.curvature.density import SpectralDensity, spectral_density
 from onsphere.curvature.eigenvalues import Eigenvalues, SharpnessTracker, operator_eigenvalues, top_eigenvalues
+from onsphere.curvature.functional import Functional
 from onsphere.curvature.lanczos import Krylov, Ritz, lanczos
 from onsphere.curvature.noise import GradientNoise, gradient_noise
 from onsphere.curvature.operators import HessianOperator, hessian_operator
 from onsphere.curvature.trace import Estimate, trace
-from onsphere.functional.loss import Functional
 from onsphere.functional.selection import select_parameters
 
 __all__ = [

@@ -28,6 +28,8 @@ from torch import Tensor
 from onsphere.curvature.lanczos import Krylov
 from onsphere.curvature.operators import hessian_operator
 from onsphere.curvature.trace import Estimate
+from onsphere.functional.batches import Batches, Forward
+from onsphere.functional.selection import Selection
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import Kind
@@ -152,8 +154,8 @@ class SpectralDensity:
 def spectral_density(
     model: torch.nn.Module,
     loss_fn: Callable[[Any, Any], Tensor],
-    batches: Any,
-    parameters: Any = None,
+    batches: Batches,
+    parameters: Selection = None,
     sphere: bool = False,
     mode: Literal["train", "eval"] = "train",
     *,
@@ -161,6 +163,7 @@ def spectral_density(
     probes: int = 10,
     steps: int = 30,
     seed: int = 0,
+    forward: Forward | None = None,
 ) -> SpectralDensity:
     """The density of the eigenvalues of a loss's curvature, from ``probes * steps`` matrix-vector products.
 
@@ -178,6 +181,7 @@ def spectral_density(
         steps: Lanczos steps from each start, at most the number of eigenvalues; more resolve finer structure. They
             keep ``steps`` vectors of the parameters' size in memory.
         seed: Of the starts.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
         Nodes and weights, with the smoothed density, moments and counts.
@@ -189,7 +193,7 @@ def spectral_density(
     Source: see the module.
     """
     _check(probes, steps)
-    operator = hessian_operator(model, loss_fn, batches, parameters, sphere, mode, kind=kind)
+    operator = hessian_operator(model, loss_fn, batches, parameters, sphere, mode, kind=kind, forward=forward)
     return estimate_density(
         operator.product,
         operator.size,

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onsphere.curvature.functional import Functional
 from onsphere.curvature.lanczos import Which, lanczos
 from onsphere.curvature.operators import HessianOperator, Kind
-from onsphere.functional.batches import as_batches
-from onsphere.functional.loss import Functional, LossFunction, Mode
+from onsphere.functional.batches import Batches, Forward, as_batches, may_be_one_pair
+from onsphere.functional.loss import LossFunction, Mode
 from onsphere.functional.selection import Selection
 
 __all__ = ["Eigenvalues", "SharpnessTracker", "operator_eigenvalues", "top_eigenvalues"]
@@ -30,7 +31,8 @@ class Eigenvalues:
         values: ``[k]``, in the order asked for.
         residuals: ``[k]``, |H v - value v|: some eigenvalue lies this close, whatever else is true.
         errors: ``[k]``, min(residual, residual² / gap): the bound that ``converged`` is about
-            (:mod:`onsphere.curvature.lanczos`).
+            (:mod:`onsphere.curvature.lanczos`). Of finite differences both hold what differences of other steps show
+            (:meth:`onsphere.curvature.HessianOperator.deviations`).
         converged: For each value whether its error is at most ``tolerance`` times its size, and its residual at most
             ``sqrt(tolerance) / 10`` times.
         products: Matrix-vector products that were needed.
@@ -110,7 +112,7 @@ class Eigenvalues:
 def top_eigenvalues(
     model: nn.Module,
     loss_fn: LossFunction,
-    batches: Any,
+    batches: Batches,
     k: int = 1,
     parameters: Selection = None,
     sphere: bool = False,
@@ -122,6 +124,7 @@ def top_eigenvalues(
     start: Eigenvalues | Tensor | None = None,
     which: Which = "largest",
     seed: int = 0,
+    forward: Forward | None = None,
 ) -> Eigenvalues:
     """The top eigenvalues of the Hessian of a loss, with error bounds.
 
@@ -143,6 +146,7 @@ def top_eigenvalues(
         start: Eigenvalues found nearby (or a vector ``[P]``, or several ``[n, P]``): saves most of the work.
         which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
         seed: Of the random first vector.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Raises:
         ValueError: No batches or parameters, an unknown name, weights or losses that are not finite, a model that is
@@ -156,7 +160,7 @@ def top_eigenvalues(
         >>> top_eigenvalues(linear, nn.functional.mse_loss, (x, y)).values
         (5.0,)
     """
-    functional = Functional(model, loss_fn, batches, parameters, sphere=sphere, mode=mode)
+    functional = Functional(model, loss_fn, batches, parameters, sphere=sphere, mode=mode, forward=forward)
     operator = HessianOperator(functional, kind=kind)
     return operator_eigenvalues(
         operator, k, tolerance=tolerance, max_products=max_products, start=start, which=which, seed=seed
@@ -198,11 +202,20 @@ def operator_eigenvalues(
         dtype=operator.dtype,
         device=operator.device,
     )
+    values, residuals = ritz.values.tolist(), ritz.residuals.tolist()
+    errors, converged = ritz.errors.tolist(), list(ritz.converged)
+    if operator.kind == "finite-difference":
+        for i, vector in enumerate(ritz.vectors):
+            residual, shift = operator.deviations(vector, values[i])
+            gap = residuals[i] ** 2 / errors[i] if 0 < errors[i] < residuals[i] else residuals[i]
+            residuals[i] = max(residual, residuals[i])
+            errors[i] = min(residuals[i], shift + residuals[i] ** 2 / gap) if gap > 0 else residuals[i]
+            converged[i] = converged[i] and errors[i] <= tolerance * abs(values[i])
     return Eigenvalues(
-        values=tuple(ritz.values.tolist()),
-        residuals=tuple(ritz.residuals.tolist()),
-        errors=tuple(ritz.errors.tolist()),
-        converged=ritz.converged,
+        values=tuple(values),
+        residuals=tuple(residuals),
+        errors=tuple(errors),
+        converged=tuple(converged),
         products=operator.products - before,
         vectors=ritz.vectors,
         slices=dict(functional.slices),
@@ -246,6 +259,7 @@ class SharpnessTracker:
         max_products: Most products a reading.
         refresh: Readings from one random start to the next; 0 never does but for the first.
         seed: Of random starts.
+        forward: How the model is called, as in :func:`top_eigenvalues`.
 
     Raises:
         ValueError: ``refresh`` is negative; in a reading, as :func:`top_eigenvalues`.
@@ -261,7 +275,7 @@ class SharpnessTracker:
     def __init__(
         self,
         loss_fn: LossFunction,
-        batches: Any,
+        batches: Batches,
         k: int = 1,
         parameters: Selection = None,
         sphere: bool = False,
@@ -272,10 +286,12 @@ class SharpnessTracker:
         max_products: int = 200,
         refresh: int = 25,
         seed: int = 0,
+        forward: Forward | None = None,
     ) -> None:
         if refresh < 0:
             raise ValueError(f"refresh is {refresh}; it must be a number of readings, or 0 for never")
-        self._loss_fn, self._batches, self._k = loss_fn, as_batches(batches), k
+        self._loss_fn, self._k, self._forward = loss_fn, k, forward
+        self._batches = batches if may_be_one_pair(batches) else as_batches(batches)  # the model decides
         self._parameters, self._sphere, self._mode, self._kind = parameters, sphere, mode, kind
         self._search = {"tolerance": tolerance, "max_products": max_products}
         self._refresh, self._seed, self._readings = refresh, seed, 0
@@ -289,7 +305,13 @@ class SharpnessTracker:
     def __call__(self, model: nn.Module) -> Eigenvalues:
         """Measure at the model's present weights; it stays as it is."""
         functional = Functional(
-            model, self._loss_fn, self._batches, self._parameters, sphere=self._sphere, mode=self._mode
+            model,
+            self._loss_fn,
+            self._batches,
+            self._parameters,
+            sphere=self._sphere,
+            mode=self._mode,
+            forward=self._forward,
         )
         self._parameters = functional.names
         cold = self._last is None or (self._refresh > 0 and self._readings % self._refresh == 0)

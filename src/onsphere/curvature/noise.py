@@ -30,7 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onsphere.functional.loss import Functional
+from onsphere.curvature.functional import Functional
+from onsphere.functional.batches import Batches, Forward
+from onsphere.functional.selection import Selection
 
 __all__ = ["GradientNoise", "gradient_noise"]
 
@@ -109,10 +111,12 @@ class GradientNoise:
 def gradient_noise(
     model: torch.nn.Module,
     loss_fn: Callable[[Any, Any], Tensor],
-    batches: Any,
-    parameters: Any = None,
+    batches: Batches,
+    parameters: Selection = None,
     sphere: bool = False,
     mode: Literal["train", "eval"] = "train",
+    *,
+    forward: Forward | None = None,
 ) -> GradientNoise:
     """Signal and noise of a loss's stochastic gradients at the model's weights, from at least two batches.
 
@@ -129,6 +133,7 @@ def gradient_noise(
             :func:`onsphere.sphere_groups`.
         sphere: Measure effective gradients, projected to the tangent space and multiplied by ρ.
         mode: ``train``: batch norm uses the statistics of each batch; ``eval``: running statistics.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
         The estimates with jackknife standard errors. One gradient a batch is computed, two where the gradients
@@ -140,7 +145,7 @@ def gradient_noise(
 
     Source: see the module.
     """
-    functional = Functional(model, loss_fn, batches, parameters, sphere=sphere, mode=mode)
+    functional = Functional(model, loss_fn, batches, parameters, sphere=sphere, mode=mode, forward=forward)
     sizes = np.array(functional.examples, dtype=np.float64)
     if len(sizes) < 2:
         raise ValueError(f"gradient_noise needs at least two batches, and was given {len(sizes)}; pass a list of pairs")

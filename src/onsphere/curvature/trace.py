@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onsphere.curvature.operators import hessian_operator
-from onsphere.functional.selection import select_parameters
+from onsphere.functional.batches import Batches, Forward
+from onsphere.functional.selection import Selection, select_parameters
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import Kind
@@ -87,8 +88,8 @@ class Estimate:
 def trace(
     model: torch.nn.Module,
     loss_fn: Callable[[Any, Any], Tensor],
-    batches: Any,
-    parameters: Any = None,
+    batches: Batches,
+    parameters: Selection = None,
     sphere: bool = False,
     mode: Literal["train", "eval"] = "train",
     *,
@@ -98,6 +99,7 @@ def trace(
     distribution: Distribution = "rademacher",
     groups: Mapping[str, Any] | Literal["parameters"] | None = None,
     seed: int = 0,
+    forward: Forward | None = None,
 ) -> Estimate:
     """The trace of the curvature matrix of a loss, with a standard error, and its parts for groups of parameters.
 
@@ -120,6 +122,7 @@ def trace(
             in ``parameters``, which may overlap and need not cover everything. A group's value is the trace of its
             diagonal block.
         seed: Of the probes.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
         The trace; ``groups`` holds the blocks.
@@ -131,7 +134,7 @@ def trace(
     Source: see the module.
     """
     _check(method, probes, distribution)
-    operator = hessian_operator(model, loss_fn, batches, parameters, sphere, mode, kind=kind)
+    operator = hessian_operator(model, loss_fn, batches, parameters, sphere, mode, kind=kind, forward=forward)
     return estimate_trace(
         operator.product,
         operator.size,

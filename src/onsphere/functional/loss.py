@@ -5,30 +5,33 @@
 A :class:`Functional` owns a copy of the model's structure that shares the tensors but none of the flags. In mode
 "train" batch norms use the statistics of each batch, in mode "eval" the running ones; everything else, dropout above
 all, is in evaluation mode in both. Buffers are handed over as copies, so whatever a forward pass writes is thrown away,
-and the random state is given back.
+and the random state is given back. A loss or forward pass that reads the model's parameters by itself is refused
+(:mod:`onsphere.functional.reads`); one that differentiates is not, and gets norms with derivatives of every order
+(:mod:`onsphere.functional.norms`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from onsphere.functional.batches import as_batches, call_arguments, examples_in
+from onsphere.functional.batches import Batches, Called, Forward, aliases, as_batches, call_with, examples_in, placed
+from onsphere.functional.checks import LossFunction, check_deterministic, check_mean, one_number, precision_of
+from onsphere.functional.norms import NormsWrittenOut, differentiates_norms
+from onsphere.functional.reads import ParameterReads
 from onsphere.functional.selection import Selection, check_finite, select_parameters
 from onsphere.functional.untouched import shared_copy, untouched_random_state
-from onsphere.symmetry.sphere_groups import joint_sphere
+from onsphere.functional.wrappers import unwrapped
 
-__all__ = ["Functional", "Mode"]
+__all__ = ["Functional", "LossFunction", "Mode"]
 
 Mode = Literal["train", "eval"]
-LossFunction = Callable[[Any, Any], Tensor]
 
 
 class Functional:
@@ -37,12 +40,14 @@ class Functional:
     Args:
         model: Any module.
         loss_fn: ``loss_fn(output, target)``, a mean over examples, 0-d.
-        batches: An iterable of ``(input, target)``, or one such pair. It is read once and kept. A tuple or list of
-            inputs is passed as positional arguments, a dictionary as keyword arguments.
-        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
-            ``sphere`` all that are scale-invariant.
-        sphere: The parameters are one point of a sphere. Nothing here depends on it but the default of ``parameters``.
+        batches: An iterable of ``(input, target)``, or one such pair (:mod:`onsphere.functional.batches`). It is read
+            once and kept. A tuple or list of inputs is passed as positional arguments, a dictionary as keyword
+            arguments.
+        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient.
+        sphere: The parameters are one point of a sphere, and have to be named here
+            (:class:`onsphere.curvature.Functional` finds them). Nothing else depends on it.
         mode: ``train``: batch norms use each batch's statistics. ``eval``: the running ones.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Attributes:
         names: The selected parameters, in registration order.
@@ -54,8 +59,8 @@ class Functional:
 
     Raises:
         ValueError: There are no batches, no parameters, weights or losses that are not finite; the model is not
-            deterministic; the loss is not a mean over examples (with one batch: not any kind of average); an unknown
-            mode or name.
+            deterministic; the loss is not a mean over examples (with one batch: not any kind of average); the loss or
+            the forward pass reads parameters of ``model`` by itself; an unknown mode or name.
         TypeError: A batch is not a pair, or the loss is not a 0-d tensor of real floating point.
     """
 
@@ -63,30 +68,32 @@ class Functional:
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        batches: Any,
+        batches: Batches,
         parameters: Selection = None,
         *,
         sphere: bool = False,
         mode: Mode = "train",
+        forward: Forward | None = None,
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
-        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: it would break at second derivatives
-        self.batches = as_batches(batches)
+        model = unwrapped(model)
+        self.batches = placed(as_batches(batches, model, forward=forward), model)
+        self._given = [aliases(pair) for pair in self.batches]
         self.examples = [examples_in(x, y, i) for i, (x, y) in enumerate(self.batches)]
         self.shares = [n / sum(self.examples) for n in self.examples]
         self.loss_fn, self.mode, self.sphere = loss_fn, mode, sphere
         if sphere and parameters is None:
-            self.names = joint_sphere(model, self.batches[0][0])
-        else:
-            self.names = select_parameters(model, parameters)
+            parameters = self._sphere_of(model, self.batches[0][0], forward)
+        self.names = select_parameters(model, parameters)
         self._values = {n: p.detach().clone() for n, p in model.named_parameters()}
         self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
         check_finite(self._values)
-        self._network = shared_copy(model, mode)
-        self._kept = {name for name, _ in self._network.named_buffers()}
+        self._network = Called(shared_copy(model, mode), forward)
+        self._kept = {name for name, _ in self._network.model.named_buffers()}
+        self._written_out = False
         selected = [self._values[name] for name in self.names]
         self.shapes = [p.shape for p in selected]
         self._dtypes = [p.dtype for p in selected]
@@ -96,7 +103,11 @@ class Functional:
         ends = list(itertools.accumulate(p.numel() for p in selected))
         self.size = ends[-1]
         self.slices = {n: slice(e - p.numel(), e) for n, p, e in zip(self.names, selected, ends, strict=True)}
-        self._check()
+        self._check(model)
+
+    def _sphere_of(self, model: nn.Module, inputs: Any, forward: Forward | None) -> tuple[str, ...]:
+        """The parameters of the sphere where none were named."""
+        raise ValueError("name the parameters on the sphere with `parameters`")
 
     # -- vectors -------------------------------------------------------------------------------------------
 
@@ -142,14 +153,14 @@ class Functional:
             index: Which batch.
             values: Other parameters and buffers by name, where they are not to be those at construction.
         """
-        args, kwargs = call_arguments(self.batches[index][0])
         state = {**self._values, **self._buffers, **(values or {})}
         for name in self._buffers:
             state[name] = state[name].clone()  # a forward pass may write to it
         state = {name: state[name] for name in state if name in self._values or name in self._kept}
         state.update(zip(self.names, params, strict=True))
-        with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with second derivatives everywhere
-            return functional_call(self._network, state, args, kwargs)
+        norms = NormsWrittenOut() if self._written_out else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), norms:  # the only attention kernel with second derivatives everywhere
+            return call_with(self._network, state, self._given[index][0])
 
     def loss(self, params: Sequence[Tensor], index: int, values: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss of batch ``index``, 0-d, differentiable by ``params``."""
@@ -158,7 +169,13 @@ class Functional:
 
     def loss_of(self, output: Any, index: int) -> Tensor:
         """The loss of batch ``index`` for an output of the model, 0-d and finite."""
-        return self._checked_loss(self.loss_fn(output, self.batches[index][1]), index)
+        with NormsWrittenOut() if self._written_out else nullcontext():
+            loss = one_number(self.loss_fn(output, self._given[index][1]))
+        if not bool(torch.isfinite(loss.detach())):
+            raise ValueError(
+                f"the loss of batch {index} is {float(loss.detach())}; there is no curvature at such weights"
+            )
+        return loss
 
     def gradient(self, index: int, values: Mapping[str, Tensor] | None = None) -> Tensor:
         """The Euclidean gradient ``[P]`` of the loss of batch ``index``; zero where the loss does not depend."""
@@ -168,58 +185,23 @@ class Functional:
 
     # -- checks --------------------------------------------------------------------------------------------
 
-    def _checked_loss(self, loss: Any, index: int) -> Tensor:
-        if not isinstance(loss, Tensor) or not loss.is_floating_point():
-            found = f"a tensor of {loss.dtype}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-            raise TypeError(f"loss_fn returned {found}; it must return a 0-d tensor of real floating point")
-        if loss.numel() != 1:
-            raise ValueError(
-                f"loss_fn returned a tensor of shape {tuple(loss.shape)}; it must return one number, the mean over the "
-                "examples (reduction='mean')"
-            )
-        if not bool(torch.isfinite(loss.detach())):
-            raise ValueError(
-                f"the loss of batch {index} is {float(loss.detach())}; there is no curvature at such weights"
-            )
-        return loss.reshape(())
-
-    def _check(self) -> None:
-        params = self.selected()
-        with self.guard(), torch.no_grad():
-            first, second = self.output(params, 0), self.output(params, 0)
-            target = self.batches[0][1]
-            losses = [float(self._checked_loss(self.loss_fn(out, target), 0)) for out in (first, second)]
-            precision = 1e3 * torch.finfo(self.dtype).eps
-            if abs(losses[0] - losses[1]) > precision * max(abs(losses[0]), abs(losses[1])):
-                raise ValueError(
-                    f"the model is not deterministic: two forward passes of the same batch give the losses "
-                    f"{losses[0]:.9g} and {losses[1]:.9g} (dropout layers are off already); draw no random numbers in "
-                    "the forward pass or the loss"
-                )
-            self._check_mean(first, target, losses[0], precision)
-
-    def _check_mean(self, output: Any, target: Any, whole: float, precision: float) -> None:
-        """The loss of the outputs must be the mean of those of their two parts, of 1/3 and 2/3 of the examples."""
-        n = self.examples[0]
-        if n < 2 or not _splits(output, n) or not _splits(target, n):
-            return
-        cut = max(1, n // 3)
-        try:
-            parts = [float(self.loss_fn(output[s], target[s])) for s in (slice(0, cut), slice(cut, n))]
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return  # a loss that needs the whole batch
-        if not all(map(_finite, parts)):
-            return  # every target of a part ignored, for example
-        allowed = precision * max(abs(whole), *map(abs, parts))
-        mean = (cut * parts[0] + (n - cut) * parts[1]) / n
-        if abs(whole - mean) <= allowed:
-            return
-        if len(self.batches) > 1 or not min(parts) - allowed <= whole <= max(parts) + allowed:
-            raise ValueError(
-                f"loss_fn is not a mean over examples: it gives {whole:.6g} for {n} examples, and {parts[0]:.6g} and "
-                f"{parts[1]:.6g} for the first {cut} and the other {n - cut}, whose mean is {mean:.6g}. Use "
-                "reduction='mean' (a weighted average is fine with a single batch)"
-            )
+    def _check(self, model: nn.Module) -> None:
+        """Two passes over the first batch, with gradients as some forward passes need them."""
+        with self.guard():
+            params = [p.clone().requires_grad_() for p in self.selected()]
+            watched = ParameterReads(model)
+            with watched:
+                first = self.output(params, 0)
+                loss = self.loss_of(first, 0)
+            watched.ends_of(loss)
+            watched.refuse()
+            self._written_out = differentiates_norms(loss)
+            second = self.output(params, 0)
+            losses = float(loss.detach()), float(self.loss_of(second, 0).detach())
+            precision = precision_of(self.dtype)
+            check_deterministic((_detached(first), _detached(second)), losses, precision)
+            target, alone = self._given[0][1], len(self.batches) == 1
+            check_mean(self.loss_fn, _detached(first), target, losses[0], self.examples[0], precision, alone=alone)
 
 
 def gradients(loss: Tensor, params: Sequence[Tensor], **kwargs: Any) -> list[Tensor]:
@@ -230,9 +212,5 @@ def gradients(loss: Tensor, params: Sequence[Tensor], **kwargs: Any) -> list[Ten
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
 
 
-def _splits(value: Any, n: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n
-
-
-def _finite(number: float) -> bool:
-    return number - number == 0
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value

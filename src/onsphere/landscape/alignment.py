@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from onsphere.landscape.directions import angle_between
 from onsphere.landscape.permutations import Axis, Groups, permutation_groups, permute
-from onsphere.landscape.points import Point, of_model
+from onsphere.landscape.points import Point, double, of_model, real
 
 __all__ = ["Alignment", "align"]
 
@@ -142,8 +142,8 @@ class _Matching:
         self.sizes = sizes
         self.groups = {g: [axis for axis in axes if axis.name in a] for g, axes in groups.items()}
         self.names = {axis.name for axes in self.groups.values() for axis in axes}
-        self.a = {name: a[name].to("cpu", torch.float64) for name in self.names}
-        self.b = {name: b[name].to("cpu", torch.float64) for name in self.names}
+        self.a = {name: double(a[name].cpu()) for name in self.names}
+        self.b = {name: double(b[name].cpu()) for name in self.names}
         self.on: dict[str, list[tuple[str, Axis]]] = {name: [] for name in self.names}
         for group, axes in self.groups.items():
             for axis in axes:
@@ -152,7 +152,7 @@ class _Matching:
     def overlap(self, orders: Orders, names: Iterable[str] | None = None) -> float:
         """The dot product <a, P b>, of all tensors or of some."""
         chosen = sorted(self.names if names is None else names)
-        return float(sum(float((self.a[n] * self._ordered(n, orders)).sum()) for n in chosen))
+        return float(sum(float((real(self.a[n]) * real(self._ordered(n, orders))).sum()) for n in chosen))
 
     def from_the_input(self) -> Orders:
         """Match groups one after another, each by tensors whose other axes are matched already."""
@@ -181,8 +181,8 @@ class _Matching:
         return rounds
 
     def _share(self, axes: Sequence[Axis], group: str) -> float:
-        whole = sum(float(self.a[x.name].square().sum()) for x in self.groups[group])
-        return sum(float(self.a[x.name].square().sum()) for x in axes) / whole if whole > 0 else 0.0
+        whole = sum(float(real(self.a[x.name]).square().sum()) for x in self.groups[group])
+        return sum(float(real(self.a[x.name]).square().sum()) for x in axes) / whole if whole > 0 else 0.0
 
     def _others_known(self, group: str, axis: Axis, orders: Orders) -> bool:
         return all(g in orders for g, other in self.on[axis.name] if other != axis)
@@ -199,7 +199,7 @@ class _Matching:
                 _by_channel(tensor, axis, n).movedim(axis.dim, 0).reshape(n, -1)
                 for tensor in (self.a[axis.name], self._ordered(axis.name, orders, but=axis))
             )
-            total += x @ y.T
+            total += (x @ y.mH).real if x.is_complex() else x @ y.T
         return total
 
     def _ordered(self, name: str, orders: Orders, but: Axis | None = None) -> Tensor:

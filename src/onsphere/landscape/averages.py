@@ -4,7 +4,8 @@
 
 The mean of directions over the weights on the joint sphere, put back onto it: a plain mean of points on a sphere lies
 inside, where the same learning rate means a larger effective one. All other weights are averaged as they are. Batch
-statistics of the parts are not those of the mean: give ``batches`` to re-estimate them.
+statistics of the parts are not those of the mean: give ``batches`` to re-estimate them. Norms that are frozen in the
+model (:func:`onsphere.functional.frozen.frozen_norms`) are not re-estimated: theirs are averaged, as weights are.
 
 Source: Izmailov et al. 2018 (SWA); Sadrtdinov et al., NeurIPS 2024 (SWA of runs on the sphere).
 """
@@ -20,20 +21,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onsphere.functional.batches import Batches, Forward, as_batches, call, placed
+from onsphere.functional.frozen import frozen_norms, mark_frozen
 from onsphere.functional.untouched import private_copy, untouched
-from onsphere.landscape.evaluation import Batches, listed_batches
+from onsphere.functional.wrappers import matched_names, unwrapped
 from onsphere.landscape.points import (
     Parameters,
     Point,
     check_finite,
     check_matching,
+    double,
+    is_number,
+    norm_of,
     of_model,
     select,
     tensors_of,
     weights,
 )
-from onsphere.normalisation import reestimate_batch_statistics
-from onsphere.products import squared_norm
+from onsphere.reestimation import reestimate_batch_statistics
 
 __all__ = ["SphereAverage", "average"]
 
@@ -49,6 +54,7 @@ def average(
     parameters: Parameters = None,
     model: nn.Module | None = None,
     batches: Batches | None = None,
+    forward: Forward | None = None,
 ) -> Any:
     """The average of points on the sphere.
 
@@ -56,19 +62,21 @@ def average(
         points: Modules, state dicts, lists of tensors or tensors, all of one form, in the order of training.
         coefficients: Non-negative weights of the points, normalised here; equal by default.
         last: Average only the last so many.
-        parameters: The weights on the joint sphere: names, glob patterns, a group of :func:`onsphere.sphere_groups`,
-            ... ``None``: all weights (of modules, those that require grad). Where a network has weights that are not
-            scale-invariant (an affine norm, a trained head), name those that are.
+        parameters: The weights on the joint sphere (:mod:`onsphere.functional.selection`): names, patterns (of a module
+            they match what requires grad), a group of :func:`onsphere.sphere_groups`, ... ``None``: all weights (of
+            modules, those that require grad). Where a network has weights that are not scale-invariant (an affine norm,
+            a trained head), name those that are.
         model: The architecture, to re-estimate batch statistics with; a copy of it is run.
-        batches: (input, target) pairs, one such pair (a tuple), or inputs; with them, batch statistics are
-            re-estimated at the average.
+        batches: (input, target) pairs, one such pair, or inputs: a tensor, or a list of tensors of one kind; with
+            them, batch statistics are re-estimated at the average.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
         New tensors in the form of the first point; of modules, and of state dicts with ``batches``, a state dict.
         Without ``batches`` batch statistics are plain means, and stale.
 
     Raises:
-        TypeError: Something is not a point.
+        TypeError: Something is not a point, or a batch is not a pair.
         ValueError: No points, points that do not match or hold NaN, directions that cancel, coefficients that are not
             weights, or ``batches`` without a model.
     """
@@ -95,7 +103,10 @@ def average(
     model = model if model is not None else first if isinstance(first, nn.Module) else None
     if model is None:
         raise ValueError("to re-estimate batch statistics from batches, give the model as well")
-    return {n: t.detach().clone() for n, t in mean.apply(private_copy(model), batches).state_dict().items()}
+    copied = private_copy(model)
+    mark_frozen(copied, frozen_norms(model))
+    new = mean.apply(copied, batches, forward)
+    return {name: tensor.detach().clone() for name, tensor in new.state_dict().items()}
 
 
 class SphereAverage:
@@ -149,18 +160,20 @@ class SphereAverage:
         if not (math.isfinite(coefficient) and coefficient > 0):
             raise ValueError(f"coefficient is {coefficient}; it must be positive and finite")
         here, movable = tensors_of(point), weights(point)
-        names = self._names or select(self._parameters, list(movable), point)
         if self._parts:
-            check_matching(self._parts[0].sums, here, "the new point")
+            first = self._parts[0].sums
+            here, movable = matched_names(here, first), matched_names(movable, first)
+            check_matching(first, here, "the new point")
+        names = self._names or select(self._parameters, movable, point)
         check_finite(movable, "the point")
-        norm = float(squared_norm(here[n] for n in names).sqrt())
+        norm = norm_of(here[n] for n in names)
         if not (math.isfinite(norm) and norm > 0):
             raise ValueError(f"the weights on the sphere have norm {norm}, so no direction")
         self._names = names
         self._dtypes = {name: tensor.dtype for name, tensor in here.items()}
         scaled = {
-            name: tensor.to(torch.float64) * (coefficient / (norm if name in names else 1.0))
-            if tensor.is_floating_point()
+            name: double(tensor) * (coefficient / (norm if name in names else 1.0))
+            if is_number(tensor)
             else tensor.clone()
             for name, tensor in here.items()
         }
@@ -180,41 +193,46 @@ class SphereAverage:
         if not self._parts:
             raise ValueError("there is nothing to average yet; call update(model) first")
         whole = _joined(self._parts)
-        length = float(squared_norm(whole.sums[n] for n in self._names).sqrt())
+        length = norm_of(whole.sums[n] for n in self._names)
         if length < _NO_DIRECTION * whole.total:
             raise ValueError("the directions cancel (antipodal points), so their mean has none")
         on_sphere, rest = whole.norms / whole.total / length, 1.0 / whole.total
         return {
-            n: (s * (on_sphere if n in self._names else rest)).to(self._dtypes[n])
-            if s.is_floating_point()
-            else s.clone()
+            n: (s * (on_sphere if n in self._names else rest)).to(self._dtypes[n]) if is_number(s) else s.clone()
             for n, s in whole.sums.items()
         }
 
-    def apply(self, model: nn.Module, batches: Batches | None = None) -> nn.Module:
+    def apply(self, model: nn.Module, batches: Batches | None = None, forward: Forward | None = None) -> nn.Module:
         """Write the average into ``model``, in place, and return it.
 
         Args:
-            model: The network to overwrite; its parameters, not its batch statistics.
+            model: The network to overwrite: its parameters, and the statistics of frozen norms; not those of others.
             batches: As for :func:`average`; with them batch statistics are re-estimated. Without them they stay as
                 they are, and are stale.
+            forward: As for :func:`average`.
 
         Raises:
             ValueError: Nothing was taken in, or the model has other parameters.
+            TypeError: A batch is not a pair.
         """
         mean: Any = self.average()
         if all(name.isdecimal() for name in mean):  # those of lists
             mean = list(mean.values())
-        new, _ = of_model(model, mean, "the average")
+        new, buffers = of_model(model, mean, "the average")
+        frozen = [
+            f"{name}.{part}".lstrip(".") for name in frozen_norms(model) for part in ("running_mean", "running_var")
+        ]
         with untouched(model, batches):
             # Read before anything is written: a wrong entry then changes nothing.
-            inputs = None if batches is None else [_input(batch) for batch in _pairs_or_inputs(batches)]
+            pairs = None if batches is None else placed(_pairs(batches, model, forward), model)
             with torch.no_grad():
-                for name, parameter in model.named_parameters():
+                for name, parameter in unwrapped(model).named_parameters():
                     parameter.copy_(new[name])
-            if inputs is not None:
-                device = next(model.parameters()).device
-                reestimate_batch_statistics(model, [x.to(device) if isinstance(x, Tensor) else x for x in inputs])
+                for name, buffer in unwrapped(model).named_buffers():
+                    if name in frozen:
+                        buffer.copy_(buffers[name])
+            if pairs is not None:
+                reestimate_batch_statistics(model, pairs, lambda network, pair: call(network, pair[0], forward))
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -264,7 +282,7 @@ def _joined(parts: Iterable[_Part]) -> _Part:
     found = list(parts)
     sums = {
         name: sum((part.sums[name] for part in found[1:]), start=first)
-        if (first := found[0].sums[name]).is_floating_point()
+        if is_number(first := found[0].sums[name])
         else found[-1].sums[name]
         for name in found[0].sums
     }
@@ -276,14 +294,14 @@ def _check_last(last: int) -> None:
         raise ValueError(f"last is {last!r}; it must be a positive number of points")
 
 
-def _pairs_or_inputs(batches: Batches) -> list[Any]:
+def _pairs(batches: Batches, model: nn.Module, forward: Forward | None) -> list[tuple[Any, Any]]:
+    """Pairs, of which only the inputs count; those of plain tensors have no targets."""
     if isinstance(batches, Tensor):
-        return [batches]
-    if isinstance(batches, tuple) and len(batches) == 2 and isinstance(batches[1], Tensor):
-        return listed_batches(batches)
-    found = list(batches)
-    return found if found and all(isinstance(batch, Tensor) for batch in found) else listed_batches(found)
-
-
-def _input(batch: Any) -> Any:
-    return batch[0] if isinstance(batch, tuple | list) else batch
+        return [(batches, None)]
+    if not isinstance(batches, tuple | list | Mapping | str) and isinstance(batches, Iterable):
+        batches = list(batches)
+    if isinstance(batches, list) and batches and all(isinstance(x, Tensor) for x in batches):
+        alike = {(x.dtype, x.shape[1:]) for x in batches}
+        if len(alike) == 1 or len(batches) != 2:  # else an input with its target, as a loader gives them
+            return [(x, None) for x in batches]
+    return as_batches(batches, model, forward=forward)

@@ -11,7 +11,7 @@ re-estimated at each of 20 intervals).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onsphere.functional.untouched import untouched
+from onsphere.functional.wrappers import unwrapped
 from onsphere.landscape.directions import angle_between, interpolate, linear
-from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode
+from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, of_model, select
 
 __all__ = ["Barrier", "PathKind", "Straight", "barrier"]
@@ -127,29 +128,15 @@ class Straight:
 
 
 def straight(
-    model: nn.Module, a: Point, b: Point, batches: Sequence[tuple[Any, Any]], kind: PathKind, parameters: Parameters
+    model: nn.Module, a: Point, b: Point, evaluation: Evaluation, kind: PathKind, parameters: Parameters
 ) -> Straight:
     """The path between two points; without ``parameters`` the joint sphere of a geodesic is found from a batch."""
+    model = unwrapped(model)
     x, first = of_model(model, a, "a")
     y, second = of_model(model, b, "b")
     if parameters is None and kind == "geodesic":
-        parameters = joint_sphere(model, batches)
-    return Straight(model, x, y, (first, second), select(parameters, list(x), model), kind)
-
-
-def joint_sphere(model: nn.Module, batches: Sequence[tuple[Any, Any]]) -> tuple[str, ...]:
-    """Names of the scale-invariant parameters of ``model``, by :func:`onsphere.sphere_groups` on the first batch."""
-    from onsphere.symmetry import SymmetryError, sphere_groups
-
-    x = batches[0][0]
-    try:
-        groups = sphere_groups(model, x[:32] if isinstance(x, Tensor) else x)
-    except SymmetryError as error:
-        raise ValueError(
-            f"which weights are on the sphere could not be found ({error}); name them with parameters=, or take "
-            'path="chord"'
-        ) from error
-    return tuple(groups[0]["names"])
+        parameters = evaluation.joint_sphere(model)
+    return Straight(model, x, y, (first, second), select(parameters, x, model), kind)
 
 
 def measure(
@@ -204,6 +191,7 @@ def barrier(
     parameters: Parameters = None,
     mode: Mode = "reestimate",
     statistics: Batches | None = None,
+    forward: Forward | None = None,
 ) -> Barrier:
     """How high the loss and the error rise on the way from ``a`` to ``b``.
 
@@ -215,31 +203,35 @@ def barrier(
         a: A point: a module, a state dict, or a list with a tensor for each parameter (each trainable one).
         b: Another.
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
-        batches: Pairs (input, target), or one such pair. Read once into a list.
+        batches: Pairs (input, target), or one such pair (:mod:`onsphere.functional.batches`). Read once into a list.
         points: Number of evenly spaced points, the ends included, at least 3.
         path: "geodesic", the great circle of the weights on the sphere at constant speed, or "chord", the straight
             line of everything.
-        parameters: The weights on the joint sphere: names, glob patterns, tensors of ``model``, or a group of
-            :func:`onsphere.sphere_groups`. ``None``: for a geodesic the scale-invariant ones, found by that function
-            on the first batch; for a chord (where they matter for the angle alone) all that require grad.
-        mode: Where batch norms get their statistics: "reestimate" (at each point, averages over all ``statistics``),
-            "train" (each batch its own), "eval" (the points' running statistics, interpolated). Dropout is off.
+        parameters: The weights on the joint sphere (:mod:`onsphere.functional.selection`): names, patterns (which match
+            what requires grad), tensors of ``model``, or a group of :func:`onsphere.sphere_groups`. ``None``: for a
+            geodesic the scale-invariant ones, found by that function on the first batch; for a chord (where they
+            matter for the angle alone) all that require grad.
+        mode: Where batch norms get their statistics: "reestimate" (at each point, of all ``statistics`` together),
+            "train" (each batch its own), "eval" (the points' running statistics, interpolated). Norms that are frozen
+            in ``model`` keep those of the points in every mode. Dropout is off.
         statistics: Batches to re-estimate from, the training data when ``batches`` are test data. By default
             ``batches``.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
         A :class:`Barrier`.
 
     Raises:
         ValueError: Points that do not match the model or hold NaN, antipodal points of a geodesic, fewer than 3
-            points, no batches, a loss that is no mean, an unknown path or mode, or no scale-invariant parameter to be
-            found.
+            points, no batches, a loss that is no mean or reads the parameters of ``model``, ``a`` or ``b`` by itself,
+            an unknown path or mode, or no scale-invariant parameter to be found.
+        TypeError: A batch is not a pair, the loss is no tensor, or ``parameters`` holds something else.
     """
     if path not in get_args(PathKind):
         raise ValueError(f"path is {path!r}; it must be one of {', '.join(get_args(PathKind))}")
     with untouched(model, batches, statistics):
-        evaluation = Evaluation(model, loss_fn, batches, mode, statistics)
-        way = straight(model, a, b, evaluation.batches, path, parameters)
+        evaluation = Evaluation(model, loss_fn, batches, mode, statistics, forward=forward, points=(a, b))
+        way = straight(model, a, b, evaluation, path, parameters)
         return measure(
             evaluation,
             way.at,

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from onsphere.functional.checks import one_number
 from onsphere.functional.untouched import untouched
 from onsphere.landscape.barriers import Barrier, Straight, measure, straight
 from onsphere.landscape.directions import ANTIPODAL, angle_between
-from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode, check_mean, one_number
-from onsphere.landscape.points import Parameters, Point
+from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
+from onsphere.landscape.points import Parameters, Point, double, norm_of, real
 
 __all__ = ["Curve", "train_curve"]
 
@@ -38,7 +38,7 @@ class Curve:
 
     Attributes:
         ends: The straight path between the points, which says what is on the sphere.
-        control: Unit control direction of the weights on the sphere, by name, float64.
+        control: Unit control direction of the weights on the sphere, by name, in double precision.
         losses: Minibatch loss at a random place of the curve at every training step, ``[steps]``.
     """
 
@@ -82,11 +82,12 @@ class Curve:
         *,
         mode: Mode = "reestimate",
         statistics: Batches | None = None,
+        forward: Forward | None = None,
     ) -> Barrier:
         """Losses and errors along the curve, with the arguments and errors of :func:`onsphere.landscape.barrier`."""
         ends = self.ends
         with untouched(ends.model, batches, statistics):
-            evaluation = Evaluation(ends.model, loss_fn, batches, mode, statistics)
+            evaluation = Evaluation(ends.model, loss_fn, batches, mode, statistics, forward=forward)
             facts = {"angle": ends.angle, "path": "curve", "on_sphere": ends.on_sphere, "linear": ends.linear}
             return measure(evaluation, self.point, ends.buffers_at, points, **facts)
 
@@ -124,6 +125,7 @@ def train_curve(
     momentum: float = 0.9,
     parameters: Parameters = None,
     seed: int = 0,
+    forward: Forward | None = None,
 ) -> Curve:
     """Train a Bézier curve of low loss between two points on the sphere.
 
@@ -140,6 +142,7 @@ def train_curve(
         parameters: The weights on the joint sphere, as for :func:`onsphere.landscape.barrier`; ``None``: the
             scale-invariant ones.
         seed: Of the places on the curve and the order of batches.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
         A :class:`Curve`.
@@ -153,8 +156,8 @@ def train_curve(
     if not (math.isfinite(lr) and lr > 0 and 0 <= momentum < 1):
         raise ValueError(f"lr is {lr} and momentum {momentum}; lr must be positive, momentum in [0, 1)")
     with untouched(model, batches):
-        evaluation = Evaluation(model, loss_fn, batches, "train")
-        ends = straight(model, a, b, evaluation.batches, "geodesic", parameters)
+        evaluation = Evaluation(model, loss_fn, batches, "train", forward=forward, points=(a, b))
+        ends = straight(model, a, b, evaluation, "geodesic", parameters)
         names = ends.on_sphere
         first, last = _unit(ends.a, names), _unit(ends.b, names)
         if math.pi - ends.angle < ANTIPODAL:
@@ -168,15 +171,14 @@ def train_curve(
             t = float(generator.uniform())
             x, y = evaluation.batches[int(generator.integers(len(evaluation.batches)))]
             network = evaluation.place(ends.chord_at(t), ends.buffers_at(t))
+            if step == 0:
+                evaluation.check()
             leaves = {name: tensor.requires_grad_() for name, tensor in control.items()}
             with torch.enable_grad():
                 radius = (1 - t) * radii[0] + t * radii[1]
                 place = {n: (radius * d).to(ends.a[n].dtype) for n, d in _bezier(first, leaves, last, t).items()}
-                output = functional_call(network, place, (x,))
-                loss = one_number(loss_fn(output, y))
+                loss = one_number(loss_fn(evaluation.output(network, place, x), y))
                 gradients = torch.autograd.grad(loss, list(leaves.values()))
-            if step == 0:
-                check_mean(loss_fn, output.detach(), y)
             losses[step] = float(loss.detach())
             if not math.isfinite(losses[step]):
                 raise ValueError(f"the loss became {losses[step]} at step {step}; take a smaller lr than {lr}")
@@ -196,7 +198,7 @@ def _step(
     for name, gradient in zip(control, gradients, strict=True):
         velocity[name].mul_(momentum).add_(gradient)
     # The velocity of earlier tangent spaces, and the gradient, are made tangent here.
-    along = sum(float((velocity[n] * control[n]).sum()) for n in control)
+    along = sum(float((real(velocity[n]) * real(control[n])).sum()) for n in control)
     for name, tensor in control.items():
         velocity[name].sub_(along * tensor)
         tensor.sub_(lr * velocity[name])
@@ -208,14 +210,14 @@ def _step(
 def _bezier(a: Mapping[str, Tensor], c: Mapping[str, Tensor], b: Mapping[str, Tensor], t: float) -> dict[str, Tensor]:
     """The normalised curve at ``t``; differentiable in ``c``."""
     raw = {n: (1 - t) ** 2 * a[n] + 2 * t * (1 - t) * c[n] + t**2 * b[n] for n in a}
-    norm = torch.stack([r.square().sum() for r in raw.values()]).sum().sqrt()
+    norm = torch.stack([real(r).square().sum() for r in raw.values()]).sum().sqrt()
     return {n: r / norm for n, r in raw.items()}
 
 
 def _norm(state: Mapping[str, Tensor], names: tuple[str, ...] | list[str]) -> float:
-    return math.sqrt(sum(float(state[n].to(torch.float64).square().sum()) for n in names))
+    return norm_of(state[n] for n in names)
 
 
 def _unit(state: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
     norm = _norm(state, names)
-    return {n: state[n].to(torch.float64) / norm for n in names}
+    return {n: double(state[n]) / norm for n in names}

@@ -18,11 +18,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from onsphere.landscape.points import Parameters, Point, check_finite, check_matching, select, tensors_of, weights
-from onsphere.products import squared_norm
+from onsphere.functional.wrappers import matched_names
+from onsphere.landscape.points import (
+    Parameters,
+    Point,
+    check_finite,
+    check_matching,
+    double,
+    is_number,
+    norm_of,
+    select,
+    tensors_of,
+    weights,
+)
 
 __all__ = ["angle", "chord", "geodesic"]
 
@@ -38,9 +48,10 @@ def angle(a: Point, b: Point, parameters: Parameters = None) -> float:
     Args:
         a: A module, a state dict, a list of tensors or a tensor.
         b: Another with the same names and shapes.
-        parameters: Which weights count: ``None`` for all (of modules, those that require grad; of state dicts, all
-            floating-point tensors but batch statistics), names or glob patterns, tensors of a module, or a group of
-            :func:`onsphere.sphere_groups`. Give the scale-invariant ones.
+        parameters: Which weights count (:mod:`onsphere.functional.selection`): ``None`` for all (of modules, those
+            that require grad; of state dicts, all but batch statistics), names, patterns (of a module they match what
+            requires grad), tensors of a module, or a group of :func:`onsphere.sphere_groups`. Give the scale-invariant
+            ones.
 
     Returns:
         Radians in [0, pi].
@@ -100,9 +111,8 @@ def chord(a: P, b: Point, t: float, parameters: Parameters = None, *, renormalis
 def angle_between(x: Mapping[str, Tensor], y: Mapping[str, Tensor], names: Sequence[str]) -> float:
     """The angle over ``names``."""
     unit_x, unit_y = _unit(x, names, "the first point")[0], _unit(y, names, "the second point")[0]
-    apart = squared_norm([unit_x[n] - unit_y[n] for n in names]).sqrt()
-    together = squared_norm([unit_x[n] + unit_y[n] for n in names]).sqrt()
-    return 2.0 * math.atan2(float(apart), float(together))
+    apart, together = norm_of(unit_x[n] - unit_y[n] for n in names), norm_of(unit_x[n] + unit_y[n] for n in names)
+    return 2.0 * math.atan2(apart, together)
 
 
 def interpolate(
@@ -123,12 +133,12 @@ def interpolate(
 def linear(x: Tensor, y: Tensor, t: float) -> Tensor:
     """``(1 - t) x + t y`` in the dtype of ``x``, exactly x and y at the ends; equal numbers and integers stay."""
     y = y.to(device=x.device)
-    if not x.is_floating_point() or t == 0:
+    if not is_number(x) or t == 0:
         return x.clone()
     if t == 1:
         return y.to(dtype=x.dtype, copy=True)
-    double = x.to(torch.float64)
-    return (double + t * (y.to(torch.float64) - double)).to(x.dtype)
+    start = double(x)
+    return (start + t * (double(y) - start)).to(x.dtype)
 
 
 def _slerp(x: Mapping[str, Tensor], y: Mapping[str, Tensor], t: float, names: Sequence[str]) -> dict[str, Tensor]:
@@ -154,8 +164,8 @@ def _renormalised(
     norm_x, norm_y = _unit(x, names, "the first point")[1], _unit(y, names, "the second point")[1]
     if t in (0, 1):
         return {name: linear(x[name], y[name], t) for name in names}
-    between = {n: (1 - t) * x[n].to(torch.float64) + t * y[n].to(x[n].device, torch.float64) for n in names}
-    length = float(squared_norm(between.values()).sqrt())
+    between = {n: (1 - t) * double(x[n]) + t * double(y[n].to(x[n].device)) for n in names}
+    length = norm_of(between.values())
     if length < ANTIPODAL * min(norm_x, norm_y):
         raise ValueError("the points are antipodal: the chord meets the origin, where there is no direction")
     unit, _ = _unit(between, names, "the chord")
@@ -173,16 +183,17 @@ def _radius(first: float, second: float, t: float) -> float:
 
 def _unit(x: Mapping[str, Tensor], names: Sequence[str], what: str) -> tuple[dict[str, Tensor], float]:
     device = x[names[0]].device
-    doubles = {n: x[n].to(device=device, dtype=torch.float64) for n in names}
-    norm = float(squared_norm(doubles.values()).sqrt())
+    doubles = {n: double(x[n].to(device=device)) for n in names}
+    norm = norm_of(doubles.values())
     if not (math.isfinite(norm) and norm > 0):
         raise ValueError(f"the selected weights of {what} have norm {norm}, so no direction")
     return {n: d / norm for n, d in doubles.items()}, norm
 
 
 def _pair(a: Point, b: Point, parameters: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
-    x, y = weights(a), weights(b)
-    names = select(parameters, list(x), a, b)
+    x = weights(a)
+    y = matched_names(weights(b), x)
+    names = select(parameters, x, a, b)
     x, y = ({n: z[n] for n in names if n in z} for z in (x, y))
     check_matching(x, y)
     check_finite(x, "the first point")
@@ -192,7 +203,8 @@ def _pair(a: Point, b: Point, parameters: Parameters) -> tuple[dict[str, Tensor]
 
 def _along(kind: str, a: Point, b: Point, t: float, parameters: Parameters) -> Any:
     _, _, names = _pair(a, b, parameters)
-    x, y = tensors_of(a), tensors_of(b)
+    x = tensors_of(a)
+    y = matched_names(tensors_of(b), x)
     check_matching(x, y)
     check_finite(weights(a), "the first point")
     check_finite(weights(b), "the second point")

@@ -1,35 +1,72 @@
 """Points of weight space: what counts as one, and which of its tensors count as weights.
 
 A point is a module, a state dict (name -> tensor), a list of tensors or one tensor. Its *weights* are its
-floating-point tensors but the running statistics of batch norms (``running_mean``, ``running_var``), which follow from
-weights and data and are re-estimated at every point rather than interpolated. The weights that lie on the joint sphere
-are *selected*: by default all of them (of a module, those that require grad), or a part by name, glob pattern, the
-tensors themselves, or one of the groups of :func:`onsphere.sphere_groups`.
+floating-point and complex tensors but the running statistics of batch norms (``running_mean``, ``running_var``), which
+follow from weights and data and are re-estimated at every point rather than interpolated. A complex number is a point
+of the plane: it moves, is measured and averaged as two real ones. The weights that lie on the joint sphere are selected
+by the rules of :mod:`onsphere.functional.selection`. Names may have in them what torch.compile and data parallelism
+put there (``_orig_mod.``, ``module.``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Parameters", "Point", "check_finite", "check_matching", "of_model", "select", "weights"]
+from onsphere.functional.selection import Selection, select_among
+from onsphere.functional.wrappers import matched_names, unwrapped
+from onsphere.products import squared_norm
+
+__all__ = [
+    "Parameters",
+    "Point",
+    "check_finite",
+    "check_matching",
+    "double",
+    "is_number",
+    "norm_of",
+    "of_model",
+    "real",
+    "select",
+    "weights",
+]
 
 #: A point of weight space.
 Point: TypeAlias = nn.Module | Mapping[str, Tensor] | Sequence[Tensor] | Tensor
 
-#: Which weights: all (None), names or glob patterns, tensors of a module, or a group of ``onsphere.sphere_groups``.
-Parameters: TypeAlias = str | Iterable[str | Tensor] | Mapping[str, Any] | None
+#: Which weights (:mod:`onsphere.functional.selection`).
+Parameters: TypeAlias = Selection
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_number(tensor: Tensor) -> bool:
+    """Whether a tensor holds numbers that can move: floating-point or complex ones."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def double(tensor: Tensor) -> Tensor:
+    """A tensor in double precision, complex if it is complex."""
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def real(tensor: Tensor) -> Tensor:
+    """A view of real numbers: of a complex tensor its real and imaginary parts, in a last dimension of two."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def norm_of(tensors: Iterable[Tensor]) -> float:
+    """The joint norm, in float64."""
+    return float(squared_norm(real(double(tensor)) for tensor in tensors).sqrt())
 
 
 def tensors_of(point: Point) -> dict[str, Tensor]:
     """Every tensor of a point by name, detached; those of lists are named "0", "1", ..."""
     if isinstance(point, nn.Module):
+        point = unwrapped(point)
         return {name: tensor.detach() for name, tensor in [*point.named_parameters(), *point.named_buffers()]}
     if isinstance(point, Tensor):
         return {"0": point.detach()}
@@ -53,68 +90,32 @@ def is_statistic(name: str) -> bool:
 def weights(point: Point) -> dict[str, Tensor]:
     """The weights of a point by name, detached: of a module all parameters, tied ones once."""
     if isinstance(point, nn.Module):
-        return {name: p.detach() for name, p in point.named_parameters() if p.is_floating_point()}
-    return {n: t for n, t in tensors_of(point).items() if t.is_floating_point() and not is_statistic(n)}
+        return {name: p.detach() for name, p in unwrapped(point).named_parameters() if is_number(p)}
+    return {n: t for n, t in tensors_of(point).items() if is_number(t) and not is_statistic(n)}
 
 
-def select(parameters: Parameters, names: Sequence[str], *modules: object) -> tuple[str, ...]:
-    """The selected names, in the order of ``names``.
+def select(parameters: Parameters, named: Mapping[str, Tensor], *points: object) -> tuple[str, ...]:
+    """The selected names, in the order of ``named``.
 
     Args:
-        parameters: The selection. ``None``: all names; of a module only those that require grad.
-        names: What there is to select from.
-        *modules: Points; those that are modules say which tensors require grad, and what a given tensor is called.
+        parameters: The selection.
+        named: The weights there are to select from.
+        *points: The first that is a module says which weights are trainable, and what a given tensor is called.
 
     Raises:
-        TypeError: The selection holds something that is neither a name nor a tensor.
-        ValueError: A name or pattern matches nothing, a tensor is none of a module's, or nothing is selected.
+        TypeError: As :func:`onsphere.functional.selection.select_parameters`, but any weights can be selected.
+        ValueError: As there.
     """
-    found = next((m for m in modules if isinstance(m, nn.Module)), None)
-    if parameters is None:
-        frozen = {n for n, p in found.named_parameters() if not p.requires_grad} if found is not None else set()
-        chosen = set(names) - frozen
-        if not chosen:
-            raise ValueError("no parameter requires grad; name the weights on the sphere with parameters=")
-    else:
-        chosen = set()
-        for entry in _entries(parameters):
-            if isinstance(entry, Tensor):
-                chosen.add(_name_of(entry, found))
-            elif isinstance(entry, str):
-                matching = [entry] if entry in names else [name for name in names if fnmatchcase(name, entry)]
-                if not matching:
-                    raise ValueError(f"{entry!r} matches no weight; there are {_some(names)}")
-                chosen.update(matching)
-            else:
-                raise TypeError(f"parameters holds {type(entry).__name__}; give names, glob patterns or tensors")
-        if not chosen:
-            raise ValueError("parameters is empty; give at least one name, or None for all weights")
-        if missing := sorted(chosen - set(names)):
-            raise ValueError(f"{missing[0]!r} is selected but is no weight of the points; they have {_some(names)}")
-    return tuple(name for name in names if name in chosen)
-
-
-def _entries(parameters: Parameters) -> list[Any]:
-    if isinstance(parameters, str | Tensor):
-        return [parameters]
-    if isinstance(parameters, Mapping):
-        if not {"names", "params"} & set(parameters):
-            raise ValueError(f"a parameter group has 'names' or 'params'; this one has {_some(sorted(parameters))}")
-        return list(parameters["names"] if "names" in parameters else parameters["params"])
-    return list(parameters or ())
-
-
-def _name_of(tensor: Tensor, model: nn.Module | None) -> str:
+    model = next((unwrapped(point) for point in points if isinstance(point, nn.Module)), None)
     if model is None:
-        raise ValueError("a weight was selected as a tensor and no point is a module that has it; select it by name")
-    for name, parameter in model.named_parameters():
-        if parameter is tensor:
-            return name
-    raise ValueError(f"a selected tensor of shape {tuple(tensor.shape)} is no parameter of the model")
+        return select_among(named, parameters)
+    own = matched_names(named, dict(model.named_parameters()))
+    chosen = set(select_among(own, parameters, model))
+    return tuple(given for given, name in zip(named, own, strict=True) if name in chosen)
 
 
 def check_matching(a: Mapping[str, Tensor], b: Mapping[str, Tensor], what: str = "b") -> None:
-    """Refuse points with different names or shapes (ValueError)."""
+    """Refuse points with different names or shapes (ValueError), or kinds of numbers (TypeError)."""
     for missing, where in ((set(a) - set(b), what), (set(b) - set(a), "the first point")):
         if missing:
             raise ValueError(f"{sorted(missing)[0]!r} is missing in {where}; points must have the same tensors")
@@ -123,6 +124,8 @@ def check_matching(a: Mapping[str, Tensor], b: Mapping[str, Tensor], what: str =
             raise ValueError(
                 f"{name!r} is {tuple(tensor.shape)} in the first point and {tuple(b[name].shape)} in {what}"
             )
+        if tensor.is_complex() != b[name].is_complex():
+            raise TypeError(f"{name!r} is {tensor.dtype} in the first point and {b[name].dtype} in {what}")
 
 
 def check_finite(point: Mapping[str, Tensor], what: str) -> None:
@@ -142,6 +145,7 @@ def of_model(model: nn.Module, point: Point, what: str) -> tuple[dict[str, Tenso
         TypeError: The point is none, or a parameter has another kind of numbers.
         ValueError: A parameter is missing, unknown, misshapen, NaN or infinite.
     """
+    model = unwrapped(model)
     parameters = dict(model.named_parameters())
     own = {name: p.detach() for name, p in parameters.items()}
     if isinstance(point, Sequence | Tensor) and not isinstance(point, Mapping):
@@ -153,9 +157,9 @@ def of_model(model: nn.Module, point: Point, what: str) -> tuple[dict[str, Tenso
         else:
             raise ValueError(f"{what} has {len(given)} tensors; the model has {len(own)} parameters")
     else:
-        named = tensors_of(point)
-        known = set(own) | set(dict(model.named_buffers())) | set(model.state_dict(keep_vars=True))
-        if unknown := sorted(set(named) - known):
+        known = {**own, **dict(model.named_buffers()), **model.state_dict(keep_vars=True)}
+        named = matched_names(tensors_of(point), known)
+        if unknown := sorted(set(named) - set(known)):
             raise ValueError(f"{unknown[0]!r} of {what} is unknown to the model; it has {_some([*own])}")
         if missing := sorted(set(own) - set(named)):
             raise ValueError(f"{what} lacks the model's parameter {missing[0]!r}")
@@ -163,6 +167,8 @@ def of_model(model: nn.Module, point: Point, what: str) -> tuple[dict[str, Tenso
     for name, tensor in [*own.items(), *model.named_buffers()]:
         if state[name].shape != tensor.shape:
             raise ValueError(f"{name!r} is {tuple(state[name].shape)} in {what} and {tuple(tensor.shape)} in the model")
+        if state[name].is_complex() and not tensor.is_complex():
+            raise TypeError(f"{name!r} is complex in {what} and {tensor.dtype} in the model; they must be of one kind")
     copies = {n: t.detach().to(device=r.device, dtype=r.dtype, copy=True) for n, t, r in _beside(state, model)}
     mine = {name: copies[name] for name in own}
     check_finite(mine, what)

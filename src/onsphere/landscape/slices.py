@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onsphere.functional.untouched import untouched
-from onsphere.landscape.barriers import joint_sphere
-from onsphere.landscape.evaluation import Batches, Evaluation, LossFunction, Mode
-from onsphere.landscape.points import Parameters, Point, of_model, select
+from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
+from onsphere.landscape.points import Parameters, Point, double, is_number, of_model, real, select
 
 __all__ = ["Slice", "slice_along", "slice_through"]
 
@@ -93,6 +92,7 @@ def slice_through(
     parameters: Parameters = None,
     mode: Mode = "reestimate",
     statistics: Batches | None = None,
+    forward: Forward | None = None,
 ) -> Slice:
     """The slice through three points.
 
@@ -111,6 +111,7 @@ def slice_through(
             ones on the sphere, all that require grad otherwise.
         mode: As for :func:`onsphere.landscape.barrier`.
         statistics: As there.
+        forward: As there.
 
     Raises:
         ValueError: Not three points, points on one great circle or line, and all that
@@ -122,9 +123,9 @@ def slice_through(
         raise ValueError(f"margin is {margin}; it must be a share of the extent, 0 or more")
     _check_grid(grid)
     with untouched(model, batches, statistics):
-        evaluation = Evaluation(model, loss_fn, batches, mode, statistics)
+        evaluation = Evaluation(model, loss_fn, batches, mode, statistics, forward=forward, points=tuple(points))
         states = [of_model(model, point, f"point {i}") for i, point in enumerate(points)]
-        names = _names(model, parameters, evaluation, sphere, list(states[0][0]))
+        names = _names(model, parameters, evaluation, sphere, states[0][0])
         flat = torch.stack([_flat(state, names) for state, _ in states])
         norms = flat.norm(dim=1)
         if bool((norms == 0).any()):
@@ -174,6 +175,7 @@ def slice_along(
     mode: Mode = "reestimate",
     statistics: Batches | None = None,
     seed: int = 0,
+    forward: Forward | None = None,
 ) -> Slice:
     """The slice around a point along two directions.
 
@@ -192,6 +194,7 @@ def slice_along(
         mode: As for :func:`onsphere.landscape.barrier`.
         statistics: As there.
         seed: Of random directions.
+        forward: As for :func:`onsphere.landscape.barrier`.
 
     Raises:
         ValueError: Not two directions, parallel ones, and all that :func:`onsphere.landscape.barrier` refuses.
@@ -202,9 +205,9 @@ def slice_along(
         raise ValueError("a slice needs two directions")
     _check_grid(grid)
     with untouched(model, batches, statistics):
-        evaluation = Evaluation(model, loss_fn, batches, mode, statistics)
+        evaluation = Evaluation(model, loss_fn, batches, mode, statistics, forward=forward, points=(centre,))
         state, buffers = of_model(model, centre, "the centre")
-        names = _names(model, parameters, evaluation, sphere, list(state))
+        names = _names(model, parameters, evaluation, sphere, state)
         flat = _flat(state, names)
         norm = float(flat.norm())
         if norm == 0:
@@ -249,31 +252,32 @@ def _check_grid(grid: int) -> None:
 
 
 def _names(
-    model: nn.Module, parameters: Parameters, evaluation: Evaluation, sphere: bool, available: list[str]
+    model: nn.Module, parameters: Parameters, evaluation: Evaluation, sphere: bool, available: State
 ) -> tuple[str, ...]:
     if parameters is None and sphere:
-        parameters = joint_sphere(model, evaluation.batches)
+        parameters = evaluation.joint_sphere(model)
     return select(parameters, available, model)
 
 
 def _flat(state: State, names: Sequence[str]) -> Tensor:
-    return torch.cat([state[name].to(torch.float64).reshape(-1) for name in names])
+    return torch.cat([real(double(state[name])).reshape(-1) for name in names])
 
 
 def _unflat(flat: Tensor, like: State, names: Sequence[str]) -> dict[str, Tensor]:
-    parts = torch.split(flat, [like[name].numel() for name in names])
-    return {n: part.reshape(like[n].shape).to(like[n].dtype) for n, part in zip(names, parts, strict=True)}
+    parts = torch.split(flat, [real(like[name]).numel() for name in names])
+    whole = {n: part.reshape(real(like[n]).shape) for n, part in zip(names, parts, strict=True)}
+    return {n: (torch.view_as_complex(t) if like[n].is_complex() else t).to(like[n].dtype) for n, t in whole.items()}
 
 
 def _mixed(states: Sequence[State], shares: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Affine combinations of what differs; what is equal, or no floating-point number, stays as it is."""
+    """Affine combinations of what differs; what is equal, or cannot move, stays as it is."""
     first = states[0]
     return {
         name: first[name]
-        if not first[name].is_floating_point() or all(bool((s[name] == first[name]).all()) for s in states[1:])
+        if not is_number(first[name]) or all(bool((s[name] == first[name]).all()) for s in states[1:])
         else sum(
-            (s[name].to(torch.float64) * float(c) for s, c in zip(states, shares, strict=True)),
-            start=0.0 * first[name].to(torch.float64),
+            (double(s[name]) * float(c) for s, c in zip(states, shares, strict=True)),
+            start=0.0 * double(first[name]),
         ).to(first[name].dtype)
         for name in names
     }

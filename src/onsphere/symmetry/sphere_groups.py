@@ -12,19 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from onsphere.functional.batches import call_arguments
-from onsphere.functional.selection import select_parameters
 from onsphere.functional.untouched import untouched_random_state
 from onsphere.symmetry.find import INVARIANT_BELOW, Analysis
 from onsphere.symmetry.probe import Probe, SymmetryError
 
-__all__ = ["Spheres", "joint_sphere", "scale_deviations", "sphere_groups"]
+__all__ = ["Spheres", "scale_deviations", "sphere_groups"]
 
 Spheres = Literal["joint", "groups", "rows"]
-
-_ENOUGH = 64  # examples to recognise scale-invariant parameters by
 
 
 def sphere_groups(
@@ -90,25 +86,6 @@ def sphere_groups(
     ]
 
 
-def joint_sphere(model: nn.Module, inputs: Any) -> tuple[str, ...]:
-    """The names of all scale-invariant parameters, found by :func:`onsphere.sphere_groups`.
-
-    Args:
-        model: Any module with norm layers.
-        inputs: One batch of inputs: a tensor, a tuple of positional arguments, or a dictionary of keyword arguments.
-
-    Returns:
-        Names in the order of ``model.named_parameters()``.
-
-    Raises:
-        onsphere.SymmetryError: No parameter is scale-invariant, or the forward pass fails.
-    """
-    args, kwargs = call_arguments(inputs)
-    args = tuple(_head(a) for a in args)
-    groups = sphere_groups(model, *args, **{name: _head(a) for name, a in kwargs.items()})
-    return select_parameters(model, groups[0])
-
-
 def scale_deviations(model: nn.Module, *inputs: Any, **kwargs: Any) -> dict[str, float]:
     """How much doubling each trainable tensor alone changes the output.
 
@@ -139,7 +116,3 @@ def _nothing_found(probe: Probe) -> str:
         f"invariant means below {INVARIANT_BELOW:g}). Put norm layers after the layers to train on a "
         "sphere, or call onsphere.make_scale_invariant(model) if it has some"
     )
-
-
-def _head(value: Any) -> Any:
-    return value[:_ENOUGH] if isinstance(value, Tensor) and value.dim() else value
