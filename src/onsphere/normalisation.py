@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onsphere.functional.frozen import frozen_norms
+
 __all__ = [
     "NORM_LAYERS",
     "BatchStatistics",
@@ -233,7 +235,7 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
     as it is.
 
     Args:
-        model: any module. Synchronised batch norms become local ones.
+        model: any module. Synchronised batch norms become local ones; frozen ones (``frozen_norms``) stay.
 
     Returns:
         ``model`` itself, or its replacement if ``model`` is a batch norm.
@@ -242,6 +244,7 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
         ValueError: if a batch norm is lazy and has not seen a batch yet.
     """
     replacements: dict[int, BatchStatistics] = {}
+    kept = set(frozen_norms(model).values())
 
     def replacement(name: str, norm: _BatchNorm) -> BatchStatistics:
         if id(norm) not in replacements:
@@ -256,10 +259,10 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
         return replacements[id(norm)]
 
     if isinstance(model, _BatchNorm):
-        return replacement("", model)
+        return model if model in kept else replacement("", model)
     for prefix, parent in list(model.named_modules()):
         for name, child in list(parent._modules.items()):
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, _BatchNorm) and child not in kept:
                 parent._modules[name] = replacement(f"{prefix}.{name}".lstrip("."), child)
     return model
 
@@ -289,7 +292,7 @@ def reestimate_batch_statistics(
     batches: Iterable[Any],
     forward: Callable[[M, Any], Any] = _first_element,
 ) -> M:
-    """Recompute the running statistics of every batch norm as plain averages over ``batches``.
+    """Recompute the running statistics of every batch norm that is not frozen as plain averages over ``batches``.
 
     The exponential averages a training run leaves behind lag behind the weights, which on a sphere at a
     high effective learning rate turn far in a few steps. Batch norms run in training mode and everything
@@ -308,7 +311,8 @@ def reestimate_batch_statistics(
         ValueError: if ``batches`` is empty. Then, as after any error in a forward pass, the statistics are
             the old.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    kept = set(frozen_norms(model).values())
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None and m not in kept]
     if not norms:
         return model
     momenta = [norm.momentum for norm in norms]

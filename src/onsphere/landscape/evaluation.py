@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onsphere.functional.frozen import frozen_norms
 from onsphere.functional.untouched import private_copy
 from onsphere.normalisation import BatchStatistics, reestimate_batch_statistics
 
@@ -82,8 +83,10 @@ class Evaluation:
         self.statistics = (
             self.batches if statistics is None else [self._placed(b) for b in listed_batches(statistics, "statistics")]
         )
-        batch_norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        frozen = set(frozen_norms(self.model).values())  # as in training, their running statistics are used
+        batch_norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m not in frozen]
         self.norms = [norm for norm in batch_norms if norm.running_mean is not None]
+        self._frozen = bool(frozen)
         self._own = len(batch_norms) > len(self.norms) or any(
             isinstance(m, BatchStatistics) for m in self.model.modules()
         )
@@ -94,7 +97,8 @@ class Evaluation:
     def sentence(self) -> str:
         """Where batch statistics came from, in words."""
         if not self.norms:
-            return "statistics of each batch (none are kept)" if self._own else "no batch norm"
+            alone = "frozen batch norm statistics of the points" if self._frozen else "no batch norm"
+            return "statistics of each batch (none are kept)" if self._own else alone
         if self.mode == "reestimate":
             n = sum(_examples(batch) for batch in self.statistics)
             return f"batch norm statistics re-estimated at each point over {n} examples"

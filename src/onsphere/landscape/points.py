@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from onsphere.functional.wrappers import matched_names
+
 __all__ = ["Parameters", "Point", "check_finite", "check_matching", "of_model", "select", "weights"]
 
 #: A point of weight space.
@@ -153,8 +155,9 @@ def of_model(model: nn.Module, point: Point, what: str) -> tuple[dict[str, Tenso
         else:
             raise ValueError(f"{what} has {len(given)} tensors; the model has {len(own)} parameters")
     else:
-        named = tensors_of(point)
-        known = set(own) | set(dict(model.named_buffers())) | set(model.state_dict(keep_vars=True))
+        everything = {**dict(model.named_buffers()), **model.state_dict(keep_vars=True), **own}
+        named = matched_names(tensors_of(point), everything)
+        known = set(everything)
         if unknown := sorted(set(named) - known):
             raise ValueError(f"{unknown[0]!r} of {what} is unknown to the model; it has {_some([*own])}")
         if missing := sorted(set(own) - set(named)):

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import vmap
 
+from onsphere.functional.recomputation import without_recomputation
 from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.readings import FIXED
@@ -273,9 +274,10 @@ class Engine:
     def _run(
         self, state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor
     ) -> tuple[StepState, Tensor]:
-        if self._step is None:
-            self._step = self._prepare(state, constants, hyper, x, y)
-        return self._step(state, constants, hyper, x, y)
+        with without_recomputation():  # weights are handed over for the one call
+            if self._step is None:
+                self._step = self._prepare(state, constants, hyper, x, y)
+            return self._step(state, constants, hyper, x, y)
 
     def _prepare(self, *example: Any) -> Step:
         step: Any = self._raw

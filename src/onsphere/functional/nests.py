@@ -1,0 +1,151 @@
+"""Tensors in whatever a model takes or gives: nests, data classes, objects, arrays, sparse and nested tensors.
+
+:func:`mapped` makes a copy of such a value with every tensor in it changed; :func:`tensors_in` lists them.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import types
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["mapped", "tensors_in", "widened"]
+
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, Enum, nn.Module, torch.dtype, torch.device)
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, torch.Generator)
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+_ARRAYS = (np.float16, np.float32, np.float64, np.complex64, np.complex128)
+_WIDE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor in double precision: float64, complex128, or whole numbers as they are."""
+    if tensor.is_floating_point():
+        return tensor.double()
+    return tensor.to(_WIDE[tensor.dtype]) if tensor.dtype in _WIDE else tensor
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a nest with the numbers of every tensor changed; everything else as it is.
+
+    Args:
+        value: A tensor, a nest of tuples, lists and mappings, a data class or another object with attributes.
+        change: Takes and gives a plain tensor; of a sparse or nested one it gets the values stored, and arrays of
+            numbers as tensors.
+
+    Returns:
+        A value of the same kinds. Objects are copied with what they hold, those without attributes not at all.
+    """
+    return _mapped(value, change, {})
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]) -> Any:
+    if isinstance(value, Tensor):
+        return _of_tensor(value, change)
+    if isinstance(value, (*_PLAIN, *_CODE)):
+        return value
+    if isinstance(value, np.ndarray):
+        if value.dtype not in _ARRAYS:
+            return value
+        return change(torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))).numpy()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(item, change, done) for item in value))
+    if type(value) in (list, tuple):
+        return type(value)(_mapped(item, change, done) for item in value)
+    if isinstance(value, Mapping):
+        converted = {key: _mapped(item, change, done) for key, item in value.items()}
+        return converted if type(value) is dict else _same_kind(value, converted)
+    return _of_object(value, change, done)
+
+
+def _of_tensor(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    if tensor.is_nested:
+        if tensor.layout is torch.jagged:
+            jagged: Any = tensor
+            values = change(jagged.values())
+            return torch.nested.nested_tensor_from_jagged(values, jagged.offsets(), jagged.lengths())
+        return torch.nested.as_nested_tensor([change(part) for part in tensor.unbind()])
+    if tensor.layout is torch.sparse_coo:
+        whole = tensor.detach().coalesce()
+        return torch.sparse_coo_tensor(whole.indices(), change(whole.values()), whole.shape, is_coalesced=True)
+    if tensor.layout in _COMPRESSED:
+        rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+        outer, inner = (
+            (tensor.crow_indices(), tensor.col_indices()) if rows else (tensor.ccol_indices(), tensor.row_indices())
+        )
+        return torch.sparse_compressed_tensor(outer, inner, change(tensor.values()), tensor.shape, layout=tensor.layout)
+    return change(tensor)
+
+
+def _of_object(value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]) -> Any:
+    """A shallow copy of an object whose attributes hold tensors; the object itself where none does."""
+    if id(value) in done:
+        return done[id(value)][1]
+    done[id(value)] = (value, value)  # kept alive, and an end to circles
+    attributes = _attributes(value)
+    new = {name: _mapped(item, change, done) for name, item in attributes.items()}
+    items = [_mapped(item, change, done) for item in value] if isinstance(value, list) else []
+    if not items and all(new[name] is attributes[name] for name in new):
+        return value
+    try:
+        twin = copy.copy(value)
+        for name, item in new.items():
+            if item is not attributes[name]:
+                object.__setattr__(twin, name, item)
+    except Exception:  # locks, files and the like: what cannot be copied holds no batch
+        return value
+    if items:
+        twin[:] = items
+    done[id(value)] = (value, twin)
+    return twin
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    slots = [slot for kind in type(value).__mro__ for slot in _slots(kind)]
+    found = {name: getattr(value, name) for name in [*names, *slots] if hasattr(value, name)}
+    return {**found, **getattr(value, "__dict__", {})}
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots: Any = vars(kind).get("__slots__", ())
+    own = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in own if not name.startswith("__"))
+
+
+def _same_kind(mapping: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """``items`` in a mapping of the given one's class, or as a plain dict if that takes something else."""
+    try:
+        return type(mapping)(items)  # type: ignore[call-arg]
+    except TypeError:
+        return items
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a value as a plain one: sparse ones dense, of nested ones their parts."""
+    yield from _tensors_in(value, set())
+
+
+def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_nested:
+            yield from [value.values()] if value.layout is torch.jagged else value.unbind()
+        else:
+            yield value if value.layout is torch.strided else value.to_dense()
+    elif isinstance(value, (*_PLAIN, *_CODE)) or id(value) in seen:
+        return
+    else:
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            items = list(value.values())
+        else:
+            items = list(value) if isinstance(value, list | tuple) else list(_attributes(value).values())
+        for item in items:
+            yield from _tensors_in(item, seen)
