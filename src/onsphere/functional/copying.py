@@ -1,8 +1,8 @@
 """How a model is copied: by deepcopy, with what deepcopy does not take seen to.
 
-Models hold more than tensors of their own. What the last forward pass left there (a loss kept for later, the weight that
-an old weight norm computed) hangs on a graph, which deepcopy refuses; a copy gets a stand-in for it, which the next
-forward pass replaces as it does the original, and which says so if it is read instead. Wrappers are left out
+Models hold more than tensors of their own. What the last forward pass left there (a loss kept for later, the weight
+that an old weight norm computed) hangs on a graph, which deepcopy refuses; a copy gets a stand-in for it, which the
+next forward pass replaces as it does the original, and which says so if it is read instead. Wrappers are left out
 (:mod:`onsphere.functional.wrappers`), hooks dropped, synchronised norms and grouped kernels replaced by plain ones.
 """
 
@@ -65,7 +65,7 @@ def copied(
         raise ValueError(
             f"the model cannot be copied ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
             "measurements run on a copy, so that nothing happens to yours. Make copy.deepcopy(model) work: take out "
-            "what cannot be copied (open files, locks, generators)"
+            "what cannot be copied (open files, locks)"
         ) from error
     for module in twin.modules():
         drop_hooks(module)
@@ -99,7 +99,8 @@ def refuse(model: nn.Module) -> None:
     if scripted:
         raise ValueError(
             f"{scripted[0] or 'the model'} is compiled to TorchScript (scripted or traced), where a copy can be given "
-            "no other weights, and eps, dropout and running statistics cannot be seen to: give the module it was made from"
+            "no other weights, and its eps, dropout and running statistics are out of reach: give the module it was "
+            "made from"
         )
     originals = {id(x) for x in (*model.modules(), *model.parameters())}
     for name, module in model.named_modules():
