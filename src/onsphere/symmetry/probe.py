@@ -12,6 +12,7 @@ Scaling by a power of two is exact in floating point, so that an invariant outpu
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -34,6 +35,9 @@ from onsphere.symmetry.exact_mode import EPS, ExactMode
 __all__ = ["Probe", "SymmetryError", "relative_change"]
 
 _EPS_ATTRIBUTES = ("eps", "epsilon", "variance_epsilon")
+_SMALL = 0.02  # of an ordinary size
+# Hugging Face: probabilities of leaving out whole layers, in modules and their configurations.
+_LAYER_DROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 # Two runs of the same model on the same batch may differ by this much (summation order on an accelerator).
 _REPEATABLE = 1e-10
@@ -107,6 +111,7 @@ class Probe:
             _without_eps(self._model, frozen)
             with torch.no_grad():
                 for twin in self._all:
+                    _lift(twin)
                     self._leave_special_points(twin)
         self._inputs, self._kwargs = tuple(inputs), dict(kwargs)
         self._buffers = [
@@ -268,8 +273,14 @@ def _make_repeatable(model: nn.Module, frozen: Mapping[str, nn.Module]) -> None:
     """No dropout and no running statistics, but for frozen norms; every parameter in double precision."""
     kept = set(frozen.values())
     for module in model.modules():
-        if isinstance(module, _RANDOM_LAYERS):
+        if _draws(module):
             module.training = False
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None  # it takes a row out of the gradient, not out of the function
+        for holder in (module, getattr(module, "config", None)):
+            for name in _LAYER_DROPS:
+                if isinstance(getattr(holder, name, None), float):
+                    setattr(holder, name, 0.0)
         if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
             module.dropout = 0.0
         if isinstance(module, _NormBase):
@@ -279,6 +290,28 @@ def _make_repeatable(model: nn.Module, frozen: Mapping[str, nn.Module]) -> None:
             module.running_mean = module.running_var = module.num_batches_tracked = None
     for parameter in model.parameters():
         parameter.data = widened(parameter.data)  # parameters of classes of their own are not converted on the way
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a layer does nothing but draw: dropout, and the like of other packages (``DropPath``)."""
+    if isinstance(module, _RANDOM_LAYERS):
+        return True
+    name = type(module).__name__.lower()
+    empty = not any(True for _ in itertools.chain(module.parameters(), module.buffers(), module.children()))
+    return empty and any(word in name for word in ("drop", "stochasticdepth"))
+
+
+def _lift(parameter: Tensor) -> None:
+    """Bring very small tensors (a layer scale of 1e-6) to an ordinary size: what they multiply would drown in rounding.
+
+    A scaling symmetry holds at every size.
+    """
+    if parameter.numel() == 0 or (parameter.numel() == 1 and not parameter.requires_grad):
+        return
+    fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() else 1
+    size, ordinary = float(parameter.norm()) / parameter.numel() ** 0.5, 0.5 / fan_in**0.5
+    if 0 < size < _SMALL * ordinary:
+        parameter.mul_(ordinary / size)
 
 
 def _without_eps(model: nn.Module, frozen: Mapping[str, nn.Module]) -> None:
