@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -190,10 +191,15 @@ class Probe:
         except LeftoverError as error:
             raise SymmetryError(str(error)) from error
         except Exception as error:
+            advice = "Give the arguments of one ordinary call: a batch of more than one example"
+            if re.search(r"\b(double|float64|complexdouble)\b", str(error), re.IGNORECASE):
+                advice = (
+                    "If it runs in its own precision, something in it takes no double precision (a kernel, a tensor "
+                    "made in a fixed type out of sight): give it a way that does"
+                )
             raise SymmetryError(
                 f"the forward pass failed on a float64 copy of the model in training mode "
-                f"({type(error).__name__}: {error}). Give the arguments of one ordinary call: "
-                "a batch of more than one example"
+                f"({type(error).__name__}: {error}). {advice}"
             ) from error
         tensors = [t.double() for t in _floating_tensors(output)]
         if not tensors:
