@@ -105,6 +105,8 @@ def refuse(model: nn.Module) -> None:
     originals = {id(x) for x in (*model.modules(), *model.parameters())}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
+            if key == "_compiled_call_impl":  # is not copied
+                continue
             if inspect.isfunction(value) and not inside(module) and originals & set(map(id, _closed_over(value))):
                 raise ValueError(
                     f"{key!r} of {name or type(module).__name__} is a function that holds modules or parameters of the "

@@ -74,36 +74,38 @@ def _of_tensor(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.nested.as_nested_tensor([change(part) for part in tensor.unbind()])
     if tensor.layout is torch.sparse_coo:
         whole = tensor.detach().coalesce()
-        return torch.sparse_coo_tensor(whole.indices(), change(whole.values()), whole.shape, is_coalesced=True)
+        return torch.sparse_coo_tensor(
+            whole.indices(), change(whole.values()), whole.shape, is_coalesced=True, check_invariants=False
+        )
     if tensor.layout in _COMPRESSED:
         rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
         outer, inner = (
             (tensor.crow_indices(), tensor.col_indices()) if rows else (tensor.ccol_indices(), tensor.row_indices())
         )
-        return torch.sparse_compressed_tensor(outer, inner, change(tensor.values()), tensor.shape, layout=tensor.layout)
+        return torch.sparse_compressed_tensor(
+            outer, inner, change(tensor.values()), tensor.shape, layout=tensor.layout, check_invariants=False
+        )
     return change(tensor)
 
 
 def _of_object(value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]) -> Any:
-    """A shallow copy of an object whose attributes hold tensors; the object itself where none does."""
+    """A copy of an object with its attributes changed; the object itself where it has none."""
     if id(value) in done:
         return done[id(value)][1]
-    done[id(value)] = (value, value)  # kept alive, and an end to circles
     attributes = _attributes(value)
-    new = {name: _mapped(item, change, done) for name, item in attributes.items()}
-    items = [_mapped(item, change, done) for item in value] if isinstance(value, list) else []
-    if not items and all(new[name] is attributes[name] for name in new):
-        return value
     try:
-        twin = copy.copy(value)
-        for name, item in new.items():
-            if item is not attributes[name]:
-                object.__setattr__(twin, name, item)
+        twin = copy.copy(value) if attributes or isinstance(value, list) else value
     except Exception:  # locks, files and the like: what cannot be copied holds no batch
+        twin = value
+    done[id(value)] = (value, twin)  # the value is kept alive, so that nothing else gets its id
+    if twin is value:
         return value
-    if items:
-        twin[:] = items
-    done[id(value)] = (value, twin)
+    new = {name: _mapped(item, change, done) for name, item in attributes.items()}
+    for name, item in new.items():
+        if item is not attributes[name]:
+            object.__setattr__(twin, name, item)
+    if isinstance(value, list):
+        twin[:] = [_mapped(item, change, done) for item in value]
     return twin
 
 

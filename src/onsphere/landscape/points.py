@@ -155,9 +155,9 @@ def of_model(model: nn.Module, point: Point, what: str) -> tuple[dict[str, Tenso
         else:
             raise ValueError(f"{what} has {len(given)} tensors; the model has {len(own)} parameters")
     else:
-        names = set(own) | set(dict(model.named_buffers()))
-        named = matched_names(tensors_of(point), dict.fromkeys(names))
-        known = names | set(model.state_dict(keep_vars=True))
+        everything = {**own, **dict(model.named_buffers())}
+        named = matched_names(tensors_of(point), everything)
+        known = set(everything) | set(model.state_dict(keep_vars=True))
         if unknown := sorted(set(named) - known):
             raise ValueError(f"{unknown[0]!r} of {what} is unknown to the model; it has {_some([*own])}")
         if missing := sorted(set(own) - set(named)):
