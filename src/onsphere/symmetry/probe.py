@@ -174,7 +174,13 @@ class Probe:
         """Every floating-point tensor of the copy's output, nested ones included, for the given inputs."""
         for module, name, buffer in self._buffers:
             module._buffers[name] = buffer.clone()
-        args, kwargs = mapped(self._inputs, _as_double), mapped(self._kwargs, _as_double)
+        try:
+            args, kwargs = mapped(self._inputs, _as_double), mapped(self._kwargs, _as_double)
+        except Exception as error:  # of a user's class, or a tensor of an unusual kind
+            raise SymmetryError(
+                f"an argument of the call cannot be copied in double precision ({type(error).__name__}: {error}): "
+                "give plain tensors, or nests and objects that hold them"
+            ) from error
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)
