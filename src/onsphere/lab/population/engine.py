@@ -91,7 +91,9 @@ class Engine:
         self._seed_of_copy = torch.tensor([self.seeds.index(c.seed) for c in copies], device=problem.device)
         self.buffers_each = 2 if problem.optimizer != "sgd" else int(any(c.momentum != 0 for c in copies))
         self._varies = problem.schedule != "constant" or any(c.phases for c in copies)
-        template = problem.build(copies[0].seed).to(problem.device, problem.dtype).train()
+        template = problem.build(copies[0].seed).to(problem.device, problem.dtype)
+        if not any(module.training for module in template.modules()):
+            template.train()  # else as the factory made it: some norms may be frozen
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
         self.template = without_running_statistics(template)
         for module in self.template.modules():
