@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onsphere.functional.frozen import frozen_norms
 from onsphere.reestimation import reestimate_batch_statistics
 
 __all__ = [
@@ -231,7 +232,7 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
     as it is.
 
     Args:
-        model: any module. Synchronised batch norms become local ones.
+        model: any module. Synchronised batch norms become local ones; frozen ones (``frozen_norms``) stay.
 
     Returns:
         ``model`` itself, or its replacement if ``model`` is a batch norm.
@@ -240,6 +241,7 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
         ValueError: if a batch norm is lazy and has not seen a batch yet.
     """
     replacements: dict[int, BatchStatistics] = {}
+    kept = set(frozen_norms(model).values())
 
     def replacement(name: str, norm: _BatchNorm) -> BatchStatistics:
         if id(norm) not in replacements:
@@ -254,9 +256,9 @@ def without_running_statistics(model: nn.Module) -> nn.Module:
         return replacements[id(norm)]
 
     if isinstance(model, _BatchNorm):
-        return replacement("", model)
+        return model if model in kept else replacement("", model)
     for prefix, parent in list(model.named_modules()):
         for name, child in list(parent._modules.items()):
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, _BatchNorm) and child not in kept:
                 parent._modules[name] = replacement(f"{prefix}.{name}".lstrip("."), child)
     return model

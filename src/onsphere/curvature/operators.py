@@ -79,7 +79,7 @@ class HessianOperator:
         if step is not None and not (math.isfinite(step) and step > 0):
             raise ValueError(f"step is {step}; it must be positive and finite")
         self.functional, self.kind, self.products = functional, kind, 0
-        self.values = None if values is None else dict(values)
+        self.values = values = None if values is None else functional.named(values)
         if values is not None:
             check_finite(values)
         self._weights = functional.selected(values)

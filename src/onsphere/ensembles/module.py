@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from onsphere.functional.recomputation import without_recomputation
 from onsphere.tracing import trace
 
 __all__ = ["Ensemble"]
@@ -124,7 +126,9 @@ class Ensemble(nn.Module):
         def one(own: dict[str, Tensor]) -> Any:
             return functional_call(self.stacked, own, (x,))
 
-        logits = vmap(one)(tensors)
+        # A compiler has its own way with recomputation; under vmap there is none.
+        with nullcontext() if torch.compiler.is_compiling() else without_recomputation():
+            logits = vmap(one)(tensors)
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             found = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"a member returns {found}; it must return one tensor of logits [batch, classes]")

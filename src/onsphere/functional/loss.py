@@ -23,11 +23,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from onsphere.functional.batches import Batches, Called, Forward, aliases, as_batches, call_with, examples_in, placed
 from onsphere.functional.checks import LossFunction, check_deterministic, check_mean, one_number, precision_of
+from onsphere.functional.copying import refuse
 from onsphere.functional.norms import NormsWrittenOut, differentiates_norms
 from onsphere.functional.reads import ParameterReads
+from onsphere.functional.recomputation import without_recomputation
 from onsphere.functional.selection import Selection, check_finite, select_parameters
 from onsphere.functional.untouched import shared_copy, untouched_random_state
-from onsphere.functional.wrappers import unwrapped
+from onsphere.functional.wrappers import matched_names, unwrapped
 
 __all__ = ["Functional", "LossFunction", "Mode"]
 
@@ -90,7 +92,11 @@ class Functional:
         self.names = select_parameters(model, parameters)
         self._values = {n: p.detach().clone() for n, p in model.named_parameters()}
         self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        refuse(model)
         check_finite(self._values)
+        every = model.named_parameters(remove_duplicate=False)
+        first = {id(p): name for name, p in model.named_parameters()}
+        self._aliases = {name: first[id(p)] for name, p in every}  # tied parameters have several names
         self._network = Called(shared_copy(model, mode), forward)
         self._kept = {name for name, _ in self._network.model.named_buffers()}
         self._written_out = False
@@ -137,12 +143,32 @@ class Functional:
             for part, shape, device, dtype in zip(parts, self.shapes, self._devices, self._dtypes, strict=True)
         ]
 
+    def named(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values under the model's own names: prefixes of wrappers left out, tied ones under their first name.
+
+        Raises:
+            ValueError: A name that the model does not have.
+        """
+        known = {**self._aliases, **{name: name for name in self._buffers}}
+        matched = matched_names(values, known)
+        if unknown := [name for name in matched if name not in known]:
+            raise ValueError(
+                f"the values hold {unknown[0]!r}, which the model does not have; "
+                f"it has {', '.join(list(known)[:6])}, ..."
+            )
+        return {known[name]: value for name, value in matched.items()}
+
     # -- the loss ------------------------------------------------------------------------------------------
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Gradients on, and the random states given back afterwards."""
-        with untouched_random_state(self._network), torch.inference_mode(False), torch.enable_grad():
+        """Gradients on, nothing recomputed, and the random states given back afterwards."""
+        with (
+            untouched_random_state(self._network),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            without_recomputation(),
+        ):
             yield
 
     def output(self, params: Sequence[Tensor], index: int, values: Mapping[str, Tensor] | None = None) -> Any:
@@ -209,7 +235,8 @@ def gradients(loss: Tensor, params: Sequence[Tensor], **kwargs: Any) -> list[Ten
     if not loss.requires_grad:
         return [torch.zeros_like(p) for p in params]
     found = torch.autograd.grad(loss, params, allow_unused=True, **kwargs)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(dense, params, strict=True)]
 
 
 def _detached(value: Any) -> Any:

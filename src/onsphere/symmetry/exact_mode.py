@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from onsphere.functional.nests import widened
+
 __all__ = ["EPS", "ExactMode"]
 
 #: Passes torch's check for a positive eps and rounds away.
@@ -23,8 +25,9 @@ EPS = 1e-200
 #: Constants up to this size may be an eps.
 _LARGEST_EPS = 1e-3
 
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
-_CASTS = {Tensor.float, Tensor.half, Tensor.bfloat16}
+_NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex32)
+_COMPLEX_CASTS = {getattr(Tensor, name) for name in ("cfloat", "chalf")}
+_CASTS = {Tensor.float, Tensor.half, Tensor.bfloat16, *_COMPLEX_CASTS}
 _WITH_EPS: dict[Callable[..., Any], int] = {
     F.layer_norm: 4,
     F.group_norm: 4,
@@ -33,6 +36,11 @@ _WITH_EPS: dict[Callable[..., Any], int] = {
     F.normalize: 3,
     F.cosine_similarity: 3,
     **({F.rms_norm: 3} if hasattr(F, "rms_norm") else {}),
+}
+# Where it says whether statistics are those of the batch; with running ones these are scalings and shifts, no norms.
+_RUNNING: dict[Callable[..., Any], tuple[int, str, bool]] = {
+    F.batch_norm: (5, "training", False),
+    F.instance_norm: (5, "use_input_stats", True),
 }
 _ADDITIONS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
 _CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clamp_min}
@@ -56,10 +64,11 @@ class ExactMode(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _CASTS:
             self._note_cast(args[0])
-            return args[0].double()
+            return args[0].cdouble() if func in _COMPLEX_CASTS else args[0].double()
         if func is Tensor.to or func is Tensor.type or func is Tensor.type_as or "dtype" in kwargs:
             args, kwargs = self._widened(args, kwargs)
-        if func in _WITH_EPS:
+        running = func in _RUNNING and not _given(args, kwargs, *_RUNNING[func])
+        if func in _WITH_EPS and not running:
             args, kwargs = self._without_eps(func, args, kwargs)
         elif func in _ADDITIONS and len(args) == 2:
             args = tuple(self._constant(x, "added") if isinstance(x, float) else x for x in args)
@@ -67,18 +76,18 @@ class ExactMode(TorchFunctionMode):
             args = (args[0], *(self._constant(x, "clamped at") for x in args[1:2]), *args[2:])
             if "min" in kwargs:
                 kwargs["min"] = self._constant(kwargs["min"], "clamped at")
-        if func is F.batch_norm or func is F.instance_norm:
+        if func in _RUNNING and not running:
             args = (_without_constant_channels(args[0], per_example=func is F.instance_norm), *args[1:])
         result = func(*args, **kwargs)
         # Constants that the forward pass makes for itself come in the default type.
         if isinstance(result, Tensor) and result.dtype in _NARROW and not any(result is x for x in args):
-            return result.double()
+            return widened(result)
         return result
 
     def _widened(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        wide = tuple(torch.float64 if isinstance(x, torch.dtype) and x in _NARROW else x for x in args)
+        wide = tuple(_wide(x) if isinstance(x, torch.dtype) and x in _NARROW else x for x in args)
         if kwargs.get("dtype") in _NARROW:
-            kwargs["dtype"] = torch.float64
+            kwargs["dtype"] = _wide(kwargs["dtype"])
         if wide != args if len(wide) == 1 else any(a is not b for a, b in zip(wide, args, strict=True)):
             self._note_cast(args[0])
         return wide, kwargs
@@ -104,8 +113,16 @@ class ExactMode(TorchFunctionMode):
         return value
 
     def _note_cast(self, tensor: Any) -> None:
-        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
+        if isinstance(tensor, Tensor) and tensor.dtype in (torch.float64, torch.complex128):
             self.notes["casts to a narrower type in the forward pass were left out"] = None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, default: bool) -> Any:
+    return args[place] if len(args) > place else kwargs.get(name, default)
 
 
 def _without_constant_channels(x: Any, *, per_example: bool) -> Any:

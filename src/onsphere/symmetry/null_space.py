@@ -108,12 +108,12 @@ class _Rows:
         for i, (g, p) in enumerate(zip(gradients, parameters, strict=True)):
             if g is None:
                 continue
-            flat = p.detach().reshape(-1)
-            products[i] = float(g.reshape(-1) @ flat)
+            g, theta = _real(g), _real(p.detach())
+            products[i] = float(g.reshape(-1) @ theta.reshape(-1))
             size = float(g.norm() * self.norms[i])
             squares += size**2
             if self.row_products is not None and p.dim() > 1 and size > 0:
-                rows = (g * p.detach()).flatten(1).sum(1).abs() / size
+                rows = (g * theta).flatten(1).sum(1).abs() / size
                 before = self.row_products[i]
                 self.row_products[i] = rows if before is None else torch.maximum(before, rows)
         return np.array(products) / (squares**0.5 or 1.0)
@@ -144,7 +144,7 @@ class _Rows:
         shown = [s / size for t, s in zip(self._all_outputs, slopes, strict=True) if t.requires_grad]
         gradients = torch.autograd.grad(self.outputs, parameters, shown, allow_unused=True)
         terms = [
-            c * float((g * p.detach()).sum())
+            c * float((_real(g) * _real(p.detach())).sum())
             for g, p, c in zip(gradients, parameters, direction, strict=True)
             if g is not None
         ]
@@ -233,6 +233,11 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
         row_products=source.row_products,
         differences=source.differences,
     )
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Complex numbers as pairs: what a real factor does to them, it does to both parts."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _split(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import onsphere
 from onsphere.lab.data import from_arrays
@@ -87,6 +89,42 @@ def test_every_copy_equals_a_plain_loop_with_sphere_sgd(plan, loss):
     for k, copy in enumerate(COPIES):
         expected, losses = plain_loop(this, copy, 50)
         torch.testing.assert_close(readings[:, k, 0], torch.tensor(losses, dtype=torch.float64), rtol=0, atol=1e-9)
+        for name, value in zip(this.trained, state.params, strict=True):
+            torch.testing.assert_close(value[k], expected[name].detach(), rtol=0, atol=1e-9)
+
+
+class Parts(nn.Module):
+    """Two norms; the second half may be recomputed, the first norm frozen."""
+
+    def __init__(self, recomputed, frozen):
+        super().__init__()
+        self.recomputed = recomputed
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12, eps=1e-12), nn.ReLU())
+        self.second = nn.Sequential(nn.Linear(12, 12), nn.BatchNorm1d(12, eps=1e-12, affine=False), nn.ReLU())
+        self.head = nn.Linear(12, 10)
+        if frozen:
+            self.first[2].eval().running_var.fill_(0.5)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(checkpoint(self.second, x, use_reentrant=False) if self.recomputed else self.second(x))
+
+
+def recomputed():
+    return Parts(True, False)
+
+
+def frozen():
+    return Parts(False, True)
+
+
+@pytest.mark.parametrize("model", [recomputed, frozen], ids=["recomputed", "frozen"])
+@pytest.mark.parametrize("plan", [Plan("vmap", 3), Plan("loop", 1), Plan("loop", 1, traced=False)], ids=str)
+def test_recomputed_and_frozen_parts_train_as_in_a_plain_loop(model, plan):
+    this = problem(model=model, model_options={"head_norm": 10.0, "eps": 1e-12})
+    state, _ = run(this, COPIES, plan, 20)
+    for k, copy in enumerate(COPIES):
+        expected, _ = plain_loop(this, copy, 20)
         for name, value in zip(this.trained, state.params, strict=True):
             torch.testing.assert_close(value[k], expected[name].detach(), rtol=0, atol=1e-9)
 

@@ -79,6 +79,24 @@ def lazy():
 
 def number():
     return 3
+
+def scripted():
+    return torch.jit.script(nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 2)))
+
+def meta():
+    return Net().to("meta")
+
+def recurring():
+    class Recurring(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.last = nn.Linear(6, 6), None
+        def forward(self, x):
+            self.last = self.layer(x) + (0 if self.last is None else self.last)
+            return self.last
+    made = Recurring()
+    made(torch.ones(16, 6))
+    return made
 """
 FIELDS = {"model": "sym_nets:Net", "input": ("16x6",)}
 
@@ -204,6 +222,9 @@ def test_a_question_without_an_answer_is_one_line_status_2_and_no_folder(capfd):
         ("needs", "16x6", "depth"),
         ("number", "16x6", "int"),
         ("absent", "16x6", "absent"),
+        ("scripted", "16x6", "compiled to TorchScript"),
+        ("meta", "16x6", "on the meta device"),
+        ("recurring", "16x6", "last holds a tensor of the graph of an earlier forward pass"),
     ):
         assert run_command(["symmetries", f"sym_nets:{name}", "--input", size]) == 2
         out, error = capfd.readouterr()

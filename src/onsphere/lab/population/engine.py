@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import vmap
 
+from onsphere.functional.recomputation import without_recomputation
 from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.readings import FIXED
@@ -90,7 +91,9 @@ class Engine:
         self._seed_of_copy = torch.tensor([self.seeds.index(c.seed) for c in copies], device=problem.device)
         self.buffers_each = 2 if problem.optimizer != "sgd" else int(any(c.momentum != 0 for c in copies))
         self._varies = problem.schedule != "constant" or any(c.phases for c in copies)
-        template = problem.build(copies[0].seed).to(problem.device, problem.dtype).train()
+        template = problem.build(copies[0].seed).to(problem.device, problem.dtype)
+        if not any(module.training for module in template.modules()):
+            template.train()  # else as the factory made it: some norms may be frozen
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
         self.template = without_running_statistics(template)
         for module in self.template.modules():
@@ -273,9 +276,10 @@ class Engine:
     def _run(
         self, state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor
     ) -> tuple[StepState, Tensor]:
-        if self._step is None:
-            self._step = self._prepare(state, constants, hyper, x, y)
-        return self._step(state, constants, hyper, x, y)
+        with without_recomputation():  # weights are handed over for the one call
+            if self._step is None:
+                self._step = self._prepare(state, constants, hyper, x, y)
+            return self._step(state, constants, hyper, x, y)
 
     def _prepare(self, *example: Any) -> Step:
         step: Any = self._raw
