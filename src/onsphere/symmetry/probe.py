@@ -110,6 +110,31 @@ class Probe:
             if buffer is not None
         ]
         self.reference = self._checked_reference()
+        if self._mode is not None and self._learn_constants(self._mode):
+            self.reference = self._checked_reference()
+
+    @torch.no_grad()
+    def _learn_constants(self, mode: ExactMode) -> bool:
+        """Have the mode leave out what is added here and is the same where weights and inputs differ. True: some."""
+        with mode.watching() as here:
+            self.outputs()
+        if not here:
+            return False
+        inputs, kwargs = self._inputs, self._kwargs
+        self._inputs, self._kwargs = mapped(inputs, _nudged), mapped(kwargs, _nudged)
+        for twin in self.parameters:
+            twin.mul_(2)  # and back: exact
+        try:
+            with mode.watching() as there:
+                self.outputs()
+        except SymmetryError:  # the nudged arguments are not allowed: constants out of sight stay
+            return False
+        finally:
+            for twin in self.parameters:
+                twin.mul_(0.5)
+            self._inputs, self._kwargs = inputs, kwargs
+        mode.leave_out(here & there)
+        return bool(here & there)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -124,7 +149,9 @@ class Probe:
         """
         for twin in self._all:
             self._leave_special_points(twin)
-            twin.mul_(float(torch.exp(0.4 * torch.randn((), generator=self._generator))))
+            factor = float(torch.exp(0.4 * torch.randn((), generator=self._generator)))
+            if not self._is_constant(twin):
+                twin.mul_(factor)
         self._inputs, self._kwargs = self._perturbed(self._inputs), self._perturbed(self._kwargs)
         self.reference = self._checked_reference()
 
@@ -142,7 +169,7 @@ class Probe:
         return torch.randn(like.shape, generator=self._generator, dtype=torch.float64).to(like.device)
 
     def _leave_special_points(self, parameter: Tensor) -> None:
-        if parameter.numel() == 0:
+        if parameter.numel() == 0 or self._is_constant(parameter):
             return
         noise, first = self.noise(parameter), parameter.reshape(-1)[0]
         if bool((parameter == first).all()):
@@ -153,6 +180,10 @@ class Probe:
                 parameter.mul_(1 + 0.2 * noise.clamp(-2, 2))
         else:
             parameter.add_(0.05 * parameter.std() * noise)
+
+    def _is_constant(self, parameter: Tensor) -> bool:
+        """A frozen number may be an eps, and is no weight."""
+        return parameter.numel() == 1 and not parameter.requires_grad and bool(parameter.detach() != 0)
 
     def outputs(self) -> list[Tensor]:
         """Every floating-point tensor of the copy's output, nested ones included, for the given inputs."""
@@ -257,6 +288,10 @@ def _without_eps(model: nn.Module) -> None:
 def _as_float64(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().clone()
     return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _nudged(tensor: Tensor) -> Tensor:
+    return tensor * (1 + 2**-10) if tensor.is_floating_point() else tensor
 
 
 def _floating_tensors(value: Any) -> Iterator[Tensor]:
