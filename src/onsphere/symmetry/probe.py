@@ -239,6 +239,21 @@ class Probe:
                 self.parameters[i].copy_(tensor)
 
     @torch.no_grad()
+    def change_on_doubling(self, exponents: Sequence[float], start: int) -> float:
+        """Relative change of the output from parameters times 2^(start c) to 2^((start + 1) c), c their exponents."""
+        before = {i: self.parameters[i].detach().clone() for i, c in enumerate(exponents) if c != 0}
+        ends = []
+        try:
+            for k in (start, start + 1):
+                for i, tensor in before.items():
+                    self.parameters[i].copy_(tensor * 2.0 ** (k * float(exponents[i])))
+                ends.append(self.outputs())
+        finally:
+            for i, tensor in before.items():
+                self.parameters[i].copy_(tensor)
+        return relative_change(*ends)
+
+    @torch.no_grad()
     def change_when_replaced(self, index: int) -> float:
         """Relative change of the output when this parameter is replaced by noise of the same size."""
         parameter = self.parameters[index]
