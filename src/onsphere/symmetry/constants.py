@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["EPS", "LARGEST_EPS", "ConstantsMode"]
+__all__ = ["EPS", "LARGEST_EPS", "ConstantsMode", "Watch"]
 
 #: Passes torch's check for a positive eps and rounds away.
 EPS = 1e-200
@@ -72,14 +72,14 @@ class ConstantsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.notes = notes
         self.known: set[Place] = set()
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
 
     @contextmanager
-    def watching(self) -> Iterator[set[Place]]:
-        """Collect constants that may be an eps, without leaving them out."""
-        self._watch = _Watch()
+    def watching(self) -> Iterator[Watch]:
+        """Look at what forward passes inside do, without leaving constants out."""
+        self._watch = Watch()
         try:
-            yield self._watch.seen
+            yield self._watch
         finally:
             self._watch = None
 
@@ -108,6 +108,8 @@ class ConstantsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _without_named_eps(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         for place, argument in enumerate(func._schema.arguments):
+            if argument.name == "training" and not (args[place] if place < len(args) else kwargs.get("training", True)):
+                return args  # a batch norm with running statistics is no norm, but a scaling and a shift
             if argument.name not in ("eps", "epsilon"):
                 continue
             given = args[place] if place < len(args) else kwargs.get(argument.name)
@@ -134,11 +136,17 @@ class ConstantsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return args
 
 
-class _Watch:
-    """Which constants one forward pass adds, and what becomes of the sums."""
+class Watch:
+    """What a forward pass does.
+
+    Attributes:
+        seen: Constants that may be an eps.
+        tables: Indices that rows were looked up by, and how many rows there are.
+    """
 
     def __init__(self) -> None:
         self.seen: set[Place] = set()
+        self.tables: list[tuple[Tensor, int]] = []
         self._waiting: dict[int, tuple[Place, Tensor]] = {}  # sums with a larger constant, by their memory
         self._summed: dict[int, Tensor] = {}  # kept, so that their memory is not given to others
         self._larger: Place | None = None
@@ -159,6 +167,12 @@ class _Watch:
 
     def follow(self, packet: Any, args: tuple[Any, ...], result: Any) -> None:
         """After it."""
+        if packet is _aten.embedding:
+            self.tables.append((args[1], len(args[0])))
+        elif packet is _aten.index and isinstance(args[1][0], Tensor):
+            self.tables.append((args[1][0], len(args[0])))
+        elif packet is _aten.index_select:
+            self.tables.append((args[2], args[0].shape[args[1]]))
         divisor = _DIVISORS.get(packet)
         if divisor is not None and len(args) > divisor and isinstance(args[divisor], Tensor):
             waiting = self._waiting.get(_memory(args[divisor]))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from onsphere.symmetry.constants import EPS, LARGEST_EPS, ConstantsMode, Place
+from onsphere.symmetry.constants import EPS, LARGEST_EPS, ConstantsMode, Place, Watch
 
 __all__ = ["EPS", "ExactMode"]
 
@@ -67,10 +67,10 @@ class ExactMode(TorchFunctionMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def watching(self) -> Iterator[set[Place]]:
-        """Collect the constants that forward passes inside add; what a function's name or type says is as ever."""
-        with self._below.watching() as seen:
-            yield seen
+    def watching(self) -> Iterator[Watch]:
+        """Look at what forward passes inside do below; what a function's name or type says is as ever."""
+        with self._below.watching() as watch:
+            yield watch
 
     def leave_out(self, constants: set[Place]) -> None:
         """Take these for an eps from now on."""

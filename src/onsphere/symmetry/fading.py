@@ -4,9 +4,12 @@ A norm's eps matters less the larger what it is added to. Along a direction that
 
     D(k) = ‖f(2^(k+1) c) - f(2^k c)‖ / ‖f‖      falls by 4 at every doubling (var + eps), or by 2 (std + eps).
 
-Real dependences grow, stay, or end abruptly where a function saturates. A fall by 2 is also that of a tensor which
-others, added to it, count less and less against; if those are trained, shrinking them is the same as growing it, and no
-trained tensor makes up for an eps. So a direction counts only if no non-negative one is its opposite, up to symmetries.
+Real dependences grow, stay, or end abruptly where a function saturates. Two fall as well and are told apart:
+
+- a tensor which others, added to it, count less and less against. If those are trained, shrinking them is the same as
+  growing it, and no trained tensor makes up for an eps: so, up to symmetries, its opposite must have negative entries;
+- what is shrunk until a smooth function of it is linear. An eps is left behind by growing: so, up to symmetries, a
+  direction must have no negative entries itself.
 """
 
 from __future__ import annotations
@@ -53,11 +56,11 @@ def fading_direction(
         for signed in (vector, -vector):
             key = tuple(np.round(signed, 3) + 0.0)
             outside = signed - null.T @ (null @ signed)
-            if key in tried or not (signed > 0).any() or np.linalg.norm(outside) < 1e-6:
+            if key in tried or np.linalg.norm(outside) < 1e-6:
                 continue
             tried.add(key)
-            found = _falls(signed, change)
-            if found is not None and not _undone(signed, null):
+            found = _falls(signed, change) if _grows(signed, null) and not _grows(-signed, null) else None
+            if found is not None:
                 return signed, *found
     return None
 
@@ -102,11 +105,11 @@ def _falls(
     return None
 
 
-def _undone(vector: NDArray[np.float64], null: NDArray[np.float64]) -> bool:
-    """Whether symmetries added to the opposite of a direction make it non-negative."""
-    if not len(null):
-        return False
+def _grows(vector: NDArray[np.float64], null: NDArray[np.float64]) -> bool:
+    """Whether symmetries added to a direction make it non-negative."""
+    if not len(null) or (vector >= 0).all():
+        return bool((vector >= 0).all())
     from scipy.optimize import linprog
 
-    found = linprog(np.zeros(len(null)), A_ub=-null.T, b_ub=-vector + 1e-6, bounds=(None, None))
+    found = linprog(np.zeros(len(null)), A_ub=-null.T, b_ub=vector + 1e-6, bounds=(None, None))
     return bool(found.status == 0)

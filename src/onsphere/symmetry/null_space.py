@@ -226,7 +226,7 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
                 "slope that differences of the output confirm. Something in the model rounds or computes in low "
                 "precision out of sight: give it float64, or probe a part of the model"
             )
-    fading = fading_direction(values, directions, lambda c, k: probe.change_on_doubling(c.tolist(), k))
+    fading = fading_direction(values, directions, lambda c, k: probe.change_between(c.tolist(), k, k + 1))
     if fading is not None:
         exponents, change, fall = fading
         raise SymmetryError(_cannot_tell(probe, exponents, change, fall))

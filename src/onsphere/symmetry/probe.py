@@ -25,7 +25,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from onsphere.functional.untouched import drop_hooks, eager, mapped
 from onsphere.normalisation import is_norm
+from onsphere.symmetry.comparisons import Comparisons, relative_change
 from onsphere.symmetry.exact_mode import EPS, ExactMode
+from onsphere.symmetry.variation import HUGE, apart, constant_floats, drawn_tokens, repeated_tokens, varies
 
 __all__ = ["Probe", "SymmetryError", "relative_change"]
 
@@ -39,7 +41,7 @@ class SymmetryError(ValueError):
     """The scaling symmetries of a model could not be found."""
 
 
-class Probe:
+class Probe(Comparisons):
     """A float64 copy of ``model`` that answers how its output changes when trainable tensors are scaled.
 
     Args:
@@ -53,7 +55,9 @@ class Probe:
         names: trainable parameters of the model, tied ones once, in registration order.
         parameters: the copy's tensors of these names.
         reference: the output at the present point.
-        notes: what was changed in the forward pass, as sentences.
+        arguments: positional and keyword arguments at the first point, which differ from those given where these were
+            one example many times.
+        notes: what was changed in the batch and the forward pass, as sentences.
 
     Raises:
         SymmetryError: nothing trainable, lazy or non-finite parameters, a model that cannot be copied, a
@@ -109,23 +113,61 @@ class Probe:
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
-        self.reference = self._checked_reference()
-        if self._mode is not None and self._learn_constants(self._mode):
+        self._notes: dict[str, None] = {} if self._mode is None else self._mode.notes
+        if self._mode is None:
             self.reference = self._checked_reference()
+        else:
+            self._vary_inputs(self._mode)
+            if self._learn_constants(self._mode):
+                self.reference = self._checked_reference()
+        self.arguments = self._inputs, self._kwargs
+
+    def _vary_inputs(self, mode: ExactMode) -> None:
+        """Make the batch one of different examples, and find the reference."""
+        given = self._inputs, self._kwargs
+        tokens, alike = repeated_tokens(given), constant_floats(given)
+        if len(alike) > 1:
+            raise SymmetryError(
+                f"{len(alike)} inputs are one number or equal examples throughout, and no other varies, which shows "
+                "too little: give a batch of different examples"
+            )
+        changed = bool(alike)
+        self._inputs, self._kwargs = mapped(given, lambda t: apart(t, self.noise(t)) if alike and t is alike[0] else t)
+        try:
+            if tokens:
+                with mode.watching() as watch, torch.no_grad():
+                    self.outputs()
+                arguments, drawn = drawn_tokens((self._inputs, self._kwargs), watch.tables, self._generator)
+                (self._inputs, self._kwargs), changed = arguments, changed or drawn
+            self.reference = self._checked_reference()
+        except SymmetryError as error:
+            if not changed:
+                raise
+            raise SymmetryError(
+                f"the batch is one example many times, which shows too little, and with random numbers in its place: "
+                f"{error}. Give a batch of different examples"
+            ) from error
+        if changed:
+            self._notes["inputs that did not vary (one number, or equal examples) were replaced by random ones"] = None
+        elif tokens and not varies((self._inputs, self._kwargs)):
+            raise SymmetryError(
+                f"every entry of the batch is the number {int(tokens[0].reshape(-1)[0])}, which shows too little, and "
+                "nothing shows which others are allowed: give a batch of different examples"
+            )
 
     @torch.no_grad()
     def _learn_constants(self, mode: ExactMode) -> bool:
         """Have the mode leave out what is added here and is the same where weights and inputs differ. True: some."""
-        with mode.watching() as here:
+        with mode.watching() as first:
             self.outputs()
-        if not here:
+        if not first.seen:
             return False
         inputs, kwargs = self._inputs, self._kwargs
         self._inputs, self._kwargs = mapped(inputs, _nudged), mapped(kwargs, _nudged)
         for twin in self.parameters:
             twin.mul_(2)  # and back: exact
         try:
-            with mode.watching() as there:
+            with mode.watching() as second:
                 self.outputs()
         except SymmetryError:  # the nudged arguments are not allowed: constants out of sight stay
             return False
@@ -133,13 +175,13 @@ class Probe:
             for twin in self.parameters:
                 twin.mul_(0.5)
             self._inputs, self._kwargs = inputs, kwargs
-        mode.leave_out(here & there)
-        return bool(here & there)
+        mode.leave_out(first.seen & second.seen)
+        return bool(first.seen & second.seen)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed in the forward pass, as sentences."""
-        return () if self._mode is None else tuple(self._mode.notes)
+        """What was changed in the batch and the forward pass, as sentences."""
+        return tuple(self._notes)
 
     @torch.no_grad()
     def move(self) -> None:
@@ -159,8 +201,8 @@ class Probe:
         def disturb(tensor: Tensor) -> Tensor:
             if tensor.numel() < 2 or not tensor.is_floating_point():
                 return tensor
-            spread = tensor.double().std()
-            return tensor.double() + 0.1 * spread * self.noise(tensor) if bool(torch.isfinite(spread)) else tensor
+            wide = tensor.double()
+            return wide + 0.1 * wide.std() * self.noise(tensor) if bool((wide.abs() < HUGE).all()) else tensor
 
         return mapped(value, disturb)
 
@@ -225,56 +267,6 @@ class Probe:
                 f"{change:.1e}. Switch off what draws from a generator of its own or changes from call to call"
             )
         return first
-
-    @torch.no_grad()
-    def change_by(self, factors: Mapping[int, float]) -> float:
-        """Relative change of the output when the parameters of these indices are multiplied by these factors."""
-        before = {i: self.parameters[i].detach().clone() for i in factors}
-        for i, factor in factors.items():
-            self.parameters[i].mul_(factor)
-        try:
-            return relative_change(self.reference, self.outputs())
-        finally:
-            for i, tensor in before.items():
-                self.parameters[i].copy_(tensor)
-
-    @torch.no_grad()
-    def change_on_doubling(self, exponents: Sequence[float], start: int) -> float:
-        """Relative change of the output from parameters times 2^(start c) to 2^((start + 1) c), c their exponents."""
-        before = {i: self.parameters[i].detach().clone() for i, c in enumerate(exponents) if c != 0}
-        ends = []
-        try:
-            for k in (start, start + 1):
-                for i, tensor in before.items():
-                    self.parameters[i].copy_(tensor * 2.0 ** (k * float(exponents[i])))
-                ends.append(self.outputs())
-        finally:
-            for i, tensor in before.items():
-                self.parameters[i].copy_(tensor)
-        return relative_change(*ends)
-
-    @torch.no_grad()
-    def change_when_replaced(self, index: int) -> float:
-        """Relative change of the output when this parameter is replaced by noise of the same size."""
-        parameter = self.parameters[index]
-        original = parameter.clone()
-        parameter.copy_(self.noise(parameter) * original.norm() / max(1, original.numel()) ** 0.5)
-        try:
-            return relative_change(self.reference, self.outputs())
-        finally:
-            parameter.copy_(original)
-
-
-def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Largest ``‖after - before‖ / ‖before‖`` of the pairs; infinite where shapes or zeros do not match."""
-    if [t.shape for t in before] != [t.shape for t in after]:
-        return float("inf")
-    worst = 0.0
-    for b, a in zip(before, after, strict=True):
-        difference, size = float((a - b).norm()), float(b.norm())
-        if difference != 0:
-            worst = max(worst, difference / size if size > 0 and difference == difference else float("inf"))
-    return worst
 
 
 def _make_repeatable(model: nn.Module) -> None:
