@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,6 +144,7 @@ def test_a_layer_never_called_is_not_on_the_sphere():
     assert {"spare.weight", "spare.bias"} <= rest
 
 
+@pytest.mark.filterwarnings("ignore:at their present norms the model's eps")  # true: see the inputs
 @pytest.mark.parametrize("norm", [nn.LayerNorm(8), nn.GroupNorm(2, 8), nn.RMSNorm(8), nn.InstanceNorm1d(4)])
 def test_every_kind_of_norm_and_its_default_eps(norm):
     class Net(nn.Module):
@@ -327,3 +329,61 @@ def test_a_model_without_a_backward_pass_is_probed_by_differences():
     found = find_symmetries(NoBackward(), batch(16, 6))
     assert found.dimension == find_symmetries(affine_mlp(), batch(16, 6)).dimension
     assert any("differences" in note for note in found.notes)
+
+
+# -- spheres whose invariance the model's own eps has broken -----------------------------------------------------
+
+
+def small_weights(norm, scale):
+    def make():
+        model = nn.Sequential(nn.Linear(6, 8), norm(), nn.Tanh(), nn.Linear(8, 8), norm(), nn.Linear(8, 3))
+        with torch.no_grad():
+            for p in (*model[0].parameters(), *(model[3].parameters() if scale < 0.1 else ())):
+                p.mul_(scale)
+        return model
+
+    return seeded(make)
+
+
+@pytest.mark.parametrize("spheres", ["joint", "groups", "rows"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.LayerNorm(8, elementwise_affine=False),
+        lambda: nn.RMSNorm(8, eps=1e-5, elementwise_affine=False),
+        lambda: nn.GroupNorm(2, 8, affine=False),
+    ],
+)
+@pytest.mark.parametrize("scale", [1e-2, 1e-5])
+def test_norms_that_eps_has_broken_are_named_with_those_that_would_do(spheres, norm, scale):
+    model, x = small_weights(norm, scale), batch(16, 6)
+    with pytest.warns(UserWarning, match=r"eps breaks the scale invariance of 2 of 2 groups.*up to \d+") as caught:
+        sphere_groups(model, x, spheres=spheres)
+    (warning,) = caught
+    said = re.findall(r"(\S+) with 1 others \(norm (\S+); (\S+) would do\)", str(warning.message))
+    assert [name for name, _, _ in said] == ["0.weight", "3.weight"]
+    layers = [model[0], model[3]]
+    twin = copy.deepcopy(model).double()
+    for layer, other, (_, norm_now, enough) in zip(layers, (twin[0], twin[3]), said, strict=True):
+        now = float(torch.stack([p.norm() for p in layer.parameters()]).norm().detach())
+        assert float(norm_now) == pytest.approx(now, rel=1e-2)
+        with torch.no_grad():
+            for p, q in zip(layer.parameters(), other.parameters(), strict=True):
+                p.mul_(float(enough) / now)
+                q.mul_(float(enough) / now)
+    # from there on nobody warns, and scaling up moves the output by about a thousandth at most, but not by much less
+    sphere_groups(model, x, spheres=spheres)
+    with torch.no_grad():
+        for layer in (twin[0], twin[3]):
+            before = twin(x.double())
+            for p in layer.parameters():
+                p.mul_(2.0**20)
+            change = float((twin(x.double()) - before).norm() / before.norm())
+            for p in layer.parameters():
+                p.mul_(2.0**-20)
+            assert 2e-4 < change < 2e-3
+
+
+def test_ordinary_norms_are_not_spoken_of():
+    sphere_groups(small_weights(lambda: nn.LayerNorm(8, elementwise_affine=False), 1.0), batch(16, 6))
+    sphere_groups(affine_mlp(), batch(16, 6))

@@ -2,12 +2,15 @@
 
 Inside it casts to a narrower type (an RMS norm that works in float32) become casts to float64, the eps of functional
 norms becomes 1e-200, and so does a small constant that is added to a tensor or clamps it from below: in handwritten
-norms that is the eps. Such a constant need not be an eps, so what was changed is noted for the user to read.
+norms that is the eps. :class:`onsphere.symmetry.constants.ConstantsMode`, entered with it, does the same one level
+below, where kernels, aten calls and tensors that hold an eps are seen. Such a constant need not be an eps, so what was
+changed is noted for the user to read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,14 +19,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from onsphere.functional.nests import widened
+from onsphere.symmetry.constants import EPS, LARGEST_EPS, ConstantsMode, Place, Watch
 
 __all__ = ["EPS", "ExactMode"]
-
-#: Passes torch's check for a positive eps and rounds away.
-EPS = 1e-200
-
-#: Constants up to this size may be an eps.
-_LARGEST_EPS = 1e-3
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex32)
 _COMPLEX_CASTS = {getattr(Tensor, name) for name in ("cfloat", "chalf")}
@@ -37,10 +35,14 @@ _WITH_EPS: dict[Callable[..., Any], int] = {
     F.cosine_similarity: 3,
     **({F.rms_norm: 3} if hasattr(F, "rms_norm") else {}),
 }
+_PER_EXAMPLE = "use_input_stats"
 # Where it says whether statistics are those of the batch; with running ones these are scalings and shifts, no norms.
 _RUNNING: dict[Callable[..., Any], tuple[int, str, bool]] = {
     F.batch_norm: (5, "training", False),
-    F.instance_norm: (5, "use_input_stats", True),
+    torch.batch_norm: (5, "training", False),
+    torch.native_batch_norm: (5, "training", False),
+    F.instance_norm: (5, _PER_EXAMPLE, True),
+    torch.instance_norm: (5, _PER_EXAMPLE, True),
 }
 _ADDITIONS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
 _CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clamp_min}
@@ -56,6 +58,26 @@ class ExactMode(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.notes: dict[str, None] = {}
+        self._below = ConstantsMode(self.notes)
+
+    def __enter__(self) -> ExactMode:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._below.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._below.__exit__(*error)  # type: ignore[no-untyped-call]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """Look at what forward passes inside do below; what a function's name or type says is as ever."""
+        with self._below.watching() as watch:
+            yield watch
+
+    def leave_out(self, constants: set[Place]) -> None:
+        """Take these for an eps from now on."""
+        self._below.known |= constants
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,8 +98,9 @@ class ExactMode(TorchFunctionMode):
             args = (args[0], *(self._constant(x, "clamped at") for x in args[1:2]), *args[2:])
             if "min" in kwargs:
                 kwargs["min"] = self._constant(kwargs["min"], "clamped at")
-        if func in _RUNNING and not running:
-            args = (_without_constant_channels(args[0], per_example=func is F.instance_norm), *args[1:])
+        if func in _RUNNING and args and not running:
+            per_example = _RUNNING[func][1] == _PER_EXAMPLE
+            args = (_without_constant_channels(args[0], per_example=per_example), *args[1:])
         result = func(*args, **kwargs)
         # Constants that the forward pass makes for itself come in the default type.
         if isinstance(result, Tensor) and result.dtype in _NARROW and not any(result is x for x in args):
@@ -97,7 +120,7 @@ class ExactMode(TorchFunctionMode):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         place = _WITH_EPS[func]
         given = args[place] if len(args) > place else kwargs.get("eps", "default")
-        if given != EPS and (given in ("default", None) or 0 < given <= _LARGEST_EPS):
+        if given != EPS and (given in ("default", None) or given > 0):
             if isinstance(given, float):
                 self.notes[f"eps {given:g} of {func.__name__} was left out"] = None
             if len(args) > place:
@@ -107,7 +130,7 @@ class ExactMode(TorchFunctionMode):
         return args, kwargs
 
     def _constant(self, value: Any, how: str) -> Any:
-        if isinstance(value, float) and 0 < value <= _LARGEST_EPS and value != EPS:
+        if isinstance(value, float) and 0 < value <= LARGEST_EPS and value != EPS:
             self.notes[f"the constant {value:g}, {how} in the forward pass, was taken for an eps and left out"] = None
             return EPS
         return value

@@ -85,8 +85,9 @@ def find_symmetries(
             notes.append("the output has no backward pass: differences in log-scale were used")
         names, shapes = tuple(probe.names), tuple(tuple(p.shape) for p in probe.parameters)
         row_invariant = tuple(names[i] for i in found.row_invariant()) if rows else None
+        arguments = probe.arguments
         del probe, found.probe
-        broken = _broken_by_eps(model, inputs, kwargs, output, groups)
+        broken = _broken_by_eps(model, *arguments, output, groups)
     n = len(names)
     ones = [*groups, *([i] for i in found.idle)]
     vectors: list[dict[int, int | float]] = [dict.fromkeys(indices, 1) for indices in ones]

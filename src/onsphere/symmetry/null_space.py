@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onsphere.symmetry.fading import fading_direction
 from onsphere.symmetry.probe import Probe, SymmetryError
 
 __all__ = ["NullSpace", "find_null_space"]
@@ -225,6 +226,10 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
                 "slope that differences of the output confirm. Something in the model rounds or computes in low "
                 "precision out of sight: give it float64, or probe a part of the model"
             )
+    fading = fading_direction(values, directions, lambda c, k: probe.change_between(c.tolist(), k, k + 1))
+    if fading is not None:
+        exponents, change, fall = fading
+        raise SymmetryError(_cannot_tell(probe, exponents, change, fall))
     return NullSpace(
         constraints=directions[:rank],
         basis=directions[rank:].T,
@@ -232,6 +237,16 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
         singular_values=values,
         row_products=source.row_products,
         differences=source.differences,
+    )
+
+
+def _cannot_tell(probe: Probe, exponents: NDArray[np.float64], change: float, fall: float) -> str:
+    named = [(probe.names[i], float(exponents[i])) for i in np.flatnonzero(exponents)]
+    listed = ", ".join(name if c == 1 else f"{name}^{c:g}" for name, c in named[:5]) + (", ..." if named[5:] else "")
+    return (
+        f"it cannot be told whether scaling {listed} changes the output: doubling changes it by a relative "
+        f"{change:.1e}, and every further doubling by {fall:g} times less, as before a norm whose eps is out of sight "
+        "(in numpy, in a kernel of your own). Write that norm in torch operations, or make its eps 0 for this search"
     )
 
 

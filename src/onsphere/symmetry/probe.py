@@ -12,7 +12,6 @@ Scaling by a power of two is exact in floating point, so that an invariant outpu
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,24 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from onsphere.functional.copying import LeftoverError, copied
-from onsphere.functional.frozen import frozen_norms
 from onsphere.functional.nests import mapped, tensors_in, widened
 from onsphere.functional.recomputation import without_recomputation
 from onsphere.functional.untouched import eager
 from onsphere.functional.wrappers import unwrapped
-from onsphere.normalisation import is_norm
-from onsphere.symmetry.exact_mode import EPS, ExactMode
+from onsphere.symmetry.comparisons import Comparisons, relative_change
+from onsphere.symmetry.exact_mode import ExactMode
+from onsphere.symmetry.repeatable import as_trained, lift, make_repeatable, without_eps
+from onsphere.symmetry.variation import HUGE, apart, constant_floats, drawn_tokens, repeated_tokens, varies
 
 __all__ = ["Probe", "SymmetryError", "relative_change"]
 
-_EPS_ATTRIBUTES = ("eps", "epsilon", "variance_epsilon")
-_SMALL = 0.02  # of an ordinary size
-# Hugging Face: probabilities of leaving out whole layers, in modules and their configurations.
-_LAYER_DROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
-_RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 # Two runs of the same model on the same batch may differ by this much (summation order on an accelerator).
 _REPEATABLE = 1e-10
 
@@ -48,7 +42,7 @@ class SymmetryError(ValueError):
     """The scaling symmetries of a model could not be found."""
 
 
-class Probe:
+class Probe(Comparisons):
     """A float64 copy of ``model`` that answers how its output changes when trainable tensors are scaled.
 
     Args:
@@ -62,7 +56,9 @@ class Probe:
         names: trainable parameters of the model, tied ones once, in registration order.
         parameters: the copy's tensors of these names.
         reference: the output at the present point.
-        notes: what was changed in the forward pass, as sentences.
+        arguments: positional and keyword arguments at the first point, which differ from those given where these were
+            one example many times.
+        notes: what was changed in the batch and the forward pass, as sentences.
 
     Raises:
         SymmetryError: nothing trainable, lazy or non-finite parameters, a model that cannot be copied, a
@@ -86,7 +82,7 @@ class Probe:
             raise SymmetryError("the model has lazy parameters without a shape: run one forward pass first")
         try:
             self._model = copied(inner, change=widened)
-            frozen = _as_trained(self._model, inner)
+            frozen = as_trained(self._model, inner)
         except ValueError as error:
             raise SymmetryError(str(error)) from error
         bad = [name for name, p in named.items() if not bool(torch.isfinite(p.detach()).all())]
@@ -99,7 +95,7 @@ class Probe:
         self.parameters = [twin for (_, p), twin in pairs if p.requires_grad]
         if not self.names:
             raise SymmetryError("the model has no trainable parameter: every requires_grad is False")
-        _make_repeatable(self._model, frozen)
+        make_repeatable(self._model, frozen)
         self._frozen = tuple(frozen)
         for twin in self.parameters:
             if twin.requires_grad:  # what F.embedding(sparse=True) gives has no dot products
@@ -109,10 +105,10 @@ class Probe:
         self._generator = torch.Generator().manual_seed(0)
         self._all = [twin for _, twin in pairs]
         if exact:
-            _without_eps(self._model, frozen)
+            without_eps(self._model, frozen)
             with torch.no_grad():
                 for twin in self._all:
-                    _lift(twin)
+                    lift(twin)
                     self._leave_special_points(twin)
         self._inputs, self._kwargs = tuple(inputs), dict(kwargs)
         self._buffers = [
@@ -121,14 +117,77 @@ class Probe:
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
-        self.reference = self._checked_reference()
+        self._notes: dict[str, None] = {} if self._mode is None else self._mode.notes
+        if self._mode is None:
+            self.reference = self._checked_reference()
+        else:
+            self._vary_inputs(self._mode)
+            if self._learn_constants(self._mode):
+                self.reference = self._checked_reference()
+        self.arguments = self._inputs, self._kwargs
+
+    def _vary_inputs(self, mode: ExactMode) -> None:
+        """Make the batch one of different examples, and find the reference."""
+        given = self._inputs, self._kwargs
+        tokens, alike = repeated_tokens(given), constant_floats(given)
+        if len(alike) > 1:
+            raise SymmetryError(
+                f"{len(alike)} inputs are one number or equal examples throughout, and no other varies, which shows "
+                "too little: give a batch of different examples"
+            )
+        changed = bool(alike)
+        self._inputs, self._kwargs = mapped(given, lambda t: apart(t, self.noise(t)) if alike and t is alike[0] else t)
+        try:
+            if tokens:
+                with mode.watching() as watch, torch.no_grad():
+                    self.outputs()
+                arguments, drawn = drawn_tokens((self._inputs, self._kwargs), watch.tables, self._generator)
+                (self._inputs, self._kwargs), changed = arguments, changed or drawn
+            self.reference = self._checked_reference()
+        except SymmetryError as error:
+            if not changed:
+                raise
+            raise SymmetryError(
+                f"the batch is one example many times, which shows too little, and with random numbers in its place: "
+                f"{error}. Give a batch of different examples"
+            ) from error
+        if changed:
+            self._notes["inputs that did not vary (one number, or equal examples) were replaced by random ones"] = None
+        elif tokens and not varies((self._inputs, self._kwargs)):
+            raise SymmetryError(
+                f"every entry of the batch is the number {int(tokens[0].reshape(-1)[0])}, which shows too little, and "
+                "nothing shows which others are allowed: give a batch of different examples"
+            )
+
+    @torch.no_grad()
+    def _learn_constants(self, mode: ExactMode) -> bool:
+        """Have the mode leave out what is added here and is the same where weights and inputs differ. True: some."""
+        with mode.watching() as first:
+            self.outputs()
+        if not first.seen:
+            return False
+        inputs, kwargs = self._inputs, self._kwargs
+        self._inputs, self._kwargs = mapped(inputs, _nudged), mapped(kwargs, _nudged)
+        for twin in self.parameters:
+            twin.mul_(2)  # and back: exact
+        try:
+            with mode.watching() as second:
+                self.outputs()
+        except SymmetryError:  # the nudged arguments are not allowed: constants out of sight stay
+            return False
+        finally:
+            for twin in self.parameters:
+                twin.mul_(0.5)
+            self._inputs, self._kwargs = inputs, kwargs
+        mode.leave_out(first.seen & second.seen)
+        return bool(first.seen & second.seen)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed in the forward pass, as sentences."""
+        """What was changed in the batch and the forward pass, as sentences."""
         some = ", ".join(self._frozen[:4]) + (" and others" if len(self._frozen) > 4 else "")
         kept = f"frozen norms (in evaluation mode while the rest trains), whose statistics are constants: {some}"
-        return (*([kept] if self._frozen else []), *(() if self._mode is None else self._mode.notes))
+        return (*([kept] if self._frozen else []), *self._notes)
 
     @torch.no_grad()
     def move(self) -> None:
@@ -138,7 +197,9 @@ class Probe:
         """
         for twin in self._all:
             self._leave_special_points(twin)
-            twin.mul_(float(torch.exp(0.4 * torch.randn((), generator=self._generator))))
+            factor = float(torch.exp(0.4 * torch.randn((), generator=self._generator)))
+            if not self._is_constant(twin):
+                twin.mul_(factor)
         self._inputs, self._kwargs = self._perturbed(self._inputs), self._perturbed(self._kwargs)
         self.reference = self._checked_reference()
 
@@ -147,8 +208,7 @@ class Probe:
             if tensor.numel() < 2 or not (tensor.is_floating_point() or tensor.is_complex()):
                 return tensor
             wide = widened(tensor)
-            spread = wide.std()
-            return wide + 0.1 * spread * self.noise(wide) if bool(torch.isfinite(spread)) else tensor
+            return wide + 0.1 * wide.std() * self.noise(wide) if bool((wide.abs() < HUGE).all()) else tensor
 
         return mapped(value, disturb)
 
@@ -158,7 +218,7 @@ class Probe:
         return torch.randn(like.shape, generator=self._generator, dtype=dtype).to(like.device)
 
     def _leave_special_points(self, parameter: Tensor) -> None:
-        if parameter.numel() == 0:
+        if parameter.numel() == 0 or self._is_constant(parameter):
             return
         noise, first = self.noise(parameter), parameter.reshape(-1)[0]
         if bool((parameter == first).all()):
@@ -169,6 +229,10 @@ class Probe:
                 parameter.mul_(1 + 0.2 * noise.real.clamp(-2, 2))
         else:
             parameter.add_(0.05 * parameter.std() * noise)
+
+    def _is_constant(self, parameter: Tensor) -> bool:
+        """A frozen number may be an eps, and is no weight."""
+        return parameter.numel() == 1 and not parameter.requires_grad and bool(parameter.detach() != 0)
 
     def outputs(self) -> list[Tensor]:
         """Every floating-point tensor of the copy's output, nested ones included, for the given inputs."""
@@ -229,116 +293,13 @@ class Probe:
             )
         return first
 
-    @torch.no_grad()
-    def change_by(self, factors: Mapping[int, float]) -> float:
-        """Relative change of the output when the parameters of these indices are multiplied by these factors."""
-        before = {i: self.parameters[i].detach().clone() for i in factors}
-        for i, factor in factors.items():
-            self.parameters[i].mul_(factor)
-        try:
-            return relative_change(self.reference, self.outputs())
-        finally:
-            for i, tensor in before.items():
-                self.parameters[i].copy_(tensor)
-
-    @torch.no_grad()
-    def change_when_replaced(self, index: int) -> float:
-        """Relative change of the output when this parameter is replaced by noise of the same size."""
-        parameter = self.parameters[index]
-        original = parameter.clone()
-        parameter.copy_(self.noise(parameter) * original.norm() / max(1, original.numel()) ** 0.5)
-        try:
-            return relative_change(self.reference, self.outputs())
-        finally:
-            parameter.copy_(original)
-
-
-def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Largest ``‖after - before‖ / ‖before‖`` of the pairs; infinite where shapes or zeros do not match."""
-    if [t.shape for t in before] != [t.shape for t in after]:
-        return float("inf")
-    worst = 0.0
-    for b, a in zip(before, after, strict=True):
-        difference, size = float((a - b).norm()), float(b.norm())
-        if difference != 0:
-            worst = max(worst, difference / size if size > 0 and difference == difference else float("inf"))
-    return worst
-
-
-def _as_trained(copy: nn.Module, model: nn.Module) -> dict[str, nn.Module]:
-    """Put a copy into the mode that is trained, and return its frozen norms by name.
-
-    Flags stay as they are where any module is in training mode; a model wholly in evaluation mode is switched.
-    """
-    frozen = frozen_norms(model)
-    if not any(module.training for module in model.modules()):
-        try:
-            copy.train()
-        except Exception:  # exported programs refuse; another ``train`` may need what a copy does not have
-            for module in copy.modules():
-                module.training = True
-    modules = dict(copy.named_modules())
-    return {name: modules[name] for name in frozen}
-
-
-def _make_repeatable(model: nn.Module, frozen: Mapping[str, nn.Module]) -> None:
-    """No dropout and no running statistics, but for frozen norms; every parameter in double precision."""
-    kept = set(frozen.values())
-    for module in model.modules():
-        if _draws(module):
-            module.training = False
-        if isinstance(module, nn.Embedding):
-            module.padding_idx = None  # it takes a row out of the gradient, not out of the function
-        for holder in (module, getattr(module, "config", None)):
-            for name in _LAYER_DROPS:
-                if isinstance(getattr(holder, name, None), float):
-                    setattr(holder, name, 0.0)
-        if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
-            module.dropout = 0.0
-        if isinstance(module, _NormBase):
-            module.training = module not in kept
-        if isinstance(module, _NormBase) and module not in kept:
-            module.track_running_stats = False
-            module.running_mean = module.running_var = module.num_batches_tracked = None
-    for parameter in model.parameters():
-        parameter.data = widened(parameter.data)  # parameters of classes of their own are not converted on the way
-
-
-def _draws(module: nn.Module) -> bool:
-    """Whether a layer does nothing but draw: dropout, and the like of other packages (``DropPath``)."""
-    if isinstance(module, _RANDOM_LAYERS):
-        return True
-    name = type(module).__name__.lower()
-    empty = not any(True for _ in itertools.chain(module.parameters(), module.buffers(), module.children()))
-    return empty and any(word in name for word in ("drop", "stochasticdepth"))
-
-
-def _lift(parameter: Tensor) -> None:
-    """Bring very small tensors (a layer scale of 1e-6) to an ordinary size: what they multiply would drown in rounding.
-
-    A scaling symmetry holds at every size.
-    """
-    if parameter.numel() == 0 or (parameter.numel() == 1 and not parameter.requires_grad):
-        return
-    fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() else 1
-    size, ordinary = float(parameter.norm()) / parameter.numel() ** 0.5, 0.5 / fan_in**0.5
-    if 0 < size < _SMALL * ordinary:
-        parameter.mul_(ordinary / size)
-
-
-def _without_eps(model: nn.Module, frozen: Mapping[str, nn.Module]) -> None:
-    kept = set(frozen.values())
-    for module in model.modules():
-        if module in kept:
-            continue
-        for name in _EPS_ATTRIBUTES:
-            value = getattr(module, name, None)
-            if isinstance(value, float) or (value is None and name == "eps" and is_norm(module)):
-                setattr(module, name, EPS)
-
 
 def _as_double(tensor: Tensor) -> Tensor:
     return widened(tensor.detach().clone())
+
+
+def _nudged(tensor: Tensor) -> Tensor:
+    return tensor * (1 + 2**-10) if tensor.is_floating_point() or tensor.is_complex() else tensor
 
 
 def _floating_tensors(value: Any) -> Iterator[Tensor]:

@@ -8,7 +8,9 @@ direction matters, and their learning rate counts relative to their norm,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,6 +23,11 @@ from onsphere.symmetry.probe import Probe, SymmetryError
 __all__ = ["Spheres", "scale_deviations", "sphere_groups"]
 
 Spheres = Literal["joint", "groups", "rows"]
+
+#: Where eps makes a difference of more than the one to the output, a group is no sphere; below the other it is.
+_BROKEN, _WHOLE = 1e-2, 1e-3
+#: Doublings after which no eps is left.
+_FAR = 40
 
 
 def sphere_groups(
@@ -53,6 +60,11 @@ def sphere_groups(
         optimiser takes the norm it finds as the radius, or add ``"radius"``. Last, if there are other
         trainable parameters, ``{"params": [...], "names": [...], "sphere": None}``.
 
+    Warns:
+        UserWarning: The eps of the model's norms has already broken the invariance of some groups at their present
+            norms (it makes a difference of more than a hundredth to the output); it says from which norm on that is
+            less than a thousandth.
+
     Raises:
         SymmetryError: If no trainable parameter is scale-invariant, the forward pass fails or is not
             deterministic, or the output shows nothing (no floating-point tensor, zeros, not finite).
@@ -77,13 +89,75 @@ def sphere_groups(
             rows = [i for i in sphere if i in row_invariant]
             others = [i for i in sphere if i not in row_invariant]
             parts = [(kind, indices) for kind, indices in (("rows", rows), ("joint", others)) if indices]
-        names = probe.names
+        names, arguments = probe.names, probe.arguments
+        del probe, analysis.probe
+        message = _broken_by_eps(model, *arguments, output, analysis)
+    if message:
+        warnings.warn(message, stacklevel=2)
     parameters = dict(model.named_parameters())
     rest = [i for i in range(len(names)) if i not in set(sphere)]
     return [
         {"params": [parameters[names[i]] for i in indices], "names": [names[i] for i in indices], "sphere": kind}
         for kind, indices in [*parts, *([(None, rest)] if rest else [])]
     ]
+
+
+def _broken_by_eps(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    output: Callable[[Any], Any] | None,
+    analysis: Analysis,
+) -> str | None:
+    """A sentence on the groups that the model's own eps keeps from being invariant at their present norms."""
+    try:
+        plain = Probe(model, inputs, kwargs, output=output, exact=False)
+    except SymmetryError:
+        return None
+    far = 2.0**_FAR
+    if plain.change_by(dict.fromkeys(analysis.sphere, far)) < _BROKEN / 2:  # as a rule none; then one look is enough
+        return None
+    groups = analysis.groups
+    norms = [float(torch.stack([plain.parameters[i].detach().norm() for i in group]).norm()) for group in groups]
+    among_these = [_difference(plain, group, 0) for group in groups]
+    # Groups may hide one another (a branch that eps has silenced): each also among others that eps does not reach.
+    with torch.no_grad():
+        for i in analysis.sphere:
+            plain.parameters[i].mul_(far)
+    alone = [_difference(plain, group, -_FAR) for group in groups]
+    broken, worst = [], 0.0
+    for group, norm, *found in zip(groups, norms, among_these, alone, strict=True):
+        change, factor = (max(values) for values in zip(*found, strict=True))
+        if change > _BROKEN:
+            worst = max(worst, change)
+            more = f" with {len(group) - 1} others" if len(group) > 1 else ""
+            broken.append(f"{plain.names[group[0]]}{more} (norm {norm:.3g}; {norm * factor:.3g} would do)")
+    if not broken:
+        return None
+    return (
+        f"at their present norms the model's eps breaks the scale invariance of {len(broken)} of {len(groups)} groups "
+        f"on spheres, without it the output would be another by up to {100 * worst:.2g} %: {', '.join(broken)}; "
+        "multiply their weights up to these norms before training, or lower the eps"
+    )
+
+
+def _difference(plain: Probe, group: Sequence[int], start: int) -> tuple[float, float]:
+    """What eps makes of the output at 2^start times a group, and the least factor at which it is next to nothing."""
+    exponents = [float(i in set(group)) for i in range(len(plain.names))]
+
+    def left(doublings: float) -> float:
+        return plain.change_between(exponents, start + doublings, start + _FAR)
+
+    change = left(0)
+    if change <= _BROKEN:
+        return change, 1.0
+    few, many = 0, _FAR  # too few, enough
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if left(middle) <= _WHOLE else (middle, many)
+    # What eps changes falls with the square of the norm; to be seen, not believed.
+    between = many + 0.5 * math.log2(max(left(many), 1e-300) / (0.99 * _WHOLE))
+    return change, 2.0 ** (between if few < between < many and left(between) <= _WHOLE else many)
 
 
 def scale_deviations(model: nn.Module, *inputs: Any, **kwargs: Any) -> dict[str, float]:
