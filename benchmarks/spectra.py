@@ -34,7 +34,7 @@ def draw(number: int) -> Net:
     rng = np.random.default_rng([12, number])
     generator = torch.Generator().manual_seed(number)
     norm = NORMS[number % 3]
-    inputs, depth = int(rng.integers(2, 9)), int(rng.integers(1, 4))
+    inputs, depth = int(rng.integers(2, 7)), int(rng.integers(1, 3))
     activation = (nn.GELU, nn.Tanh, nn.ReLU, nn.SiLU)[int(rng.integers(4))]
     outputs, examples = int(rng.integers(2, 6)), int(rng.integers(8, 65))
     classify = bool(rng.integers(3))
@@ -43,7 +43,7 @@ def draw(number: int) -> Net:
         torch.manual_seed(number)
         before = inputs
         for _ in range(depth):
-            width = 2 * int(rng.integers(2, 7))
+            width = 2 * int(rng.integers(2, 6))
             layers.append(nn.Linear(before, width))
             if norm == "layer":
                 layers.append(nn.LayerNorm(width))

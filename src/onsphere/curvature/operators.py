@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.curvature.functional import Functional, LossFunction, Mode, gradients
+from onsphere.curvature.precision import coarse_products
 from onsphere.curvature.selection import Selection, check_finite
 
 __all__ = ["HessianOperator", "Kind", "hessian_operator"]
@@ -93,6 +94,14 @@ class HessianOperator:
         self.dimension = self.size - int(functional.sphere)
         self._memory, self._kept = graph_memory, dict[int, Product]()
         self._found: tuple[float, Tensor] | None = None
+        self._coarse: tuple[str | None] | None = None
+
+    @property
+    def coarse(self) -> str | None:
+        """What products are computed in where that is too coarse for error bounds: see :mod:`.precision`."""
+        if self._coarse is None:
+            self._coarse = (coarse_products(self.functional),)
+        return self._coarse[0]
 
     # -- first order ---------------------------------------------------------------------------------------
 
@@ -121,6 +130,27 @@ class HessianOperator:
             total += share * self.functional.flatten(found, torch.float64)
         return loss, total
 
+    def output_direction(self, seed: int = 0) -> Tensor | None:
+        """``J' z`` for a random ``z`` of the outputs' shape: a first vector with much of the top eigenvectors in it.
+
+        The Hessian is about ``J' B J``, so that the part along an eigenvector grows with the root of its eigenvalue.
+
+        Returns:
+            ``[P]`` in float64; on the sphere its tangent part. None where the output is not a tensor.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
+        for i, share in enumerate(self.functional.shares):
+            with self.functional.guard():
+                params = [w.clone().requires_grad_() for w in self._weights]
+                output = self.functional.output(params, i, self.values)
+                if not isinstance(output, Tensor) or not output.is_floating_point():
+                    return None
+                z = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+                found = gradients((output * z).sum(), params)
+            total += share * self.functional.flatten(found, torch.float64)
+        return self._tangent(total)
+
     # -- second order --------------------------------------------------------------------------------------
 
     def product(self, vector: Tensor) -> Tensor:
@@ -132,11 +162,32 @@ class HessianOperator:
         Returns:
             ``[P]`` in the dtype of ``vector``. Derivatives are computed in the parameters' dtype, sums in float64.
         """
+        return self._product(vector, self._step)
+
+    __call__ = product
+
+    def step_error(self, vector: Tensor) -> Tensor:
+        """About how far a finite difference is off by its step: 4/3 of what half the step changes; else zeros.
+
+        The error of a central difference falls with the square of its step, and rounding errors and kinks, which grow
+        as it shrinks, show in the change as well. Two products.
+
+        Args:
+            vector: As in :meth:`product`.
+        """
+        if self.kind != "finite-difference":
+            return torch.zeros_like(vector)
+        return (self._product(vector, self._step) - self._product(vector, self._step / 2)) * (4 / 3)
+
+    def _product(self, vector: Tensor, step: float) -> Tensor:
         if vector.shape != (self.size,):
             raise ValueError(f"the vector has shape {tuple(vector.shape)}; it must be ({self.size},)")
         self.products += 1
         v = self._tangent(vector.detach().to(self.device, torch.float64))
-        multiply = self._difference if self.kind == "finite-difference" else self._exact
+
+        def multiply(v: Tensor) -> Tensor:
+            return self._difference(v, step) if self.kind == "finite-difference" else self._exact(v)
+
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 image = multiply(v.clone())
@@ -146,8 +197,6 @@ class HessianOperator:
             radial = torch.dot(self._first_order()[1], self._flat)
             image = self.radius**2 * self._tangent(image) - radial * v
         return image.to(vector.device, vector.dtype)
-
-    __call__ = product
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         return self.product(vector)
@@ -161,11 +210,11 @@ class HessianOperator:
     def _tangent(self, vector: Tensor) -> Tensor:
         return vector if self.position is None else vector - torch.dot(self.position, vector) * self.position
 
-    def _difference(self, v: Tensor) -> Tensor:
+    def _difference(self, v: Tensor, step: float) -> Tensor:
         norm = float(v.norm())
         if norm == 0:
             return torch.zeros_like(v)
-        h = self._step / norm
+        h = step / norm
         ahead, behind = (self._loss_and_gradient(self.functional.unflatten(self._flat + s * v))[1] for s in (h, -h))
         return (ahead - behind) / (2 * h)
 

@@ -6,20 +6,25 @@ One network's code runs under ``torch.func.vmap`` over the stacked weights, so t
 batched product. The members are always in evaluation mode: batch norm uses its running statistics. Without gradients a
 shape of input that comes again is traced into a flat list of operations (:mod:`onsphere.tracing`), which leaves out
 the cost of vmap and of the members' Python.
+
+Where their code does not run under vmap (recurrent layers, ``.item()``, branches on numbers, TorchScript) the members run
+one after another; a warning says so once, and ``repr`` from then on.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from onsphere.ensembles._members import OutputError, called, is_scripted, logits_of, views
 from onsphere.tracing import trace
 
 __all__ = ["Ensemble"]
@@ -29,7 +34,7 @@ UNTRACED = "untraced"  # stands for the program of a shape that came once
 
 
 class Ensemble(nn.Module):
-    """Members of one architecture as one module: images [batch, ...] in, log-probabilities [batch, classes] out.
+    """Members of one architecture as one module: their input [batch, ...] in, log-probabilities [batch, classes] out.
 
     Make it with :meth:`from_members` or :meth:`from_stacked`. ``state_dict()`` holds every tensor once, the members
     as its first dimension; ``to(...)``, ``torch.compile`` and ``torch.export`` work as for any module. Whatever
@@ -40,6 +45,8 @@ class Ensemble(nn.Module):
         super().__init__()
         self.stacked, self.members = stacked, members
         self._programs: dict[Any, Any] = {}  # by what an input is like
+        self._sequential: str | None = None  # why the members run one after another
+        self._views: list[nn.Module] = []  # of scripted members
         self.train(False)
 
     @classmethod
@@ -109,37 +116,60 @@ class Ensemble(nn.Module):
         self.stacked.eval()
         return self
 
-    def member_logits(self, x: Tensor) -> Tensor:
+    def member_logits(self, *args: Any, **kwargs: Any) -> Tensor:
         """Logits of every member, ``[members, batch, classes]``.
 
         Args:
-            x: ``[batch, ...]``, what one member takes.
+            *args: What one member takes: ``[batch, ...]``, and further inputs, if any.
+            **kwargs: By name.
 
         Raises:
-            ValueError: A member's output is not ``[batch, classes]``.
+            ValueError: A member's output is not ``[batch, classes]`` with at least two classes, nor has it as ``logits``.
+
+        Warns:
+            UserWarning: The members' code does not run under vmap; once.
         """
-        return self._logits(self.tensors(), x)
+        return self._logits(self.tensors(), args, kwargs)
 
-    def _logits(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-        def one(own: dict[str, Tensor]) -> Any:
-            return functional_call(self.stacked, own, (x,))
+    def _logits(self, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        if self._sequential is not None:
+            return self._one_after_another(tensors, args, kwargs)
+        try:
+            return vmap(lambda own: logits_of(called(self.stacked, own, args, kwargs)))(tensors)
+        except OutputError:
+            raise
+        except Exception as error:
+            found = self._one_after_another(tensors, args, kwargs)  # what fails here as well is theirs to see
+            text = str(error).strip()
+            self._sequential = text.splitlines()[0] if text else type(error).__name__
+        self._programs.clear()
+        warnings.warn(
+            f"the members run one after another, because their code does not run under torch.vmap: {self._sequential}",
+            UserWarning,
+            stacklevel=3,
+        )
+        return found
 
-        logits = vmap(one)(tensors)
-        if not isinstance(logits, Tensor) or logits.ndim != 3:
-            found = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"a member returns {found}; it must return one tensor of logits [batch, classes]")
-        return logits
+    def _one_after_another(
+        self, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        if is_scripted(self.stacked):
+            self._views = self._views or views(self.stacked, self.members)
+            return torch.stack([logits_of(member(*args, **kwargs)) for member in self._views])
+        each = [{name: value[i] for name, value in tensors.items()} for i in range(self.members)]
+        return torch.stack([logits_of(called(self.stacked, own, args, kwargs)) for own in each])
 
-    def member_log_probabilities(self, x: Tensor) -> Tensor:
+    def member_log_probabilities(self, *args: Any, **kwargs: Any) -> Tensor:
         """Log-probabilities of every member, ``[members, batch, classes]``; arguments as :meth:`member_logits`."""
-        return self.member_logits(x).log_softmax(-1)
+        return self.member_logits(*args, **kwargs).log_softmax(-1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Log of the averaged probabilities, ``[batch, classes]``; arguments as :meth:`member_logits`."""
-        program = None if _differs(x) else self._program(x)
+        plain = len(args) == 1 and not kwargs and self._sequential is None and not _differs(args[0])
+        program = self._program(args[0]) if plain else None
         if program is None:
-            return averaged(self.member_log_probabilities(x))
-        result: Tensor = program(list(self.tensors().values()), x)
+            return averaged(self.member_log_probabilities(*args, **kwargs))
+        result: Tensor = program(list(self.tensors().values()), args[0])
         return result
 
     def _program(self, x: Tensor) -> Any:
@@ -153,7 +183,7 @@ class Ensemble(nn.Module):
             tensors = self.tensors()
 
             def predict(values: list[Tensor], x: Tensor) -> Tensor:
-                return averaged(self._logits(dict(zip(tensors, values, strict=True)), x).log_softmax(-1))
+                return averaged(self._logits(dict(zip(tensors, values, strict=True)), (x,), {}).log_softmax(-1))
 
             try:
                 self._programs[key] = trace(predict, list(tensors.values()), x)
@@ -162,10 +192,11 @@ class Ensemble(nn.Module):
         return self._programs[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}}  # a copy or a file holds no programs
+        return {**self.__dict__, "_programs": {}, "_views": []}  # a copy or a file holds no programs
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._programs.clear()  # the members may move, or change their type
+        self._views.clear()
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 
@@ -191,6 +222,8 @@ class Ensemble(nn.Module):
             if len(example) < 2:  # torch takes a size of 1 for a constant
                 example = torch.cat([example, example])
             shapes = {"x": {0: torch.export.Dim("batch")}}
+        with torch.no_grad():
+            self.member_logits(example)  # finds out whether vmap takes them
         modules: tuple[nn.Module, ...] = (self, _OneAfterAnother(self)) if dynamic_batch else (self,)
         for module in modules:
             try:
@@ -206,7 +239,8 @@ class Ensemble(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``repr`` shows besides the architecture."""
-        return f"members={self.members}"
+        order = "" if self._sequential is None else f", one after another: {self._sequential}"
+        return f"members={self.members}{order}"
 
 
 def averaged(log_probabilities: Tensor) -> Tensor:
@@ -230,10 +264,8 @@ class _OneAfterAnother(nn.Module):
         self.ensemble = ensemble
 
     def forward(self, x: Tensor) -> Tensor:
-        tensors, count = self.ensemble.tensors(), self.ensemble.members
-        each = [{name: value[i] for name, value in tensors.items()} for i in range(count)]
-        logs = [functional_call(self.ensemble.stacked, t, (x,)).log_softmax(-1) for t in each]
-        return averaged(torch.stack(logs))
+        logits = self.ensemble._one_after_another(self.ensemble.tensors(), (x,), {})
+        return averaged(logits.log_softmax(-1))
 
 
 class _EvaluatedNorm(nn.Module):
@@ -293,6 +325,16 @@ def _check_alike(first: nn.Module, other: nn.Module, number: int) -> None:
         a, b = ours.get(name, "nothing"), theirs.get(name, "nothing")
         if a != b:
             raise ValueError(f"{problem}: {name or 'the network'} is {b}, not {a}")
+    for (name, a_module), (_, b_module) in zip(first.named_modules(), other.named_modules(), strict=True):
+        held = {key for key, value in vars(a_module).items() if isinstance(value, Tensor)}
+        for key in sorted(held):
+            ours_held, theirs_held = vars(a_module)[key], vars(b_module).get(key)
+            if not isinstance(theirs_held, Tensor) or not torch.equal(ours_held, theirs_held):
+                where = f"{name}.{key}" if name else key
+                raise ValueError(
+                    f"{problem}: {where} is another tensor, which is neither a parameter nor a buffer and so cannot be "
+                    "stacked; register it as a buffer"
+                )
     a_tensors, b_tensors = _tensors(first), _tensors(other)
     for name in [*a_tensors, *b_tensors]:
         found = [
