@@ -84,7 +84,7 @@ def test_caps_in_two_and_three_dimensions():
 @pytest.mark.parametrize("neighbours", [1, 4])
 def test_uniform_directions_without_bias_at_any_dimension(dimension, neighbours):
     # In many dimensions a chord says less about the mass within it than a cap does: more clouds for the same error.
-    clouds = 240 if dimension == 300 else 60
+    clouds = 200 if dimension == 300 else 60
     found = [sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(clouds)]
     mean, error = mean_and_error(found)
     assert abs(mean - sphere_log_area(dimension)) < 4 * error
@@ -137,16 +137,16 @@ def test_bias_in_flat_space_shrinks_with_the_number_of_points():
     assert bias[200, 1] < bias[200, 8]
 
 
-@pytest.mark.parametrize("dimension", [4, 7, 12, 20, 60, 200])
-@pytest.mark.parametrize(("scale", "neighbours"), [(3.0, 1), (1.0, 3), (0.1, 8), (1e-9, 3)])
+@pytest.mark.parametrize("dimension", [4, 12, 60, 200])
+@pytest.mark.parametrize(("scale", "neighbours"), [(3.0, 1), (0.3, 8), (1e-9, 3)])
 def test_von_mises_fisher_without_bias_at_few_points(dimension, scale, neighbours):
     """Caps of exact area are off by up to 20 nats here; the error allowed is 5 % of the standard deviation of ln p."""
     temperature = scale / dimension
     found = [
         sphere_entropy(
-            vmf_sample(axis(dimension), temperature, 300, np.random.default_rng([s, dimension])), neighbours=neighbours
+            vmf_sample(axis(dimension), temperature, 200, np.random.default_rng([s, dimension])), neighbours=neighbours
         ).value
-        for s in range(24)
+        for s in range(10)
     ]
     mean, error = mean_and_error(found)
     assert abs(mean - vmf_entropy(dimension, temperature)) < 4 * error + 0.05 * math.sqrt(dimension / 2)
@@ -158,8 +158,10 @@ def temperature_of(dimension, cosine):
     return math.exp(log)
 
 
-@pytest.mark.parametrize("cosine", [0.95, 0.78, 0.3])
-@pytest.mark.parametrize("dimension", [3, 100, 1000, 3000])
+@pytest.mark.parametrize(
+    ("dimension", "cosine"),
+    [(3, 0.78), (3, 0.95), (100, 0.78), (100, 0.3), (1000, 0.78), (1000, 0.95), (3000, 0.78)],
+)
 def test_differences_in_any_dimension(dimension, cosine):
     """S(3T) - S(T) against the closed form; caps showed .65 to .8 of it and arcs 1.1 from d = 100 on."""
     cold = temperature_of(dimension, cosine)
