@@ -1,4 +1,4 @@
-"""What is computed in half precision, wherever that comes from, has no error bounds; finite differences count their step."""
+"""What is computed in half precision, wherever that is, has no error bounds; finite differences count their step."""
 
 import math
 
@@ -82,7 +82,11 @@ def casts(name):
         return Net().to(dtype), F.cross_entropy, (x.to(dtype), y)
     if name == "loss":
         return Net(), LossCasts(), (x, y)
-    return {"autocast": Autocast, "one cast": OneCast, "mixed": Mixed, "stored": HalfStored}[name](), F.cross_entropy, (x, y)
+    return (
+        {"autocast": Autocast, "one cast": OneCast, "mixed": Mixed, "stored": HalfStored}[name](),
+        F.cross_entropy,
+        (x, y),
+    )
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16", "autocast", "one cast", "mixed", "stored", "loss"])

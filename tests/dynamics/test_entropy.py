@@ -85,7 +85,9 @@ def test_caps_in_two_and_three_dimensions():
 def test_uniform_directions_without_bias_at_any_dimension(dimension, neighbours):
     # In many dimensions a chord says less about the mass within it than a cap does: more clouds for the same error.
     clouds = 200 if dimension == 300 else 60
-    found = [sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(clouds)]
+    found = [
+        sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(clouds)
+    ]
     mean, error = mean_and_error(found)
     assert abs(mean - sphere_log_area(dimension)) < 4 * error
     assert error < 0.03

@@ -9,6 +9,8 @@ from torch import nn
 
 from onsphere.ensembles import Ensemble
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")  # old, and still in use
+
 
 class Recurrent(nn.Module):
     def __init__(self, kind):

@@ -30,8 +30,8 @@ class Eigenvalues:
         values: ``[k]``, in the order asked for.
         residuals: ``[k]``, |H v - value v| with the products' own noise: some eigenvalue lies this close, whatever else
             is true (of exact products; see ``coarse``).
-        errors: ``[k]``, the bound that ``converged`` is about: the residual, for finite differences with what their step
-            leaves out. Infinite where no bound is known.
+        errors: ``[k]``, the bound that ``converged`` is about: the residual, for finite differences with what their
+            step leaves out. Infinite where no bound is known.
         converged: For each value whether its error is at most ``tolerance`` times its size.
         products: Matrix-vector products that were needed.
         vectors: float64 ``[k, P]``, unit eigenvectors over the selected parameters, flat.
@@ -219,7 +219,9 @@ def operator_eigenvalues(
         errors=tuple(errors),
         converged=tuple(
             done and (error == known or error <= tolerance * abs(value))
-            for done, error, known, value in zip(ritz.converged, errors, ritz.errors.tolist(), ritz.values.tolist(), strict=True)
+            for done, error, known, value in zip(
+                ritz.converged, errors, ritz.errors.tolist(), ritz.values.tolist(), strict=True
+            )
         ),
         products=operator.products - before,
         vectors=ritz.vectors,

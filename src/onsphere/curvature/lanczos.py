@@ -8,26 +8,26 @@ The eigenvalues theta of T_m (Ritz values) approach those of A, the outer ones f
 
     residual   r = |A y - theta y| = |beta_m s_m|,  y = Q_m s:      some eigenvalue of A lies within r of theta
 
-to which the error of the products is added as it shows: <q_i, A q_j> is zero for i < j - 1 and beta_j for i = j - 1, and
-what it is instead is noise. This sum is the error that is given. A bound that assumes the eigenvalue alone (Kato and
-Temple's r² / gap) is not: two eigenvalues closer together than r pass for one.
+to which the error of the products is added as it shows: <q_i, A q_j> is zero for i < j - 1 and beta_j for i = j - 1,
+and what it is instead is noise. This sum is the error that is given. A bound that assumes the eigenvalue alone (Kato
+and Temple's r² / gap) is not: two eigenvalues closer together than r pass for one.
 
-That it is the *first* eigenvalue nobody can know who has not computed all, but the odds can. A hidden one, above theta by
-g, needs a first vector with a part along it of at most 1 / |p_m(theta + g)|, p_m the polynomial with p_m(A) q_1 = q_{m+1},
-and near theta this is |s_1| r / g. For a random first vector in n dimensions such a part has the probability
+That it is the *first* eigenvalue nobody can know who has not computed all, but the odds can be known. A hidden one,
+above theta by g, needs a first vector with a part along it of at most 1 / |p_m(theta + g)|, p_m the polynomial with
+p_m(A) q_1 = q_{m+1}, and near theta this is |s_1| r / g. For a random first vector in n dimensions such a part has the
+probability
 
     sqrt(2 n / pi) |s_1| r / g
 
-and a search goes on until that is small for g of the tolerance, as well as r (``_ODDS``). Fewer products would do for the
-residual alone, but then of 2,000 random small networks eight show their second eigenvalue as converged
-(``python -m benchmarks spectra``). A first vector that was given says nothing of the kind: a search from an eigenvector
-ends there.
+and a search goes on until that is below ``_ODDS`` for g of the tolerance. Fewer products do for the residual alone, but
+then a few of a thousand random small networks show their second eigenvalue as converged; ``python -m benchmarks
+spectra`` counts them. A first vector that was given says nothing of the kind: a search from an eigenvector ends there.
 
 Where the space spanned so far is invariant (beta = 0) the next vector is a random one orthogonal to it, so that equal
 eigenvalues are found as often as they occur; a search that ends earlier shows them once.
 
-Source: Parlett, The Symmetric Eigenvalue Problem, chapters 11 and 13; van Dorsselaer, Hochstenbach and van der Vorst 2000
-(bounds in probability from the polynomial).
+Source: Parlett, The Symmetric Eigenvalue Problem, chapters 11 and 13; van Dorsselaer, Hochstenbach and van der Vorst
+2000 (bounds in probability from the polynomial).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Krylov:
 
     Attributes:
         steps: m, the products so far.
-        noise: How far the products are from those of a symmetric matrix: the largest length of what <q_i, A q_j> is where
-            it should be known.
+        noise: How far the products are from those of a symmetric matrix: the most that <q_i, A q_j>, i < j, differ
+            from what they should be.
 
     Raises:
         ValueError: A size below one, a start of the wrong shape, zero or not finite; in :meth:`advance`, a product that

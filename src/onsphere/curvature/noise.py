@@ -45,7 +45,7 @@ _MOST_KEPT = 2**26
 class GradientNoise:
     """Signal and noise of the gradients of M batches; with ``sphere`` of the effective gradients.
 
-    The ``*_error`` are jackknife standard errors over batches, NaN with two batches and where the gradients are computed
+    The ``*_error`` are jackknife standard errors over batches, NaN with two batches and where gradients are computed
     in half precision (``coarse``), whose errors are not those of batches.
 
     Attributes:

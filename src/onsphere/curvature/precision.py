@@ -1,9 +1,9 @@
 """Whether products with the Hessian are precise enough for an error to be known.
 
-In bfloat16 and float16 a forward pass rounds every intermediate result to two or three digits, and the derivatives with
-it: values come out off by a tenth, and no residual shows it, because it is measured with the same products. Nor does the
-type of the weights: autocast inside the forward pass, a layer or a cast in half precision do the same to float32 weights.
-So one forward pass is watched, operation by operation.
+In bfloat16 and float16 a forward pass rounds every intermediate result to two or three digits, and the derivatives
+with it: values come out off by a tenth, and no residual shows it, because it is measured with the same products. Nor
+does the type of the weights: autocast inside the forward pass, a layer or a cast in half precision do the same to
+float32 weights. So one forward pass is watched, operation by operation.
 """
 
 from __future__ import annotations

@@ -172,7 +172,9 @@ def _with_steps(
     The step's error is the same in every probe, in the mean; from a few of them its mean is known well enough.
     """
     generator = torch.Generator().manual_seed(seed)
-    probes = [_draw(operator.size, distribution, generator, operator.device) for _ in range(min(_STEPPED, estimate.probes))]
+    probes = [
+        _draw(operator.size, distribution, generator, operator.device) for _ in range(min(_STEPPED, estimate.probes))
+    ]
     if not probes:
         probes = [_draw(operator.size, distribution, generator, operator.device)]
     off = np.abs(np.array([_parts(v, _finite(operator.step_error(v)), blocks) for v in probes])).mean(0)

@@ -1,8 +1,8 @@
 """How far the k-th neighbours of N independent directions are, of a uniform and of a von Mises-Fisher law.
 
-With w = (c/2)² of a chord c, the share of the sphere of R^d within c of a point is I_w(D/2, D/2), D = d - 1: a regularised
-incomplete beta function. A von Mises-Fisher law has a density p in the angle phi to its axis and is uniform around it, so
-that its mass within c of a point at the angle a is, one dimension lower,
+With w = (c/2)² of a chord c, the share of the sphere of R^d within c of a point is I_w(D/2, D/2), D = d - 1: a
+regularised incomplete beta function. A von Mises-Fisher law has a density p in the angle phi to its axis and is uniform
+around it, so that its mass within c of a point at the angle a is, one dimension lower,
 
     P(c; a) = integral of p(phi) I_w((d-2)/2, (d-2)/2) dphi,      w = ((c/2)² - sin²((phi - a)/2)) / (sin phi sin a)
 
@@ -36,7 +36,7 @@ def ball_log_volume(dimension: int) -> float:
 
 
 def chord_bias(points: Array, neighbours: int) -> float:
-    """b of the von Mises-Fisher law whose mean is as long as that of these unit vectors ``[N, d]``."""
+    """B of the von Mises-Fisher law whose mean is as long as that of these unit vectors ``[N, d]``."""
     from scipy.special import digamma
 
     count, dimension = points.shape
@@ -106,13 +106,17 @@ def _temperature(dimension: int, energy: float) -> float:
 
 def _angles(dimension: int, temperature: float, nodes: int) -> tuple[Array, Array]:
     """Angles to the axis where the law has its mass, and their weights."""
+
     # exp(cos(phi) / T) sin(phi)^(d-2), as 2 sin²(phi/2) = 1 - cos(phi) keeps its digits
+    def logs_at(angles: Array) -> Array:
+        return -2 * np.sin(angles / 2) ** 2 / temperature + (dimension - 2) * np.log(np.sin(angles))
+
     scale = min(np.pi, 40 * np.sqrt((dimension - 1) * temperature))
-    for count in (4000, nodes):
-        angles = np.linspace(0, scale, count + 2)[1:-1] if count != nodes else np.linspace(low, high, nodes)
-        logs = -2 * np.sin(angles / 2) ** 2 / temperature + (dimension - 2) * np.log(np.sin(angles))
-        inside = angles[logs > logs.max() - 20]
-        low, high = inside[0], inside[-1]
+    everywhere = np.linspace(0, scale, 4002)[1:-1]
+    found = logs_at(everywhere)
+    inside = everywhere[found > found.max() - 20]
+    angles = np.linspace(inside[0], inside[-1], nodes)
+    logs = logs_at(angles)
     weights = np.exp(logs - logs.max())
     return angles, weights / weights.sum()
 

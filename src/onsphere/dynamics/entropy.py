@@ -11,8 +11,8 @@ On the sphere S^(d-1), of dimension D = d - 1, the distance is the chord c, and
 
 where b(d, N, k) is what this would be off by for a law that is known, the von Mises-Fisher one whose mean is as long as
 that of the samples (:mod:`onsphere.dynamics._chords`). The estimate of such laws, the uniform one among them, is then
-unbiased at every dimension and number of points. At d = 2 and 3 the b of the uniform law is taken, which at d = 3 is 0: a
-cap's area there is pi c². For any law b vanishes as N grows.
+unbiased at every dimension and number of points. At d = 2 and 3 the b of the uniform law is taken, which at d = 3 is 0:
+a cap's area there is pi c². For any law b vanishes as N grows.
 
 Caps, or arcs, do as well where neighbours are near. In many dimensions they are not: independent samples whose mean has
 the length m stand at cosine m² to each other, whatever their number. Chords then have the square 2 (1 - m²), and D ln c

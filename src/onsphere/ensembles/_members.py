@@ -1,7 +1,7 @@
-"""One member of an ensemble at a time: its weights put into the common architecture, its logits taken from what it returns.
+"""One member of an ensemble: its weights put into the common architecture, its logits taken from what it returns.
 
-``torch.func.functional_call`` swaps the parameters of a module. Recurrent layers keep a list of theirs besides, which is
-swapped here as well. Scripted modules do not allow it; copies of them look at slices of the stacked weights instead, so
+``torch.func.functional_call`` swaps the parameters of a module. Recurrent layers keep a list of theirs besides, which
+is swapped here as well. Scripted modules do not allow it; copies of them look at slices of the stacked weights instead, so
 that they follow every change, but those weights get no gradients.
 """
 

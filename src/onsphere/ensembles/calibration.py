@@ -135,8 +135,8 @@ def calibrated_nll(
 def best_temperature(logits: Any, labels: Any, *, temperature: Temperature = "averaged") -> float:
     """The temperature with the least NLL on these very examples.
 
-    It is searched from 1/1000 to 1000; for logits whose standard deviation is above 30 or below 1/30 these bounds go with
-    it.
+    It is searched from 1/1000 to 1000; for logits whose standard deviation is above 30 or below 1/30 these bounds go
+    with it.
 
     Args:
         logits: As :func:`calibrated_nll`.
@@ -156,8 +156,8 @@ def best_temperature(logits: Any, labels: Any, *, temperature: Temperature = "av
     if bound:
         why = "every example is classified correctly" if found < 1 else "the predictions are worse than none"
         warnings.warn(
-            f"the NLL falls up to the bound of the search, temperature {found:.3g}, which is returned: there is no best "
-            f"temperature for these examples ({why}, perhaps)",
+            f"the NLL falls up to the bound of the search, temperature {found:.3g}, which is returned: there is no "
+            f"best temperature for these examples ({why}, perhaps)",
             UserWarning,
             stacklevel=2,
         )

@@ -7,8 +7,8 @@ batched product. The members are always in evaluation mode: batch norm uses its 
 shape of input that comes again is traced into a flat list of operations (:mod:`onsphere.tracing`), which leaves out
 the cost of vmap and of the members' Python.
 
-Where their code does not run under vmap (recurrent layers, ``.item()``, branches on numbers, TorchScript) the members run
-one after another; a warning says so once, and ``repr`` from then on.
+Where their code does not run under vmap (recurrent layers, ``.item()``, branches on numbers, TorchScript) the members
+run one after another; a warning says so once, and ``repr`` from then on.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class Ensemble(nn.Module):
             **kwargs: By name.
 
         Raises:
-            ValueError: A member's output is not ``[batch, classes]`` with at least two classes, nor has it as ``logits``.
+            ValueError: A member's output neither is nor has, as ``logits``, ``[batch, classes]`` with at least two
+                classes.
 
         Warns:
             UserWarning: The members' code does not run under vmap; once.
