@@ -44,7 +44,7 @@ __all__ = ["Krylov", "Ritz", "Which", "lanczos"]
 
 Which = Literal["largest", "smallest", "magnitude"]
 
-_ODDS = 0.3  # times the tolerance: most of sqrt(2 n / pi) |s_1| r / theta
+_ODDS = 0.2  # times the tolerance: most of sqrt(2 n / pi) |s_1| r / theta
 _BLOCK = 2**22  # numbers of a stored basis converted to float64 at a time
 
 

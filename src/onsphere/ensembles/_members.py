@@ -1,8 +1,8 @@
 """One member of an ensemble: its weights put into the common architecture, its logits taken from what it returns.
 
 ``torch.func.functional_call`` swaps the parameters of a module. Recurrent layers keep a list of theirs besides, which
-is swapped here as well. Scripted modules do not allow it; copies of them look at slices of the stacked weights instead, so
-that they follow every change, but those weights get no gradients.
+is swapped here as well. Scripted modules do not allow it; copies of them look at slices of the stacked weights instead,
+so that they follow every change, but those weights get no gradients.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def views(stacked: nn.Module, members: int) -> list[nn.Module]:
     """Copies of a module with stacked tensors, one a member, that look at their slices."""
     found = []
     for i in range(members):
-        member = copy.deepcopy(stacked)
+        with torch.no_grad():  # copies of scripted parameters are no leaves otherwise
+            member = copy.deepcopy(stacked)
         own = {**dict(stacked.named_parameters()), **dict(stacked.named_buffers())}
         for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
             tensor.data = own[name].detach()[i]

@@ -101,7 +101,8 @@ class Ensemble(nn.Module):
                     f"{', '.join(map(str, value.shape))}] with the same number of members, at least 1, for all"
                 )
         _check_finite(tensors)
-        stacked = _evaluated(copy.deepcopy(template))
+        with torch.no_grad():  # copies of scripted parameters are no leaves otherwise
+            stacked = _evaluated(copy.deepcopy(template))
         for name, value in _tensors(stacked).items():
             value.data = tensors[name].detach().clone()  # a shared parameter stays shared
         return cls(stacked, members[0])
