@@ -61,7 +61,6 @@ LOOPED = {
     "item": Branches,
     "scripted": lambda: torch.jit.script(Scripted()),
     "traced": lambda: torch.jit.trace(Scripted().eval(), images()),
-    "scripted inside": lambda: nn.Sequential(torch.jit.script(Scripted()), nn.Linear(3, 3)),
 }
 
 
@@ -89,6 +88,11 @@ def test_members_without_a_vmap_rule_run_one_after_another_and_it_is_said_once(k
         assert ensemble.double().member_logits(x.double()).dtype == torch.float64
     again = copy.deepcopy(ensemble.float())
     torch.testing.assert_close(again.member_logits(x).detach(), logits.flip(0), atol=1e-5, rtol=1e-5)
+
+
+def test_members_with_something_scripted_inside():
+    networks, x = members(lambda: nn.Sequential(torch.jit.script(Scripted()), nn.Linear(3, 3))), images()
+    torch.testing.assert_close(Ensemble.from_members(networks).member_logits(x).detach(), by_hand(networks, x))
 
 
 def test_gradients_of_the_loop_are_those_of_the_members():
