@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["OutputError", "called", "is_scripted", "logits_of", "views"]
+__all__ = ["OutputError", "called", "evaluated", "is_scripted", "logits_of", "views"]
 
 
 class OutputError(ValueError):
@@ -83,3 +83,47 @@ def _recurrent_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iter
     finally:
         for layer, weights in before:
             layer._flat_weights = weights
+
+
+class _EvaluatedNorm(nn.Module):
+    """A batch norm in evaluation mode as one multiplication and addition.
+
+    It has the norm's tensors under the same names. torch's own fixes the batch size when it is exported under vmap.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name, parameter in norm._parameters.items():
+            self.register_parameter(name, parameter)
+        for name, buffer in norm._buffers.items():
+            self.register_buffer(name, buffer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (self.running_var + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -self.running_mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias
+        form = (-1, *(1,) * (x.ndim - 2))
+        return torch.addcmul(shift.view(form), x, scale.view(form))
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
+def evaluated(module: nn.Module) -> nn.Module:
+    """The module with its batch norms replaced; those without running statistics stay, as they are in evaluation."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    # Not subclasses: they may compute something else.
+    if isinstance(module, kinds) and type(module) in kinds and module.running_mean is not None:
+        return _EvaluatedNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, evaluated(child))
+    return module

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from onsphere.ensembles._members import OutputError, called, is_scripted, logits_of, views
+from onsphere.ensembles._members import OutputError, called, evaluated, is_scripted, logits_of, views
 from onsphere.tracing import trace
 
 __all__ = ["Ensemble"]
@@ -102,7 +102,7 @@ class Ensemble(nn.Module):
                 )
         _check_finite(tensors)
         with torch.no_grad():  # copies of scripted parameters are no leaves otherwise
-            stacked = _evaluated(copy.deepcopy(template))
+            stacked = evaluated(copy.deepcopy(template))
         for name, value in _tensors(stacked).items():
             value.data = tensors[name].detach().clone()  # a shared parameter stays shared
         return cls(stacked, members[0])
@@ -268,50 +268,6 @@ class _OneAfterAnother(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits = self.ensemble._one_after_another(self.ensemble.tensors(), (x,), {})
         return averaged(logits.log_softmax(-1))
-
-
-class _EvaluatedNorm(nn.Module):
-    """A batch norm in evaluation mode as one multiplication and addition.
-
-    It has the norm's tensors under the same names. torch's own fixes the batch size when it is exported under vmap.
-    """
-
-    weight: Tensor | None
-    bias: Tensor | None
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        for name, parameter in norm._parameters.items():
-            self.register_parameter(name, parameter)
-        for name, buffer in norm._buffers.items():
-            self.register_buffer(name, buffer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = (self.running_var + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -self.running_mean * scale
-        if self.bias is not None:
-            shift = shift + self.bias
-        form = (-1, *(1,) * (x.ndim - 2))
-        return torch.addcmul(shift.view(form), x, scale.view(form))
-
-    def extra_repr(self) -> str:
-        return f"eps={self.eps}"
-
-
-def _evaluated(module: nn.Module) -> nn.Module:
-    """The module with its batch norms replaced; those without running statistics stay, as they are in evaluation."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    # Not subclasses: they may compute something else.
-    if isinstance(module, kinds) and type(module) in kinds and module.running_mean is not None:
-        return _EvaluatedNorm(module)
-    for name, child in module.named_children():
-        setattr(module, name, _evaluated(child))
-    return module
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
