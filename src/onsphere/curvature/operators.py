@@ -20,13 +20,14 @@ batches as fit into ``graph_memory``; for the others it is built in every produc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from onsphere.curvature.functional import Functional, LossFunction, Mode, gradients
+from onsphere.curvature.graphs import graph_bytes, refuse_missing
 from onsphere.curvature.precision import coarse_products
 from onsphere.curvature.selection import Selection, check_finite
 
@@ -240,11 +241,11 @@ class HessianOperator:
             params = [w.clone().requires_grad_() for w in self._weights]
             pull, roots = (_hessian if self.kind == "hessian" else _ggn)(self.functional, params, index, self.values)
         if self.products == 1:
-            _refuse_missing(roots)
+            refuse_missing(roots)
         if len(self.functional.shares) == 1:
             self._kept[index] = pull
         elif self._memory > 0:
-            self._memory -= _bytes(roots)
+            self._memory -= graph_bytes(roots)
             if self._memory >= 0:
                 self._kept[index] = pull
         return pull
@@ -335,36 +336,3 @@ def _transposed(outputs: list[Tensor], inputs: list[Tensor]) -> Product:
         return [torch.zeros_like(x) if f is None else f for f, x in zip(found, inputs, strict=True)]
 
     return pull
-
-
-def _nodes(roots: list[Tensor]) -> Iterator[Any]:
-    """Every node of the graphs of these tensors, once."""
-    waiting: list[Any] = [root.grad_fn for root in roots if root.grad_fn is not None]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        following = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= following
-        waiting += following
-
-
-def _refuse_missing(roots: list[Tensor]) -> None:
-    """A function marked ``once_differentiable`` ends the graph in a node that no path to the parameters meets.
-
-    Its derivative would be taken for zero without a word.
-    """
-    if any(node.name().endswith("Error") for node in _nodes(roots)):
-        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
-
-
-def _bytes(roots: list[Tensor]) -> int:
-    """About how much the graphs of these tensors keep alive."""
-    sizes = dict[int, int]()
-    for node in _nodes(roots):
-        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
-        for value in (*saved, *getattr(node, "saved_tensors", ())):
-            if isinstance(value, Tensor):
-                storage = value.untyped_storage()
-                sizes[storage.data_ptr()] = storage.nbytes()
-    return sum(sizes.values())
