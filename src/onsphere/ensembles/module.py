@@ -137,7 +137,8 @@ class Ensemble(nn.Module):
         if self._sequential is not None:
             return self._one_after_another(tensors, args, kwargs)
         try:
-            return vmap(lambda own: logits_of(called(self.stacked, own, args, kwargs)))(tensors)
+            stacked: Tensor = vmap(lambda own: logits_of(called(self.stacked, own, args, kwargs)))(tensors)
+            return stacked
         except OutputError:
             raise
         except Exception as error:
