@@ -203,7 +203,6 @@ def operator_eigenvalues(
         max_products=max_products,
         start=first,
         seed=seed,
-        guide=operator.output_direction(seed) if first is None else None,
         orthogonal_to=operator.position,
         dtype=operator.dtype,
         device=operator.device,

@@ -46,7 +46,7 @@ __all__ = ["Krylov", "Ritz", "Which", "lanczos"]
 
 Which = Literal["largest", "smallest", "magnitude"]
 
-_ODDS = 0.2  # times the tolerance: most of sqrt(2 n / pi) |s_1| r / theta
+_ODDS = 0.15  # times the tolerance: most of sqrt(2 n / pi) |s_1| r / theta
 
 
 @dataclass(frozen=True)

@@ -131,27 +131,6 @@ class HessianOperator:
             total += share * self.functional.flatten(found, torch.float64)
         return loss, total
 
-    def output_direction(self, seed: int = 0) -> Tensor | None:
-        """``J' z`` for a random ``z`` of the outputs' shape: a first vector with much of the top eigenvectors in it.
-
-        The Hessian is about ``J' B J``, so that the part along an eigenvector grows with the root of its eigenvalue.
-
-        Returns:
-            ``[P]`` in float64; on the sphere its tangent part. None where the output is not a tensor.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
-        for i, share in enumerate(self.functional.shares):
-            with self.functional.guard():
-                params = [w.clone().requires_grad_() for w in self._weights]
-                output = self.functional.output(params, i, self.values)
-                if not isinstance(output, Tensor) or not output.is_floating_point():
-                    return None
-                z = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-                found = gradients((output * z).sum(), params)
-            total += share * self.functional.flatten(found, torch.float64)
-        return self._tangent(total)
-
     # -- second order --------------------------------------------------------------------------------------
 
     def product(self, vector: Tensor) -> Tensor:
