@@ -120,7 +120,7 @@ class Krylov:
         known = self._overlaps(image)
         if self.steps:
             known[-2] -= self.beta
-        self.noise = max(self.noise, float(known[self._fixed : -1].norm()))
+        self.noise = max(self.noise, 4 * float(known[self._fixed : -1].norm()))  # what shows is a part
         self._diagonal.append(float(torch.dot(q, image)))
         rest = self._remainder(self._remainder(image))
         beta = float(rest.norm())
