@@ -138,6 +138,7 @@ def lanczos(
             break
     theta, residuals, s = (part[..., :k] for part in ordered)
     floor = _floor(krylov, ordered[0])
+    floor += min(krylov.noise, 10 * floor)
     allowed = np.where(np.abs(theta) > floor, tolerance * np.abs(theta), floor)
     converged = tuple((residuals <= allowed).tolist())
     return Ritz(theta, residuals, residuals.copy(), converged, krylov.steps, krylov.combine(s))
