@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from benchmarks import curvature, ensembles, monitor, optimizer, population, symmetry, toys
+from benchmarks import curvature, ensembles, monitor, optimizer, population, spectra, symmetry, toys
 
 BENCHMARKS = {
     "mlp": population.mlp,
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "symmetry": symmetry.everything,
     "monitor": monitor.overhead,
     "curvature": curvature.top,
+    "spectra": spectra.survey,
     "ensembles": ensembles.everything,
 }
 

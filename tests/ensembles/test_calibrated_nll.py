@@ -74,6 +74,29 @@ def test_temperatures_at_the_bound_are_counted():
     assert float(found) == found.value == found.to_dict()["value"]
 
 
+@pytest.mark.parametrize("planted", [2e-5, 5e3, 1e6, 1e200])
+@pytest.mark.parametrize("kind", ["averaged", "members"])
+def test_temperatures_beyond_a_thousand_are_found(planted, kind):
+    logits, labels = calibrated(4_000, 6, seed=8)
+    found = calibrated_nll(planted * logits[None], labels, temperature=kind, repeats=1)
+    assert found.at_bound == 0
+    assert found.temperatures == pytest.approx([planted] * 2, rel=0.1)
+    assert found.value == pytest.approx(calibrated_nll(logits[None], labels, repeats=1).value, abs=1e-5)
+    several = np.stack([planted * logits, planted * logits])
+    assert best_temperature(several, labels, temperature=kind) == pytest.approx(planted, rel=0.05)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_a_best_temperature_that_does_not_exist_is_said(scale):
+    rows = np.arange(60)
+    right = np.eye(3)[rows % 3][None] * scale
+    with pytest.warns(UserWarning, match="falls up to the bound of the search, temperature .*classified correctly"):
+        assert best_temperature(right, rows % 3) < 1e-2
+    with pytest.warns(UserWarning, match="worse than none"):
+        assert best_temperature(right, (rows + 1) % 3) > 100
+    assert calibrated_nll(right, (rows + 1) % 3).at_bound == 10
+
+
 def test_classes_that_never_occur():
     logits, labels = calibrated(500, 4, seed=7)
     wider = np.concatenate([logits, np.full((500, 3), -20.0)], axis=1)

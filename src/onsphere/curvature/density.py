@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from onsphere.curvature.lanczos import Krylov
 from onsphere.curvature.operators import hessian_operator
-from onsphere.curvature.trace import Estimate
+from onsphere.curvature.trace import Estimate, without_error
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection
 
@@ -50,12 +50,15 @@ class SpectralDensity:
             ``dimension``.
         dimension: Number of eigenvalues, the total mass.
         products: Matrix-vector products that were spent.
+        coarse: None, or what the products were computed in where that is coarser than the weights' float32 or float64:
+            half precision, or finite differences. Moments and counts then have no standard error (NaN).
     """
 
     nodes: Array
     weights: Array
     dimension: int
     products: int
+    coarse: str | None = None
 
     @property
     def mass(self) -> float:
@@ -123,7 +126,7 @@ class SpectralDensity:
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of plain numbers and lists."""
         arrays = {"nodes": self.nodes.tolist(), "weights": self.weights.tolist()}
-        return arrays | {"dimension": self.dimension, "products": self.products}
+        return arrays | {"dimension": self.dimension, "products": self.products, "coarse": self.coarse}
 
     def to_frame(self) -> Any:
         """A pandas table with the columns probe, node, weight (needs pandas)."""
@@ -135,12 +138,14 @@ class SpectralDensity:
     def __repr__(self) -> str:
         probes, steps = self.nodes.shape
         span = f"nodes from {self.nodes.min():.4g} to {self.nodes.max():.4g}"
-        return f"SpectralDensity({self.dimension} eigenvalues, {span}; {probes} probes of {steps} steps)"
+        known = "" if self.coarse is None else f", no standard errors: products in {self.coarse}"
+        return f"SpectralDensity({self.dimension} eigenvalues, {span}; {probes} probes of {steps} steps{known})"
 
     def _estimate(self, samples: Array) -> Estimate:
         count = len(samples)
         error = float(samples.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
-        return Estimate(float(samples.mean()), error, count, self.products, self.dimension)
+        found = Estimate(float(samples.mean()), error, count, self.products, self.dimension)
+        return found if self.coarse is None else without_error(found, self.coarse)
 
     def _width(self, width: float | None) -> float:
         if width is None:
@@ -194,7 +199,8 @@ def spectral_density(
     """
     _check(probes, steps)
     operator = hessian_operator(model, loss_fn, batches, parameters, sphere, mode, kind=kind, forward=forward)
-    return estimate_density(
+    coarse = operator.coarse or ("differences of gradients" if kind == "finite-difference" else None)
+    found = estimate_density(
         operator.product,
         operator.size,
         probes=probes,
@@ -203,6 +209,7 @@ def spectral_density(
         device=operator.device,
         seed=seed,
     )
+    return replace(found, coarse=coarse)
 
 
 def estimate_density(

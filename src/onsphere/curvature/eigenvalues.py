@@ -6,6 +6,7 @@ with an effective learning rate ELR is stable as long as ELR * lambda_max < 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +30,11 @@ class Eigenvalues:
 
     Attributes:
         values: ``[k]``, in the order asked for.
-        residuals: ``[k]``, |H v - value v|: some eigenvalue lies this close, whatever else is true.
-        errors: ``[k]``, min(residual, residual² / gap): the bound that ``converged`` is about
-            (:mod:`onsphere.curvature.lanczos`). Of finite differences both hold what differences of other steps show
-            (:meth:`onsphere.curvature.HessianOperator.deviations`).
-        converged: For each value whether its error is at most ``tolerance`` times its size, and its residual at most
-            ``sqrt(tolerance) / 10`` times.
+        residuals: ``[k]``, |H v - value v| with the products' own noise: some eigenvalue lies this close, whatever else
+            is true (of exact products; see ``coarse``).
+        errors: ``[k]``, the bound that ``converged`` is about: the residual, for finite differences with what their
+            step leaves out. Infinite where no bound is known.
+        converged: For each value whether its error is at most ``tolerance`` times its size.
         products: Matrix-vector products that were needed.
         vectors: float64 ``[k, P]``, unit eigenvectors over the selected parameters, flat.
         slices: Where each parameter lies in a vector, by name.
@@ -44,6 +44,8 @@ class Eigenvalues:
         radius: The norm of the parameters; None when not on the sphere.
         kind: ``hessian``, ``ggn`` or ``finite-difference``.
         mode: ``train`` or ``eval`` batch norms.
+        coarse: None, or what the products were computed in where that is coarser than float32, as in ``bfloat16`` or
+            under autocast. Then nothing is known of the errors: they are infinite, and no value counts as converged.
     """
 
     values: tuple[float, ...]
@@ -59,6 +61,7 @@ class Eigenvalues:
     radius: float | None
     kind: Kind
     mode: Mode
+    coarse: str | None = None
 
     def vector(self, index: int = 0) -> dict[str, Tensor]:
         """An eigenvector as tensors of the parameters' shapes, by name (float64; of unit length all together)."""
@@ -73,7 +76,7 @@ class Eigenvalues:
         return {
             "values": list(self.values),
             "residuals": list(self.residuals),
-            "errors": list(self.errors),
+            "errors": [error if math.isfinite(error) else None for error in self.errors],
             "converged": list(self.converged),
             "products": self.products,
             "tolerance": self.tolerance,
@@ -82,14 +85,15 @@ class Eigenvalues:
             "radius": self.radius,
             "kind": self.kind,
             "mode": self.mode,
+            "coarse": self.coarse,
         }
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each eigenvalue."""
         import pandas as pd
 
-        columns = {name: self.to_dict()[name] for name in ("values", "residuals", "errors", "converged")}
-        return pd.DataFrame(columns).rename(columns={"values": "value", "residuals": "residual", "errors": "error"})
+        columns = {"value": self.values, "residual": self.residuals, "error": self.errors, "converged": self.converged}
+        return pd.DataFrame(columns)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -99,10 +103,12 @@ class Eigenvalues:
 
     def __repr__(self) -> str:
         shown = ", ".join(
-            f"{v:.6g} ± {e:.1g}{'' if done else ' (not converged)'}"
+            f"{v:.6g}{f' ± {e:.1g}' if math.isfinite(e) else ''}{'' if done else ' (not converged)'}"
             for v, e, done in zip(self.values, self.errors, self.converged, strict=True)
         )
         where = f"on the unit sphere (radius {self.radius:.4g})" if self.radius is not None else "in the whole space"
+        if self.coarse is not None:
+            where += f", no error bounds: products in {self.coarse}"
         return (
             f"Eigenvalues({shown}; {self.kind}, {self.vectors.shape[1]} parameters {where}, mode={self.mode!r}, "
             f"{self.products} products)"
@@ -141,7 +147,9 @@ def top_eigenvalues(
         mode: ``train`` (statistics of each batch; what training sees) or ``eval`` (running statistics) in batch norms.
             Dropout is off in both.
         kind: ``hessian``, ``ggn`` (Gauss-Newton) or ``finite-difference`` (where second derivatives are missing).
-        tolerance: Relative error at which a value counts as converged. Float32 products allow about 1e-5.
+        tolerance: Relative error at which a value counts as converged. Float32 products allow about 1e-5: below that a
+            search ends at their precision and says that it has not converged. Of products in half precision, whether
+            the weights are or the forward pass casts to it, no value counts as converged: ask about ``model.float()``.
         max_products: Most matrix-vector products, and most vectors of length P in memory.
         start: Eigenvalues found nearby (or a vector ``[P]``, or several ``[n, P]``): saves most of the work.
         which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
@@ -189,6 +197,7 @@ def operator_eigenvalues(
         seed: Of the random first vector.
     """
     functional, before = operator.functional, operator.products
+    first = _start(start, operator.size)
     ritz = lanczos(
         operator.product,
         operator.size,
@@ -196,7 +205,7 @@ def operator_eigenvalues(
         which=which,
         tolerance=tolerance,
         max_products=max_products,
-        start=_start(start, operator.size),
+        start=first,
         seed=seed,
         orthogonal_to=operator.position,
         dtype=operator.dtype,
@@ -206,11 +215,10 @@ def operator_eigenvalues(
     errors, converged = ritz.errors.tolist(), list(ritz.converged)
     if operator.kind == "finite-difference":
         for i, vector in enumerate(ritz.vectors):
-            residual, shift = operator.deviations(vector, values[i])
-            gap = residuals[i] ** 2 / errors[i] if 0 < errors[i] < residuals[i] else residuals[i]
-            residuals[i] = max(residual, residuals[i])
-            errors[i] = min(residuals[i], shift + residuals[i] ** 2 / gap) if gap > 0 else residuals[i]
+            errors[i] = max(errors[i], operator.deviation(vector, values[i]))
             converged[i] = converged[i] and errors[i] <= tolerance * abs(values[i])
+    if operator.coarse is not None:
+        errors, converged = [math.inf for _ in errors], [False for _ in converged]
     return Eigenvalues(
         values=tuple(values),
         residuals=tuple(residuals),
@@ -225,6 +233,7 @@ def operator_eigenvalues(
         radius=operator.radius,
         kind=operator.kind,
         mode=functional.mode,
+        coarse=operator.coarse,
     )
 
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onsphere.curvature.functional import Functional
+from onsphere.curvature.precision import coarse_products
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection
 
@@ -46,7 +47,8 @@ _MOST_KEPT = 2**26
 class GradientNoise:
     """Signal and noise of the gradients of M batches; with ``sphere`` of the effective gradients.
 
-    The ``*_error`` are jackknife standard errors over batches, NaN with two batches.
+    The ``*_error`` are jackknife standard errors over batches, NaN with two batches and where gradients are computed
+    in half precision (``coarse``), whose errors are not those of batches.
 
     Attributes:
         noise_trace: TrΣ of the gradient of one batch of ``batch_size`` examples, unbiased.
@@ -58,6 +60,7 @@ class GradientNoise:
         batch_size: Examples in a batch; if they differ, the most frequent (of several the largest).
         dimension: Entries of a gradient; on the sphere one fewer, the dimension of the tangent space.
         radius: Norm ρ of the parameters, on the sphere; else None.
+        coarse: None, or what the gradients were computed in where that is coarser than float32.
     """
 
     noise_trace: float
@@ -73,6 +76,7 @@ class GradientNoise:
     batch_size: int
     dimension: int
     radius: float | None = None
+    coarse: str | None = None
 
     @property
     def example_noise_trace(self) -> float:
@@ -101,10 +105,12 @@ class GradientNoise:
 
     def __repr__(self) -> str:
         def shown(name: str) -> str:
-            return f"{name}={getattr(self, name):.4g} ± {getattr(self, f'{name}_error'):.2g}"
+            error = f" ± {getattr(self, f'{name}_error'):.2g}" if self.coarse is None else ""
+            return f"{name}={getattr(self, name):.4g}{error}"
 
         names = ("noise_trace", "squared_gradient", "signal_to_noise", "mean_gradient_norm")
         where = "" if self.radius is None else f", radius={self.radius:.4g}"
+        where += "" if self.coarse is None else f", no standard errors: gradients in {self.coarse}"
         return f"GradientNoise({', '.join(map(shown, names))}; {self.batches} batches of {self.batch_size}{where})"
 
 
@@ -178,20 +184,26 @@ def gradient_noise(
         noise = example / batch_size
         ratio = np.sqrt(np.maximum(signal, 0) / noise)
     norms = np.sqrt(squares)
+    coarse = coarse_products(functional)
+
+    def error(values: Array) -> float:
+        return math.nan if coarse is not None else _jackknife(values)
+
     return GradientNoise(
         float(noise[0]),
-        _jackknife(noise[1:]),
+        error(noise[1:]),
         float(signal[0]),
-        _jackknife(signal[1:]),
+        error(signal[1:]),
         float(ratio[0]),
-        _jackknife(ratio[1:]),
+        error(ratio[1:]),
         float(norms.mean()),
-        float(norms.std(ddof=1) / math.sqrt(len(norms))),
+        math.nan if coarse is not None else float(norms.std(ddof=1) / math.sqrt(len(norms))),
         float(s[0] / n[0] ** 2),
         len(sizes),
         batch_size,
         functional.size - functional.sphere,
         radius,
+        coarse,
     )
 
 

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.curvature.functional import Functional
+from onsphere.curvature.graphs import graph_bytes, refuse_missing
+from onsphere.curvature.precision import coarse_products
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.loss import LossFunction, Mode, gradients
-from onsphere.functional.reads import nodes
 from onsphere.functional.selection import Selection, check_finite
 
 __all__ = ["HessianOperator", "Kind", "hessian_operator"]
@@ -97,6 +98,14 @@ class HessianOperator:
         self.dimension = self.size - int(functional.sphere)
         self._memory, self._kept = graph_memory, dict[int, Product]()
         self._found: tuple[float, Tensor] | None = None
+        self._coarse: tuple[str | None] | None = None
+
+    @property
+    def coarse(self) -> str | None:
+        """What products are computed in where that is too coarse for error bounds: see :mod:`.precision`."""
+        if self._coarse is None:
+            self._coarse = (coarse_products(self.functional),)
+        return self._coarse[0]
 
     # -- first order ---------------------------------------------------------------------------------------
 
@@ -136,19 +145,38 @@ class HessianOperator:
         Returns:
             ``[P]`` in the dtype of ``vector``. Derivatives are computed in the parameters' dtype, sums in float64.
         """
+        return self._product(vector, self._step)
+
+    __call__ = product
+
+    def step_error(self, vector: Tensor) -> Tensor:
+        """About how far a finite difference is off by its step: 4/3 of what half the step changes; else zeros.
+
+        The error of a central difference falls with the square of its step, and rounding errors and kinks, which grow
+        as it shrinks, show in the change as well. Two products.
+
+        Args:
+            vector: As in :meth:`product`.
+        """
+        if self.kind != "finite-difference":
+            return torch.zeros_like(vector)
+        return (self._product(vector, self._step) - self._product(vector, self._step / 2)) * (4 / 3)
+
+    def _product(self, vector: Tensor, step: float) -> Tensor:
         if vector.shape != (self.size,):
             raise ValueError(f"the vector has shape {tuple(vector.shape)}; it must be ({self.size},)")
         self.products += 1
         v = self._tangent(vector.detach().to(self.device, torch.float64))
-        multiply = self._difference if self.kind == "finite-difference" else self._exact
+
+        def multiply(v: Tensor) -> Tensor:
+            return self._difference(v, step) if self.kind == "finite-difference" else self._exact(v)
+
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 image = multiply(v.clone())
         else:
             image = multiply(v)
         return self._on_sphere(image, v).to(vector.device, vector.dtype)
-
-    __call__ = product
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         return self.product(vector)
@@ -162,8 +190,8 @@ class HessianOperator:
     def _tangent(self, vector: Tensor) -> Tensor:
         return vector if self.position is None else vector - torch.dot(self.position, vector) * self.position
 
-    def deviations(self, vector: Tensor, value: float) -> tuple[float, float]:
-        """How far finite differences of other steps are from an eigenvector and its eigenvalue; zeros for exact kinds.
+    def deviation(self, vector: Tensor, value: float) -> float:
+        """How far finite differences of other steps are from an eigenvector and its eigenvalue; 0 for exact kinds.
 
         A difference of step h is off by c h², by rounding / h and by the kinks (ReLU) it crosses, of which a search
         that uses h alone sees nothing, not even that the products are no symmetric matrix. One of 2 h is off by 4 c h²,
@@ -174,17 +202,13 @@ class HessianOperator:
             value: The eigenvalue.
 
         Returns:
-            The largest ``|D v - value v|`` and the largest ``|<v, D v> - value|`` of a unit vector, over steps. Costs a
-            product for each of three steps.
+            The largest ``|D v - value v|`` of a unit vector over steps. Costs a product for each of three steps.
         """
         if self.kind != "finite-difference":
-            return 0.0, 0.0
+            return 0.0
         v = self._tangent(vector.detach().to(self.device, torch.float64))
         v = v / v.norm()
-        self.products += len(_OTHER_STEPS)
-        images = [self._on_sphere(self._difference(v, steps), v) for steps in _OTHER_STEPS]
-        residual = max(float((image - value * v).norm()) for image in images)
-        return residual, max(abs(float(torch.dot(v, image)) - value) for image in images)
+        return max(float((self._product(v, s * self._step) - value * v).norm()) for s in _OTHER_STEPS)
 
     def _on_sphere(self, image: Tensor, v: Tensor) -> Tensor:
         """The Riemannian product from the Euclidean one, on the sphere."""
@@ -193,11 +217,11 @@ class HessianOperator:
         radial = torch.dot(self._first_order()[1], self._flat)
         return self.radius**2 * self._tangent(image) - radial * v
 
-    def _difference(self, v: Tensor, steps: float = 1.0) -> Tensor:
+    def _difference(self, v: Tensor, step: float) -> Tensor:
         norm = float(v.norm())
         if norm == 0:
             return torch.zeros_like(v)
-        h = steps * self._step / norm
+        h = step / norm
         ahead, behind = (self._loss_and_gradient(self.functional.unflatten(self._flat + s * v))[1] for s in (h, -h))
         return (ahead - behind) / (2 * h)
 
@@ -223,11 +247,11 @@ class HessianOperator:
             params = [w.clone().requires_grad_() for w in self._weights]
             pull, roots = (_hessian if self.kind == "hessian" else _ggn)(self.functional, params, index, self.values)
         if self.products == 1:
-            _refuse_missing(roots)
+            refuse_missing(roots)
         if len(self.functional.shares) == 1:
             self._kept[index] = pull
         elif self._memory > 0:
-            self._memory -= _bytes(roots)
+            self._memory -= graph_bytes(roots)
             if self._memory >= 0:
                 self._kept[index] = pull
         return pull
@@ -320,24 +344,3 @@ def _transposed(outputs: list[Tensor], inputs: list[Tensor]) -> Product:
         return [torch.zeros_like(x) if f is None else f for f, x in zip(found, inputs, strict=True)]
 
     return pull
-
-
-def _refuse_missing(roots: list[Tensor]) -> None:
-    """A function marked ``once_differentiable`` ends the graph in a node that no path to the parameters meets.
-
-    Its derivative would be taken for zero without a word.
-    """
-    if any(node.name().endswith("Error") for node in nodes(roots)):
-        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
-
-
-def _bytes(roots: list[Tensor]) -> int:
-    """About how much the graphs of these tensors keep alive."""
-    sizes = dict[int, int]()
-    for node in nodes(roots):
-        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
-        for value in (*saved, *getattr(node, "saved_tensors", ())):
-            if isinstance(value, Tensor):
-                storage = value.untyped_storage()
-                sizes[storage.data_ptr()] = storage.nbytes()
-    return sum(sizes.values())

@@ -19,8 +19,9 @@ derived here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -33,13 +34,16 @@ from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection, select_parameters
 
 if TYPE_CHECKING:
-    from onsphere.curvature.operators import Kind
+    from onsphere.curvature.operators import HessianOperator, Kind
 
 __all__ = ["Distribution", "Estimate", "Method", "estimate_trace", "trace"]
 
 Method = Literal["hutchinson", "hutch++"]
 Distribution = Literal["rademacher", "gaussian"]
 Blocks = Mapping[str, list[slice]]
+
+#: Probes that tell how far a finite difference is off by its step.
+_STEPPED = 4
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,13 @@ class Estimate:
     Attributes:
         value: The estimate, unbiased.
         standard_error: Standard deviation of ``value`` over draws of the probes, estimated from these; 0 where
-            nothing was left to chance. It is no bound: about one estimate in three is further off.
+            nothing was left to chance. It is no bound: about one estimate in three is further off. NaN where the
+            products are in half precision (``coarse``), which chance is the least of.
         probes: Random vectors that ``standard_error`` comes from.
         products: Matrix-vector products that were spent.
         dimension: Eigenvalues that were summed; ``value / dimension`` is the mean eigenvalue.
         groups: Estimates for diagonal blocks, by name, from the same products.
+        coarse: None, or what the products were computed in where that is coarser than float32.
     """
 
     value: float
@@ -62,19 +68,22 @@ class Estimate:
     products: int
     dimension: int
     groups: Mapping[str, Estimate] = field(default_factory=dict)
+    coarse: str | None = None
 
     def __float__(self) -> float:
         return self.value
 
     def __repr__(self) -> str:
         groups = f", {len(self.groups)} groups" if self.groups else ""
-        return f"Estimate({self.value:.6g} ± {self.standard_error:.2g}, {self.probes} probes{groups})"
+        error = f" ± {self.standard_error:.2g}" if self.coarse is None else ""
+        known = "" if self.coarse is None else f", no standard error: products in {self.coarse}"
+        return f"Estimate({self.value:.6g}{error}, {self.probes} probes{groups}{known})"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of plain numbers; ``groups`` is a dictionary of such dictionaries."""
         plain = {"value": self.value, "standard_error": self.standard_error, "probes": self.probes}
         groups = {name: estimate.to_dict() for name, estimate in self.groups.items()}
-        return plain | {"products": self.products, "dimension": self.dimension, "groups": groups}
+        return plain | {"products": self.products, "dimension": self.dimension, "groups": groups, "coarse": self.coarse}
 
     def to_frame(self) -> Any:
         """A pandas table: one row for each group and, last, the row ``total`` (needs pandas)."""
@@ -135,16 +144,52 @@ def trace(
     """
     _check(method, probes, distribution)
     operator = hessian_operator(model, loss_fn, batches, parameters, sphere, mode, kind=kind, forward=forward)
-    return estimate_trace(
+    blocks = _blocks(model, groups, operator.slices)
+    found = estimate_trace(
         operator.product,
         operator.size,
         method=method,
         probes=probes,
         distribution=distribution,
-        blocks=_blocks(model, groups, operator.slices),
+        blocks=blocks,
         dimension=operator.dimension,
         device=operator.device,
         seed=seed,
+    )
+    if operator.kind == "finite-difference":
+        found = _with_steps(found, operator, blocks, distribution, seed)
+    return found if operator.coarse is None else without_error(found, operator.coarse)
+
+
+def without_error(estimate: Estimate, coarse: str) -> Estimate:
+    """The estimate without a standard error, because products were computed in ``coarse``."""
+    groups = {name: without_error(group, coarse) for name, group in estimate.groups.items()}
+    return replace(estimate, standard_error=math.nan, groups=groups, coarse=coarse)
+
+
+def _with_steps(
+    estimate: Estimate, operator: HessianOperator, blocks: Blocks, distribution: Distribution, seed: int
+) -> Estimate:
+    """The estimate with what the step of finite differences leaves out added to its standard error.
+
+    The step's error is the same in every probe, in the mean; from a few of them its mean is known well enough.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    probes = [
+        _draw(operator.size, distribution, generator, operator.device) for _ in range(min(_STEPPED, estimate.probes))
+    ]
+    if not probes:
+        probes = [_draw(operator.size, distribution, generator, operator.device)]
+    off = np.abs(np.array([_parts(v, _finite(operator.step_error(v)), blocks) for v in probes])).mean(0)
+    groups = {
+        name: replace(group, standard_error=math.hypot(group.standard_error, float(error)))
+        for (name, group), error in zip(estimate.groups.items(), off[1:], strict=True)
+    }
+    return replace(
+        estimate,
+        standard_error=math.hypot(estimate.standard_error, float(off[0])),
+        products=estimate.products + 2 * len(probes),
+        groups=groups,
     )
 
 

@@ -160,10 +160,18 @@ def _log_bessel(order: float, kappa: Array) -> Array:
         return np.asarray(exponent - 0.5 * np.log(2 * np.pi * order * root) + np.log(series))
     from scipy.special import gammaln, ive
 
-    scaled, y = ive(order, kappa), kappa**2 / 4
+    # scipy gives up beyond about 1e9; there Hankel's expansion is exact to rounding (DLMF 10.40.1).
+    far = kappa > 1e8
+    near = np.where(far, 1.0, kappa)
+    scaled, y = ive(order, near), near**2 / 4
     power = y / (order + 1) * (1 + y / (2 * (order + 2)) * (1 + y / (3 * (order + 3))))
-    small = order * np.log(kappa / 2) - gammaln(order + 1) - kappa + np.log1p(np.where(scaled < 1e-290, power, 0))
-    return np.asarray(np.where(scaled < 1e-290, small, np.log(np.maximum(scaled, 1e-290))))
+    small = order * np.log(near / 2) - gammaln(order + 1) - near + np.log1p(np.where(scaled < 1e-290, power, 0))
+    logs = np.where(scaled < 1e-290, small, np.log(np.maximum(scaled, 1e-290)))
+    term, tail = np.ones_like(kappa), np.zeros_like(kappa)
+    for k in range(1, 5):
+        term = -term * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k * np.where(far, kappa, 1e8))
+        tail = tail + term
+    return np.asarray(np.where(far, -0.5 * np.log(2 * np.pi * kappa) + np.log1p(tail), logs))
 
 
 def _debye(order: float, z: Array) -> tuple[Array, Array, Array]:

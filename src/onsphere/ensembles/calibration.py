@@ -12,6 +12,7 @@ the whole is repeated. Comparing networks or ensembles by the plain NLL mostly c
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -25,8 +26,10 @@ __all__ = ["Calibration", "Temperature", "best_temperature", "calibrated_nll"]
 
 Temperature = Literal["averaged", "members"]
 
-#: ln T is searched within these bounds: temperatures from 1/1000 to 1000.
+#: ln T is searched up to this far from 0, temperatures from 1/1000 to 1000, and from the scale of logits beyond these.
 BOUND = math.log(1e3)
+#: Logits whose standard deviation lies between 1/30 and 30 are searched within these bounds.
+USUAL = math.log(30)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class Calibration:
         standard_error: Of the value, from the spread over examples (each example's loss is averaged over the repeats
             first). It is what other test examples would change; the members' training seeds are not in it.
         temperatures: The fitted temperatures, ``repeats * folds`` of them, repeat by repeat.
-        at_bound: How many of them lie at the bounds 1/1000 or 1000: then the fitted half has no best temperature, as
-            where every example is classified correctly (T -> 0) or predictions are worse than none (T -> infinity).
+        at_bound: How many of them lie at a bound of the search: 1/1000 and 1000, beyond these with the scale of the
+            logits. Then the fitted half has no best temperature, as where every example is classified correctly
+            (T -> 0) or predictions are worse than none (T -> infinity).
         uncalibrated: NLL in nats at temperature 1.
         temperature: ``"averaged"`` or ``"members"``.
     """
@@ -109,27 +113,30 @@ def calibrated_nll(
     if not 2 <= folds <= examples:
         raise ValueError(f"folds is {folds}; it must lie between 2 and the number of examples, {examples}")
     base, kind = _prepared(array, targets, temperature), temperature
-    fitted: list[float] = []
+    fitted: list[tuple[float, bool]] = []
     totals = np.zeros(examples)
     generator = np.random.default_rng(seed)
     for _ in range(repeats):
         for fold in np.array_split(generator.permutation(examples), folds):
             rest = np.setdiff1d(np.arange(examples), fold, assume_unique=True)
             fitted.append(_fit(base[:, rest], targets[rest]))
-            totals[fold] += _losses(base[:, fold], targets[fold], fitted[-1])
+            totals[fold] += _losses(base[:, fold], targets[fold], fitted[-1][0])
     losses = totals / repeats
     return Calibration(
         value=float(losses.mean()),
         standard_error=float(losses.std(ddof=1) / math.sqrt(examples)),
-        temperatures=tuple(fitted),
-        at_bound=sum(_at_bound(t) for t in fitted),
+        temperatures=tuple(t for t, _ in fitted),
+        at_bound=sum(bound for _, bound in fitted),
         uncalibrated=float(_losses(base, targets, 1.0).mean()),
         temperature=kind,
     )
 
 
 def best_temperature(logits: Any, labels: Any, *, temperature: Temperature = "averaged") -> float:
-    """The temperature with the least NLL on these very examples, within 1/1000 and 1000.
+    """The temperature with the least NLL on these very examples.
+
+    It is searched from 1/1000 to 1000; for logits whose standard deviation is above 30 or below 1/30 these bounds go
+    with it.
 
     Args:
         logits: As :func:`calibrated_nll`.
@@ -138,10 +145,23 @@ def best_temperature(logits: Any, labels: Any, *, temperature: Temperature = "av
 
     Raises:
         ValueError: As :func:`calibrated_nll`.
+
+    Warns:
+        UserWarning: The NLL falls up to a bound of the search, which is then returned: these examples have no best
+            temperature.
     """
     array = check_logits(logits)
     targets = check_labels(labels, *array.shape[1:])
-    return _fit(_prepared(array, targets, temperature), targets)
+    found, bound = _fit(_prepared(array, targets, temperature), targets)
+    if bound:
+        why = "every example is classified correctly" if found < 1 else "the predictions are worse than none"
+        warnings.warn(
+            f"the NLL falls up to the bound of the search, temperature {found:.3g}, which is returned: there is no "
+            f"best temperature for these examples ({why}, perhaps)",
+            UserWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 def _prepared(array: Array, targets: Labels, temperature: str) -> Array:
@@ -165,25 +185,36 @@ def _losses(base: Array, targets: Labels, temperature: float) -> Array:
     return np.asarray(-logs[np.arange(len(targets)), targets])
 
 
-def _fit(base: Array, targets: Labels) -> float:
-    """Bounded scalar minimisation over ln T, after a coarse grid: with members the NLL need not have one minimum."""
+def _fit(base: Array, targets: Labels) -> tuple[float, bool]:
+    """Bounded scalar minimisation over ln T, after a coarse grid: with members the NLL need not have one minimum.
+
+    Returns:
+        The temperature, and whether it lies at a bound.
+    """
     from scipy.optimize import minimize_scalar
 
     def objective(log_temperature: float) -> float:
         return float(_losses(base, targets, math.exp(log_temperature)).mean())
 
-    low, high = _bracket(objective)
+    least, most = _bounds(base)
+    low, high = _bracket(objective, least, most)
     found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
     # Where the NLL only levels off towards a bound, by rounding, it has no best temperature: the bound says so.
-    end = min((-BOUND, BOUND), key=objective)
-    return math.exp(end if objective(end) <= float(found.fun) else float(found.x))
+    end = min((least, most), key=objective)
+    best = end if objective(end) <= float(found.fun) else float(found.x)
+    return math.exp(best), min(best - least, most - best) < 1e-3
 
 
-def _bracket(objective: Callable[[float], float], points: int = 15) -> tuple[float, float]:
-    grid = np.linspace(-BOUND, BOUND, points)
+def _bounds(base: Array) -> tuple[float, float]:
+    """Least and largest ln T that are searched."""
+    known = np.where(np.isfinite(base), base, np.nan)
+    size = float(np.nanmax(np.abs(known)))
+    spread = float(np.nanmean(np.nanvar(known / size, axis=-1))) ** 0.5 if size > 0 else 0.0
+    scale = math.log(spread) + math.log(size) if spread > 0 else 0.0
+    return min(-BOUND, scale + USUAL - BOUND), max(BOUND, scale - USUAL + BOUND)
+
+
+def _bracket(objective: Callable[[float], float], least: float, most: float) -> tuple[float, float]:
+    grid = np.linspace(least, most, 1 + math.ceil((most - least) * 14 / (2 * BOUND) - 1e-9))
     best = int(np.argmin([objective(float(x)) for x in grid]))
-    return float(grid[max(best - 1, 0)]), float(grid[min(best + 1, points - 1)])
-
-
-def _at_bound(temperature: float) -> bool:
-    return abs(abs(math.log(temperature)) - BOUND) < 1e-3
+    return float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])

@@ -6,12 +6,16 @@ One network's code runs under ``torch.func.vmap`` over the stacked weights, so t
 batched product. The members are always in evaluation mode: batch norm uses its running statistics. Without gradients a
 shape of input that comes again is traced into a flat list of operations (:mod:`onsphere.tracing`), which leaves out
 the cost of vmap and of the members' Python.
+
+Where their code does not run under vmap (recurrent layers, ``.item()``, branches on numbers, TorchScript) the members
+run one after another; a warning says so once, and ``repr`` from then on.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -19,8 +23,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from onsphere.ensembles._members import OutputError, called, evaluated, is_scripted, logits_of, views
 from onsphere.functional.recomputation import without_recomputation
 from onsphere.tracing import trace
 
@@ -31,7 +36,7 @@ UNTRACED = "untraced"  # stands for the program of a shape that came once
 
 
 class Ensemble(nn.Module):
-    """Members of one architecture as one module: images [batch, ...] in, log-probabilities [batch, classes] out.
+    """Members of one architecture as one module: their input [batch, ...] in, log-probabilities [batch, classes] out.
 
     Make it with :meth:`from_members` or :meth:`from_stacked`. ``state_dict()`` holds every tensor once, the members
     as its first dimension; ``to(...)``, ``torch.compile`` and ``torch.export`` work as for any module. Whatever
@@ -42,6 +47,8 @@ class Ensemble(nn.Module):
         super().__init__()
         self.stacked, self.members = stacked, members
         self._programs: dict[Any, Any] = {}  # by what an input is like
+        self._sequential: str | None = None  # why the members run one after another
+        self._views: list[nn.Module] = []  # of scripted members
         self.train(False)
 
     @classmethod
@@ -96,7 +103,8 @@ class Ensemble(nn.Module):
                     f"{', '.join(map(str, value.shape))}] with the same number of members, at least 1, for all"
                 )
         _check_finite(tensors)
-        stacked = _evaluated(copy.deepcopy(template))
+        with torch.no_grad():  # copies of scripted parameters are no leaves otherwise
+            stacked = evaluated(copy.deepcopy(template))
         for name, value in _tensors(stacked).items():
             value.data = tensors[name].detach().clone()  # a shared parameter stays shared
         return cls(stacked, members[0])
@@ -111,39 +119,67 @@ class Ensemble(nn.Module):
         self.stacked.eval()
         return self
 
-    def member_logits(self, x: Tensor) -> Tensor:
+    def member_logits(self, *args: Any, **kwargs: Any) -> Tensor:
         """Logits of every member, ``[members, batch, classes]``.
 
         Args:
-            x: ``[batch, ...]``, what one member takes.
+            *args: What one member takes: ``[batch, ...]``, and further inputs, if any.
+            **kwargs: By name.
 
         Raises:
-            ValueError: A member's output is not ``[batch, classes]``.
+            ValueError: A member's output neither is nor has, as ``logits``, ``[batch, classes]`` with at least two
+                classes.
+
+        Warns:
+            UserWarning: The members' code does not run under vmap; once.
         """
-        return self._logits(self.tensors(), x)
+        return self._logits(self.tensors(), args, kwargs)
 
-    def _logits(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-        def one(own: dict[str, Tensor]) -> Any:
-            return functional_call(self.stacked, own, (x,))
-
-        # A compiler has its own way with recomputation; under vmap there is none.
+    def _logits(self, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        # A compiler has its own way with recomputation; with the members' weights handed over there is none.
         with nullcontext() if torch.compiler.is_compiling() else without_recomputation():
-            logits = vmap(one)(tensors)
-        if not isinstance(logits, Tensor) or logits.ndim != 3:
-            found = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"a member returns {found}; it must return one tensor of logits [batch, classes]")
-        return logits
+            return self._together(tensors, args, kwargs)
 
-    def member_log_probabilities(self, x: Tensor) -> Tensor:
+    def _together(self, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        if self._sequential is not None:
+            return self._one_after_another(tensors, args, kwargs)
+        try:
+            stacked: Tensor = vmap(lambda own: logits_of(called(self.stacked, own, args, kwargs)))(tensors)
+            return stacked
+        except OutputError:
+            raise
+        except Exception as error:
+            found = self._one_after_another(tensors, args, kwargs)  # what fails here as well is theirs to see
+            text = str(error).strip()
+            self._sequential = text.splitlines()[0] if text else type(error).__name__
+        self._programs.clear()
+        warnings.warn(
+            f"the members run one after another, because their code does not run under torch.vmap: {self._sequential}",
+            UserWarning,
+            stacklevel=4,
+        )
+        return found
+
+    def _one_after_another(
+        self, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        if is_scripted(self.stacked):
+            self._views = self._views or views(self.stacked, self.members)
+            return torch.stack([logits_of(member(*args, **kwargs)) for member in self._views])
+        each = [{name: value[i] for name, value in tensors.items()} for i in range(self.members)]
+        return torch.stack([logits_of(called(self.stacked, own, args, kwargs)) for own in each])
+
+    def member_log_probabilities(self, *args: Any, **kwargs: Any) -> Tensor:
         """Log-probabilities of every member, ``[members, batch, classes]``; arguments as :meth:`member_logits`."""
-        return self.member_logits(x).log_softmax(-1)
+        return self.member_logits(*args, **kwargs).log_softmax(-1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Log of the averaged probabilities, ``[batch, classes]``; arguments as :meth:`member_logits`."""
-        program = None if _differs(x) else self._program(x)
+        plain = len(args) == 1 and not kwargs and self._sequential is None and not _differs(args[0])
+        program = self._program(args[0]) if plain else None
         if program is None:
-            return averaged(self.member_log_probabilities(x))
-        result: Tensor = program(list(self.tensors().values()), x)
+            return averaged(self.member_log_probabilities(*args, **kwargs))
+        result: Tensor = program(list(self.tensors().values()), args[0])
         return result
 
     def _program(self, x: Tensor) -> Any:
@@ -157,7 +193,7 @@ class Ensemble(nn.Module):
             tensors = self.tensors()
 
             def predict(values: list[Tensor], x: Tensor) -> Tensor:
-                return averaged(self._logits(dict(zip(tensors, values, strict=True)), x).log_softmax(-1))
+                return averaged(self._logits(dict(zip(tensors, values, strict=True)), (x,), {}).log_softmax(-1))
 
             try:
                 self._programs[key] = trace(predict, list(tensors.values()), x)
@@ -166,10 +202,11 @@ class Ensemble(nn.Module):
         return self._programs[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}}  # a copy or a file holds no programs
+        return {**self.__dict__, "_programs": {}, "_views": []}  # a copy or a file holds no programs
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._programs.clear()  # the members may move, or change their type
+        self._views.clear()
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 
@@ -195,6 +232,8 @@ class Ensemble(nn.Module):
             if len(example) < 2:  # torch takes a size of 1 for a constant
                 example = torch.cat([example, example])
             shapes = {"x": {0: torch.export.Dim("batch")}}
+        with torch.no_grad():
+            self.member_logits(example)  # finds out whether vmap takes them
         modules: tuple[nn.Module, ...] = (self, _OneAfterAnother(self)) if dynamic_batch else (self,)
         for module in modules:
             try:
@@ -210,7 +249,8 @@ class Ensemble(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``repr`` shows besides the architecture."""
-        return f"members={self.members}"
+        order = "" if self._sequential is None else f", one after another: {self._sequential}"
+        return f"members={self.members}{order}"
 
 
 def averaged(log_probabilities: Tensor) -> Tensor:
@@ -234,54 +274,8 @@ class _OneAfterAnother(nn.Module):
         self.ensemble = ensemble
 
     def forward(self, x: Tensor) -> Tensor:
-        tensors, count = self.ensemble.tensors(), self.ensemble.members
-        each = [{name: value[i] for name, value in tensors.items()} for i in range(count)]
-        logs = [functional_call(self.ensemble.stacked, t, (x,)).log_softmax(-1) for t in each]
-        return averaged(torch.stack(logs))
-
-
-class _EvaluatedNorm(nn.Module):
-    """A batch norm in evaluation mode as one multiplication and addition.
-
-    It has the norm's tensors under the same names. torch's own fixes the batch size when it is exported under vmap.
-    """
-
-    weight: Tensor | None
-    bias: Tensor | None
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        for name, parameter in norm._parameters.items():
-            self.register_parameter(name, parameter)
-        for name, buffer in norm._buffers.items():
-            self.register_buffer(name, buffer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = (self.running_var + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -self.running_mean * scale
-        if self.bias is not None:
-            shift = shift + self.bias
-        form = (-1, *(1,) * (x.ndim - 2))
-        return torch.addcmul(shift.view(form), x, scale.view(form))
-
-    def extra_repr(self) -> str:
-        return f"eps={self.eps}"
-
-
-def _evaluated(module: nn.Module) -> nn.Module:
-    """The module with its batch norms replaced; those without running statistics stay, as they are in evaluation."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    # Not subclasses: they may compute something else.
-    if isinstance(module, kinds) and type(module) in kinds and module.running_mean is not None:
-        return _EvaluatedNorm(module)
-    for name, child in module.named_children():
-        setattr(module, name, _evaluated(child))
-    return module
+        logits = self.ensemble._one_after_another(self.ensemble.tensors(), (x,), {})
+        return averaged(logits.log_softmax(-1))
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -297,6 +291,16 @@ def _check_alike(first: nn.Module, other: nn.Module, number: int) -> None:
         a, b = ours.get(name, "nothing"), theirs.get(name, "nothing")
         if a != b:
             raise ValueError(f"{problem}: {name or 'the network'} is {b}, not {a}")
+    for (name, a_module), (_, b_module) in zip(first.named_modules(), other.named_modules(), strict=True):
+        held = {key for key, value in vars(a_module).items() if isinstance(value, Tensor)}
+        for key in sorted(held):
+            ours_held, theirs_held = vars(a_module)[key], vars(b_module).get(key)
+            if not isinstance(theirs_held, Tensor) or not torch.equal(ours_held, theirs_held):
+                where = f"{name}.{key}" if name else key
+                raise ValueError(
+                    f"{problem}: {where} is another tensor, which is neither a parameter nor a buffer and so cannot be "
+                    "stacked; register it as a buffer"
+                )
     a_tensors, b_tensors = _tensors(first), _tensors(other)
     for name in [*a_tensors, *b_tensors]:
         found = [

@@ -84,6 +84,7 @@ def lift(parameter: Tensor) -> None:
 
 
 def without_eps(model: nn.Module, frozen: Mapping[str, nn.Module]) -> None:
+    """Give every norm but the frozen ones an eps that rounds away, where an attribute holds it."""
     kept = set(frozen.values())
     for module in model.modules():
         if module in kept:
