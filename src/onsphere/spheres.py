@@ -23,7 +23,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from onsphere.products import check_same_shapes, inner, listed, per_row, row_inner, squared_norm
+from onsphere.products import check_same_shapes, check_whole, inner, listed, per_row, row_inner, squared_norm
 
 __all__ = ["Sphere"]
 
@@ -39,7 +39,7 @@ class Sphere:
             is on a sphere of its own; a tensor with fewer than two dimensions is one row.
 
     Raises:
-        TypeError: Something is not a tensor, or its numbers are integers or complex.
+        TypeError: Something is not a tensor, or its numbers are integers or complex, or it is spread over processes.
         ValueError: The list is empty, or a norm is zero or not finite, so there is no direction to keep.
 
     Example:
@@ -199,10 +199,11 @@ def check_real(tensor: object, name: str) -> None:
     """Refuse what cannot be on a sphere.
 
     Raises:
-        TypeError: Not a tensor, or not one of real floating-point numbers.
+        TypeError: Not a tensor, or not one of real floating-point numbers, or one that is spread over processes.
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; a sphere holds torch tensors")
+    check_whole(tensor, name)
     if not tensor.is_floating_point():
         raise TypeError(
             f"{name} has dtype {tensor.dtype}; a sphere holds real floating-point numbers: convert it with "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from onsphere.optim._groups import sphere_kind
+from onsphere.products import check_whole
 
 __all__ = ["Group", "Watched", "matches", "unwrapped", "watch"]
 
@@ -214,6 +215,7 @@ def _check(
             )
         if id(p) in seen:
             raise ValueError(f"{name} is given more than once; a tensor is in one group")
+        check_whole(p, name)
         if not p.is_floating_point():
             raise TypeError(
                 f"{name} holds {p.dtype}; the monitor reads real floating-point numbers, leave it out of groups"
