@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onsphere.spheres import Sphere, as_radius, measure_radius
+from onsphere.spheres import Sphere, as_radius, check_range, measure_radius
 
 KINDS = ("joint", "rows")
 
@@ -71,6 +71,7 @@ def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | li
         raise ValueError("a sphere group has no parameters; give it at least one, or leave the group out")
     present = measure_radius(params, parameter_names(group), rows=rows)
     if radius is None:
+        check_range(present, params)
         return present
     wanted = as_radius(radius, params, rows=rows)
     if rows or wanted != present:

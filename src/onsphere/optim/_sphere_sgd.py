@@ -23,6 +23,7 @@ from torch.optim.sgd import sgd as torch_sgd
 from onsphere.optim._foreach import sphere_sgd_
 from onsphere.optim._functional import sgd, sphere_sgd
 from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind
+from onsphere.spheres import as_radius
 
 
 class SphereSGD(Optimizer):
@@ -39,7 +40,8 @@ class SphereSGD(Optimizer):
 
     A parameter of a joint sphere that has no gradient counts as one of gradient zero: it keeps its direction (unless
     its momentum still carries it) and is scaled with the rest. Where no tensor of a sphere has a gradient nothing
-    moves. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit for bit with a float learning rate.
+    moves. An entry of a gradient that is not finite damages that entry, as with ``torch.optim.SGD``, and no other: a sphere
+    whose norm is not finite is not projected. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit for bit with a float learning rate.
 
     Args:
         params: Param groups, at least one with ``"sphere": "joint"`` (its tensors share one norm) or ``"rows"`` (every
@@ -57,7 +59,7 @@ class SphereSGD(Optimizer):
             place on lists; ``None`` chooses the latter unless a parameter is of a tensor subclass.
 
     Raises:
-        TypeError: A sphere parameter does not hold real floating-point numbers.
+        TypeError: A sphere parameter does not hold real floating-point numbers, or is a DTensor.
         ValueError: A value is out of range, no group has a sphere, a sphere group has weight decay, or its tensors
             have no direction (zero or non-finite norm).
 
@@ -148,6 +150,11 @@ class SphereSGD(Optimizer):
                         f'group {i} has "sphere": {old.get("sphere")!r}, the loaded one {new.get("sphere")!r}; '
                         "load the state of a SphereSGD that was made with the same groups"
                     )
+                if new.get("sphere") is not None and new.get("radius") is not None:
+                    try:
+                        as_radius(new["radius"], old["params"], rows=new["sphere"] == "rows")
+                    except ValueError as error:
+                        raise ValueError(f"group {i} of the loaded state: {error}") from error
         super().__setstate__(state)
         for name in ("radius", "other_lr"):
             self.defaults.setdefault(name, None)
@@ -156,7 +163,7 @@ class SphereSGD(Optimizer):
                 group.setdefault(name, value)
             if group["sphere"] is None:
                 continue
-            if "radius" not in group:
+            if group.get("radius") is None:
                 group["radius"] = settle_radius(group)
             elif isinstance(group["radius"], list):
                 devices = [p.device for p in group["params"]]
