@@ -279,9 +279,9 @@ def check_range(radius: float | Sequence[Tensor], tensors: Sequence[Tensor]) -> 
         wrong = [r for r in found if not low <= r <= high]
         if wrong:
             raise ValueError(
-                f"a radius is {wrong[0]:.6g}; with weights of {str(tensor.dtype).removeprefix('torch.')} it must be from "
-                f"{low:.2g} to {high:.2g}, or weights and steps overflow or vanish: give another radius, or rescale the "
-                "weights first"
+                f"a radius is {wrong[0]:.6g}; with weights of {str(tensor.dtype).removeprefix('torch.')} it must be "
+                f"from {low:.2g} to {high:.2g}, or weights and steps overflow or vanish: give another radius, or "
+                "rescale the weights first"
             )
 
 

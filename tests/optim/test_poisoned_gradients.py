@@ -212,7 +212,7 @@ def test_a_state_with_an_impossible_radius_is_refused_and_changes_nothing(kind, 
         bad["param_groups"][0]["radius"][1][2] = radius
     else:
         bad["param_groups"][0]["radius"] = radius
-    with pytest.raises(ValueError, match="group 0 of the loaded state: .*radius"):
+    with pytest.raises(ValueError, match=r"group 0 of the loaded state: .*radius"):
         optimizer.load_state_dict(bad)
     assert str(optimizer.state_dict()) == str(good)
     optimizer.load_state_dict(good)

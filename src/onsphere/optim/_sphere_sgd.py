@@ -40,8 +40,9 @@ class SphereSGD(Optimizer):
 
     A parameter of a joint sphere that has no gradient counts as one of gradient zero: it keeps its direction (unless
     its momentum still carries it) and is scaled with the rest. Where no tensor of a sphere has a gradient nothing
-    moves. An entry of a gradient that is not finite damages that entry, as with ``torch.optim.SGD``, and no other: a sphere
-    whose norm is not finite is not projected. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit for bit with a float learning rate.
+    moves. An entry of a gradient that is not finite damages that entry, as with ``torch.optim.SGD``, and no other: a
+    sphere whose norm is not finite is not projected. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit
+    for bit with a float learning rate.
 
     Args:
         params: Param groups, at least one with ``"sphere": "joint"`` (its tensors share one norm) or ``"rows"`` (every
