@@ -124,14 +124,18 @@ class _Kept:
 
     def with_radii(self, found: Sequence[Sequence[float] | None]) -> float | list[Tensor]:
         """The radius of a checkpoint, checked: one list of numbers for each tensor; None leaves it as it is."""
-        lists = [self.radii(i) if one is None else list(one) for i, one in enumerate(found)]
         if not self.rows:
-            if len({tuple(one) for one in lists}) > 1 or len(lists[0]) != 1:
+            given = {tuple(one) for one in found if one is not None}
+            if not given:
+                return self.radius
+            radius = given.pop()
+            if given or len(radius) != 1:
                 raise ValueError(
-                    f"the loaded state has the radii {lists} for the tensors of one sphere; keep the optimizer with "
-                    "the groups that the saved one had"
+                    f"the loaded state has the radii {list(found)} for the tensors of one sphere; keep "
+                    "the optimizer with the groups that the saved one had"
                 )
-            return as_radius(lists[0][0], self.params, rows=False)
+            return as_radius(radius[0], self.params, rows=False)
+        lists = [self.radii(i) if one is None else list(one) for i, one in enumerate(found)]
         if isinstance(self.radius, float) and len({tuple(one) for one in lists}) == 1 and len(lists[0]) == 1:
             return as_radius(lists[0][0], self.params, rows=True)
         sizes = [p.shape[0] if p.dim() > 1 else 1 for p in self.params]
