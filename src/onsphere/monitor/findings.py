@@ -34,7 +34,7 @@ _NEAR = 0.05
 _SOON = 0.25
 
 
-def diagnose(groups: Sequence[GroupHistory], frozen_norms: Sequence[str] = ()) -> list[Finding]:
+def diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     """Findings on every group, alarms first.
 
     Args:
@@ -42,16 +42,15 @@ def diagnose(groups: Sequence[GroupHistory], frozen_norms: Sequence[str] = ()) -
             what is to be said of equilibrium on more than three groups is said of the nearest and the farthest. What
             follows from scale invariance (equilibria, ELRs) is not said of a group whose Noether residual shows that
             it has none.
-        frozen_norms: Names of norm layers whose statistics are frozen while the model trains.
 
     Returns:
         The findings; an empty list if nothing stands out.
     """
     with np.errstate(all="ignore"):
-        return _diagnose(groups, frozen_norms)
+        return _diagnose(groups)
 
 
-def _diagnose(groups: Sequence[GroupHistory], frozen_norms: Sequence[str]) -> list[Finding]:
+def _diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     found: list[Finding] = []
     sound = [history for history in groups if history.finite.sum() >= 3]
     total = [history for history in sound if history.name == "total"]
@@ -60,7 +59,7 @@ def _diagnose(groups: Sequence[GroupHistory], frozen_norms: Sequence[str]) -> li
         if history.name != "total" or len(groups) == 1:
             found += non_finite(history)
     for history in parts:
-        found += learning_rate(history) + invariance(history, frozen_norms) + precision(history) + rotation(history)
+        found += learning_rate(history) + invariance(history) + precision(history) + rotation(history)
     spheres = [history for history in parts if history.invariant]
     jumping = [finding for history in total or spheres for finding in _jumps(history)]
     found += jumping or [finding for history in spheres for finding in _jumps(history)]

@@ -59,7 +59,7 @@ def holds(history: GroupHistory) -> bool:
     return typical is None or typical <= _NOT_INVARIANT or bool(history.frozen)
 
 
-def invariance(history: GroupHistory, frozen_norms: Sequence[str] = ()) -> list[Finding]:
+def invariance(history: GroupHistory) -> list[Finding]:
     """Whether a group that is said to be scale-invariant is."""
     typical = _residual(history)
     if not history.invariant or typical is None or typical <= _EPS_SHOWS:
@@ -76,13 +76,13 @@ def invariance(history: GroupHistory, frozen_norms: Sequence[str] = ()) -> list[
             f"{history.name}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
             "its ELR says little; "
         ) + (
-            f"{_listed(frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no rescaling: leave "
-            "the weights before it out of the groups"
-            if frozen_norms
+            f"{_listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no rescaling: "
+            "leave the weights before it out of the groups"
+            if history.frozen_norms
             else "build the groups with onsphere.sphere_groups(model, batch), in the modes in which the model trains "
             "(a norm layer in eval mode undoes no rescaling)"
         )
-        return [Finding("invariance", "alarm", text, evidence | {"frozen_norms": list(frozen_norms)})]
+        return [Finding("invariance", "alarm", text, evidence | {"frozen_norms": list(history.frozen_norms)})]
     text = (
         f"{history.name}: invariance is blurred (Noether residual {typical:.1g}): the norms' eps or low precision "
         "shows; a smaller eps or larger weights mend it"

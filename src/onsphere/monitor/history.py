@@ -36,6 +36,7 @@ class GroupHistory:
         broken: Readings in which a weight, gradient or update is not finite; None: as far as norms show it.
         damaged: Names of the tensors in which something is not finite at the first such reading.
         frozen: Names of the tensors that had no gradient, or a gradient of zero, at every one of the latest readings.
+        frozen_norms: Names of norm layers whose statistics are frozen while the model trains.
         rule: ``space`` if the update is lr times the gradient, ``sphere`` if it is that times ρ²; None: neither, or
             unknown.
         resolution: Distance of 1 to the next number in the coarsest dtype of its tensors; 0: not known.
@@ -59,6 +60,7 @@ class GroupHistory:
     broken: NDArray[np.bool_] | None = None
     damaged: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    frozen_norms: tuple[str, ...] = ()
     rule: str | None = None
     resolution: float = 0.0
 

@@ -10,6 +10,7 @@ Readings are defined in :mod:`onsphere.monitor.readings`, how they are taken in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
@@ -165,7 +166,8 @@ class Monitor:
 
         self.flush()
         changed = [Finding("param groups", "warning", text, {}) for text in self._changes()]
-        return diagnose(self._histories(), frozen_norms(self._model)) + changed
+        frozen = tuple(frozen_norms(self._model))
+        return diagnose([replace(history, frozen_norms=frozen) for history in self._histories()]) + changed
 
     def forecast(self) -> Forecast | None:
         """When the next jump comes: ``step``, ``low`` and ``high``; None before two whole periods lie behind."""
