@@ -76,7 +76,7 @@ def invariance(history: GroupHistory) -> list[Finding]:
             f"{history.name}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
             "its ELR says little; "
         ) + (
-            f"{_listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no rescaling: "
+            f"{_listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no scaling: "
             "leave the weights before it out of the groups"
             if history.frozen_norms
             else "build the groups with onsphere.sphere_groups(model, batch), in the modes in which the model trains "
