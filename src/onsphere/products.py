@@ -2,17 +2,22 @@
 
     squared_norm(x) = sum_i ||x_i||²        inner(x, y) = sum_i <x_i, y_i>
 
-Pure functions that read nothing back to the host: they run under ``torch.func.vmap``, ``make_fx`` and autograd.
+Pure functions that read nothing back to the host: they run under ``torch.func.vmap``, ``make_fx`` and autograd. A sum
+over the part of a tensor that one process holds is not the tensor's: borders ask :func:`check_whole` first.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_same_shapes", "inner", "listed", "per_row", "row_inner", "squared_norm"]
+__all__ = ["check_same_shapes", "check_whole", "inner", "listed", "per_row", "row_inner", "squared_norm"]
+
+#: Attributes of parameters that FSDP 1 and DeepSpeed's third stage have replaced by their local part.
+_SPLIT = ("_fsdp_flattened", "ds_tensor")
 
 
 def squared_norm(tensors: Tensor | Iterable[Tensor]) -> Tensor:
@@ -75,6 +80,30 @@ def listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
     if not found:
         raise ValueError("the list of tensors is empty; a sphere needs at least one tensor")
     return found
+
+
+def check_whole(tensor: object, name: str) -> None:
+    """Refuse a tensor of which this process may hold only a part.
+
+    Args:
+        tensor: What is to be summed over.
+        name: What to call it in the message.
+
+    Raises:
+        TypeError: It is a DTensor, or a parameter that FSDP or DeepSpeed has flattened or split.
+    """
+    # A DTensor cannot be there unless its module is loaded, and loading it takes longer than a step.
+    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    if sharded is not None and isinstance(tensor, sharded):
+        kind = "a DTensor"
+    elif any(hasattr(tensor, mark) for mark in _SPLIT):
+        kind = "split by FSDP or DeepSpeed"
+    else:
+        return
+    raise TypeError(
+        f"{name} is {kind}: a norm taken here would be that of this process's part, not of the whole tensor; onsphere "
+        "does not train or read sharded parameters yet, so give it whole ones (as DistributedDataParallel has)"
+    )
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -23,7 +23,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from onsphere.products import check_same_shapes, inner, listed, per_row, row_inner, squared_norm
+from onsphere.products import check_same_shapes, check_whole, inner, listed, per_row, row_inner, squared_norm
+from onsphere.rounding import FULL, scale_, wide, wide_dtype
 
 __all__ = ["Sphere"]
 
@@ -39,7 +40,7 @@ class Sphere:
             is on a sphere of its own; a tensor with fewer than two dimensions is one row.
 
     Raises:
-        TypeError: Something is not a tensor, or its numbers are integers or complex.
+        TypeError: Something is not a tensor, or its numbers are integers or complex, or it is spread over processes.
         ValueError: The list is empty, or a norm is zero or not finite, so there is no direction to keep.
 
     Example:
@@ -92,16 +93,18 @@ class Sphere:
         if isinstance(norm, float):
             assert isinstance(radius, float)
             for tensor in self.tensors:
-                tensor.mul_(radius / norm)
+                scale_(tensor, radius / norm)
         else:
             radius = [torch.full_like(n, radius) for n in norm] if isinstance(radius, float) else radius
             for tensor, r, n in zip(self.tensors, radius, norm, strict=True):
-                tensor.mul_(per_row(r / n, tensor))
+                scale_(tensor, per_row(r / n, tensor, dtype=torch.float64))
         self._radius = radius
         return self
 
     def tangent(self, vectors: Tensor | Iterable[Tensor]) -> list[Tensor]:
         """The part of ``vectors`` orthogonal to the position: ``v - x <x, v> / <x, x>``.
+
+        Vectors that are not finite have none and are returned as they are: one such entry does not spread to all.
 
         Args:
             vectors: One tensor of the same shape for each tensor of the sphere, a gradient for example.
@@ -114,7 +117,7 @@ class Sphere:
         """
         vs = listed(vectors)
         check_same_shapes(self.tensors, vs)
-        return [v - c * x for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True)]
+        return [(wide(v) - c * wide(x)).to(v.dtype) for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True)]
 
     @torch.no_grad()
     def tangent_(self, vectors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -132,16 +135,22 @@ class Sphere:
         vs = listed(vectors)
         check_same_shapes(self.tensors, vs)
         for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True):
-            v.sub_(c * x)
+            if v.dtype in FULL:
+                v.sub_(c * wide(x))
+            else:
+                v.copy_(wide(v) - c * wide(x))
         return vs
 
     def _radial(self, vectors: list[Tensor]) -> list[Tensor]:
-        """<x, v> / <x, x> per tensor, broadcastable, in the vector's dtype."""
+        """<x, v> / <x, x> per tensor, broadcastable, in the vector's dtype; zero where it is not finite."""
         if self.rows:
             ratios = [row_inner(x, v) / row_inner(x, x) for x, v in zip(self.tensors, vectors, strict=True)]
         else:
             ratios = [inner(self.tensors, vectors) / squared_norm(self.tensors)] * len(vectors)
-        return [r.to(device=v.device, dtype=v.dtype) for r, v in zip(ratios, vectors, strict=True)]
+        return [
+            torch.where(r.isfinite(), r, 0.0).to(device=v.device, dtype=wide_dtype(v.dtype))
+            for r, v in zip(ratios, vectors, strict=True)
+        ]
 
     @torch.no_grad()
     def shares(self) -> Tensor:
@@ -199,10 +208,11 @@ def check_real(tensor: object, name: str) -> None:
     """Refuse what cannot be on a sphere.
 
     Raises:
-        TypeError: Not a tensor, or not one of real floating-point numbers.
+        TypeError: Not a tensor, or not one of real floating-point numbers, or one that is spread over processes.
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; a sphere holds torch tensors")
+    check_whole(tensor, name)
     if not tensor.is_floating_point():
         raise TypeError(
             f"{name} has dtype {tensor.dtype}; a sphere holds real floating-point numbers: convert it with "
@@ -231,6 +241,7 @@ def as_radius(radius: object, tensors: Sequence[Tensor], *, rows: bool) -> float
     if isinstance(radius, (int, float)) and not isinstance(radius, bool):
         if not (math.isfinite(radius) and radius > 0):
             raise ValueError(f"radius is {radius}; it must be positive and finite")
+        check_range(float(radius), tensors)
         return float(radius)
     if not rows or not isinstance(radius, Sequence) or isinstance(radius, str):
         form = "a positive number" + (" or a list with one tensor of radii for each parameter" if rows else "")
@@ -247,7 +258,31 @@ def as_radius(radius: object, tensors: Sequence[Tensor], *, rows: bool) -> float
         if not bool((torch.isfinite(r) & (r > 0)).all()):
             raise ValueError(f"radius {i} holds {r.tolist()}; every radius must be positive and finite")
         radii.append(r)
+    check_range(radii, tensors)
     return radii
+
+
+def check_range(radius: float | Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Refuse radii at which weights or steps (of size lr radius² gradient) overflow or vanish in the tensors' dtypes.
+
+    Args:
+        radius: One for all, or one tensor of them for each of ``tensors``.
+        tensors: The tensors that are to be on the spheres.
+
+    Raises:
+        ValueError: A radius is too small or too large.
+    """
+    for i, tensor in enumerate(tensors):
+        computed, stored = torch.finfo(wide_dtype(tensor.dtype)), torch.finfo(tensor.dtype)
+        low, high = max(math.sqrt(computed.tiny), stored.tiny), min(math.sqrt(computed.max), stored.max)
+        found = [radius] if isinstance(radius, float) else radius[i].flatten().tolist()
+        wrong = [r for r in found if not low <= r <= high]
+        if wrong:
+            raise ValueError(
+                f"a radius is {wrong[0]:.6g}; with weights of {str(tensor.dtype).removeprefix('torch.')} it must be "
+                f"from {low:.2g} to {high:.2g}, or weights and steps overflow or vanish: give another radius, or "
+                "rescale the weights first"
+            )
 
 
 def _check_radii(radius: float | list[Tensor], names: Sequence[str]) -> None:

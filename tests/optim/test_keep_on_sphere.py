@@ -84,6 +84,30 @@ def test_sgd_kept_at_lr_elr_radius_squared_is_sphere_sgd():
     torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("radius", [0.5, 1.0, 3.0])
+def test_the_published_momentum_step_is_kept_sgd_and_not_sphere_sgd(momentum, radius):
+    """Published: v <- m v + g, x <- x - lr v, x <- rho x / |x|, the buffer as it is."""
+    kept, sphere, hand = (weights() for _ in range(3))
+    elr = 0.02
+    for params in (kept, sphere, hand):
+        Sphere(params).project_(radius)
+    group = {"params": kept, "sphere": "joint"}
+    train(kept, keep_on_sphere(torch.optim.SGD(kept, elr * radius**2, momentum=momentum), [group]), 20)
+    train(sphere, SphereSGD([{"params": sphere, "sphere": "joint"}], elr, momentum=momentum), 20)
+    buffers = [torch.zeros_like(p) for p in hand]
+    for _ in range(20):
+        grads = torch.autograd.grad(loss(hand), hand)
+        with torch.no_grad():
+            for p, v, g in zip(hand, buffers, grads, strict=True):
+                p.sub_(elr * radius**2 * v.mul_(momentum).add_(g))
+            norm = torch.cat([p.flatten() for p in hand]).norm()
+            for p in hand:
+                p.mul_(radius / norm)
+    assert Sphere(kept).angle_to(hand) < 1e-13
+    assert Sphere(sphere).angle_to(hand) > 1e-4
+
+
 def test_the_groups_of_the_optimiser_can_be_the_sphere_groups():
     params = weights()
     groups = [{"params": params[:1], "sphere": "joint"}, {"params": params[1:]}]

@@ -270,16 +270,6 @@ def test_the_origin_has_no_direction_and_is_left_by_the_next_gradient(foreach):
     assert x.tolist() == [0.0, 1.0]
 
 
-def test_a_divergence_propagates():
-    for foreach in (True, False):
-        params = parameters()
-        optimizer = SphereSGD([joint(params)], 0.1, foreach=foreach)
-        give_gradients(params, 0)
-        params[0].grad.view(-1)[0] = math.nan
-        optimizer.step()
-        assert all(p.isnan().all() for p in params)
-
-
 def test_momentum_stays_tangent_and_gives_lr_over_one_minus_momentum():
     # A constant effective gradient along a great circle: the steady angle a step is lr / (1 - momentum).
     x = nn.Parameter(torch.tensor([3.0, 0.0], dtype=torch.float64))

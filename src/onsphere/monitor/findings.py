@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics.detect import DROP, zigzag_jumps
 from onsphere.dynamics.equilibria import Equilibrium, Optimizer, equilibrium, steps_to_equilibrium
+from onsphere.monitor.finding import Finding
 from onsphere.monitor.forecast import Forecast, forecast_jump
+from onsphere.monitor.health import ENOUGH, holds, invariance, learning_rate, non_finite, precision, rotation
 from onsphere.monitor.history import GroupHistory
 
 __all__ = ["Finding", "diagnose", "forecast_of", "jumps_of"]
-
-Severity = Literal["info", "warning", "alarm"]
 
 #: Steps in which the norm still finds its place after initialisation.
 BURN_IN = 100
@@ -29,41 +28,10 @@ BURN_IN = 100
 _SPREADS = 6.0
 #: The fall of a jump takes at most so many steps, and so many readings where they are sparse.
 _FALL_STEPS, _LEAST_FALL = 60, 3
-#: Noether residuals above these: an eps that shows, and a group that is not invariant.
-_EPS_SHOWS, _NOT_INVARIANT = 1e-4, 1e-2
-#: A tensor that turns so many times faster or slower than the median one is named.
-_ODD = 3.0
-#: Readings that a judgement on averages needs.
-_ENOUGH = 20
 #: The norm counts as settled within this relative distance of its equilibrium, angles likewise.
 _NEAR = 0.05
 #: A jump is announced when it may come within this part of a period.
 _SOON = 0.25
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something the readings say.
-
-    Attributes:
-        kind: ``jump``, ``jump expected``, ``equilibrium``, ``rotation``, ``schedule``, ``invariance``, ``non-finite``,
-            ``lr``, or ``param groups`` (the optimiser's were changed after the monitor was attached).
-        severity: ``info``, ``warning`` or ``alarm``.
-        message: One sentence or two: what is seen, and what to do.
-        evidence: The numbers behind it.
-    """
-
-    kind: str
-    severity: Severity
-    message: str
-    evidence: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dictionary."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
@@ -71,24 +39,32 @@ def diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
 
     Args:
         groups: Their readings. A group called ``total`` stands for the others in what concerns jumps and schedules;
-            what is to be said of equilibrium on more than three groups is said of the nearest and the farthest.
+            what is to be said of equilibrium on more than three groups is said of the nearest and the farthest. What
+            follows from scale invariance (equilibria, ELRs) is not said of a group whose Noether residual shows that
+            it has none.
 
     Returns:
         The findings; an empty list if nothing stands out.
     """
+    with np.errstate(all="ignore"):
+        return _diagnose(groups)
+
+
+def _diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     found: list[Finding] = []
     sound = [history for history in groups if history.finite.sum() >= 3]
-    for history in groups:
-        found += _non_finite(history)
     total = [history for history in sound if history.name == "total"]
     parts = [history for history in sound if history.name != "total"]
+    for history in groups:
+        if history.name != "total" or len(groups) == 1:
+            found += non_finite(history)
     for history in parts:
-        found += _learning_rate(history) + _invariance(history) + _rotation(history)
+        found += learning_rate(history) + invariance(history) + precision(history) + rotation(history)
     spheres = [history for history in parts if history.invariant]
     jumping = [finding for history in total or spheres for finding in _jumps(history)]
     found += jumping or [finding for history in spheres for finding in _jumps(history)]
-    found += _balance([finding for history in spheres for finding in _equilibrium(history)])
-    found += [finding for history in total or spheres for finding in _schedule(history)]
+    found += _balance([finding for history in spheres if holds(history) for finding in _equilibrium(history)])
+    found += [finding for history in total or spheres if holds(history) for finding in _schedule(history)]
     order = {"alarm": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda finding: order[finding.severity])
 
@@ -158,7 +134,9 @@ def _jumps(history: GroupHistory) -> list[Finding]:
     ahead = None if coming is None else (max(coming.low - now, 0.0), max(coming.high - now, 0.0))
     if ahead is not None:
         text += f"; next in {ahead[0]:.0f}-{ahead[1]:.0f} steps"
-    text += f"; lower the weight decay, or train on the sphere at a fixed ELR below {safe:.1g}"
+    text += "; lower the weight decay" + (
+        f", or train on the sphere at a fixed ELR below {safe:.1g}" if holds(history) else " or the learning rate"
+    )
     found = [Finding("jump", "warning", text, evidence)]
     if coming is not None and ahead is not None and ahead[0] <= _SOON * coming.period:
         text = (
@@ -178,7 +156,7 @@ def _known_equilibrium(history: GroupHistory) -> tuple[Optimizer, Equilibrium, d
     lr, decay = float(history.lr[good][-1]), float(history.weight_decay[good][-1])
     if not (lr > 0 and decay > 0 and lr * decay < 1):
         return None
-    recent = history.effective_gradient[good][-max(_ENOUGH, int(good.sum()) // 4) :]
+    recent = history.effective_gradient[good][-max(ENOUGH, int(good.sum()) // 4) :]
     gradient = float(np.sqrt(np.mean(recent**2)))
     known: dict[str, Any] = {"lr": lr, "weight_decay": decay}
     if history.optimizer == "SGD":
@@ -196,11 +174,11 @@ def _known_equilibrium(history: GroupHistory) -> tuple[Optimizer, Equilibrium, d
 def _equilibrium(history: GroupHistory) -> list[Finding]:
     good = history.finite
     known = _known_equilibrium(history)
-    if known is None or good.sum() < _ENOUGH or history.on_sphere or len(jumps_of(history)) > 1:
+    if known is None or good.sum() < ENOUGH or history.on_sphere or len(jumps_of(history)) > 1:
         return []
     name, law, arguments = known
     angles = history.angular_update[good]
-    measured = float(np.sqrt(np.mean(angles[-max(_ENOUGH, len(angles) // 4) :] ** 2)))
+    measured = float(np.sqrt(np.mean(angles[-max(ENOUGH, len(angles) // 4) :] ** 2)))
     norm = float(history.norm[good][-1])
     evidence: dict[str, Any] = {
         "group": history.name,
@@ -244,7 +222,7 @@ def _balance(found: list[Finding]) -> list[Finding]:
 
 def _schedule(history: GroupHistory) -> list[Finding]:
     good = history.finite
-    if good.sum() < _ENOUGH or history.on_sphere:
+    if good.sum() < ENOUGH or history.on_sphere:
         return []
     lr, norm = history.lr[good], history.norm[good]
     elr = lr / norm**2
@@ -260,72 +238,6 @@ def _schedule(history: GroupHistory) -> list[Finding]:
     )
     evidence = {"group": history.name, "lr_factor": lr_factor, "elr_factor": elr_factor, "elr": float(elr[-1])}
     return [Finding("schedule", "info", text, evidence)]
-
-
-# -- the rest ---------------------------------------------------------------------------------------------------
-
-
-def _rotation(history: GroupHistory) -> list[Finding]:
-    speeds = {}
-    for name, angles in history.tensors.items():
-        recent = angles[len(angles) // 2 :]
-        recent = recent[np.isfinite(recent)]
-        if len(recent) >= _ENOUGH // 2:
-            speeds[name] = float(np.median(recent))
-    if len(speeds) < 3:
-        return []
-    usual = float(np.median(list(speeds.values())))
-    if not usual > 0:
-        return []
-    found = []
-    for word, odd in (
-        ("faster", {n: s / usual for n, s in speeds.items() if s > _ODD * usual}),
-        ("slower", {n: s / usual for n, s in speeds.items() if 0 <= s < usual / _ODD}),
-    ):
-        if odd:
-            named = sorted(odd, key=lambda n: abs(np.log(max(odd[n], 1e-300))), reverse=True)
-            listed = ", ".join(f"{n} ({odd[n]:.2g}x)" for n in named[:3]) + (", ..." if len(named) > 3 else "")
-            text = f"{history.name}: {listed} turns {word} than the rest (median {usual:.2g} rad a step)"
-            found.append(Finding("rotation", "info", text, {"group": history.name, "median": usual, "relative": odd}))
-    return found
-
-
-def _invariance(history: GroupHistory) -> list[Finding]:
-    residuals = history.noether_residual[history.finite & np.isfinite(history.noether_residual)]
-    if not history.invariant or not len(residuals):
-        return []
-    typical = float(np.median(residuals[-max(_ENOUGH, len(residuals) // 4) :]))
-    evidence = {"group": history.name, "noether_residual": typical}
-    if typical > _NOT_INVARIANT:
-        text = (
-            f"{history.name}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
-            "its ELR says little; build the groups with onsphere.sphere_groups(model, batch)"
-        )
-        return [Finding("invariance", "alarm", text, evidence)]
-    if typical > _EPS_SHOWS:
-        text = (
-            f"{history.name}: invariance is blurred (Noether residual {typical:.1g}): the norms' eps or low precision "
-            "shows; a smaller eps or larger weights mend it"
-        )
-        return [Finding("invariance", "warning", text, evidence)]
-    return []
-
-
-def _learning_rate(history: GroupHistory) -> list[Finding]:
-    if float(np.max(history.lr[history.finite])) > 0:
-        return []
-    text = f"{history.name}: the learning rate is 0 at every reading, so nothing moves and there is no ELR"
-    return [Finding("lr", "warning", text, {"group": history.name})]
-
-
-def _non_finite(history: GroupHistory) -> list[Finding]:
-    bad = ~history.finite
-    if not bad.any():
-        return []
-    first = int(history.steps[np.argmax(bad)])
-    text = f"{history.name}: {int(bad.sum())} of {len(bad)} readings are not finite, the first at step {first}"
-    evidence = {"group": history.name, "readings": int(bad.sum()), "first_step": first}
-    return [Finding("non-finite", "alarm", text, evidence)]
 
 
 def _times(factor: float) -> str:

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from onsphere.optim._groups import sphere_kind
+from onsphere.products import check_whole
 
-__all__ = ["Group", "Watched", "matches", "unwrapped", "watch"]
+__all__ = ["Group", "Watched", "frozen_norms", "matches", "watch"]
 
 #: What wrappers put before a parameter's name.
 _PREFIXES = ("_orig_mod.", "module.")
-#: Wrappers around wrappers of an optimiser that are looked into.
-_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,14 @@ class Group:
         sphere: ``joint``, ``rows`` or None.
         members: For each optimiser, by number, the numbers of its watched tensors.
         settings: The optimiser's number, and the place of the param group with most of the weights among those watched.
+        param_groups: In how many param groups its tensors are.
     """
 
     name: str
     sphere: str | None
     members: Mapping[int, Sequence[int]]
     settings: tuple[int, int]
+    param_groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,25 +57,6 @@ class Watched:
     groups: list[Group]
     total: Group | None
     by_tensor: list[Group]
-
-
-def unwrapped(optimizer: object) -> Optimizer:
-    """The torch optimiser itself, out of the wrappers that Accelerate and Lightning put around it.
-
-    Args:
-        optimizer: An optimiser or such a wrapper.
-
-    Raises:
-        TypeError: There is none.
-    """
-    inner, depth = optimizer, 0
-    while hasattr(inner, "optimizer") and depth < _DEEPEST:
-        inner, depth = inner.optimizer, depth + 1
-    if not isinstance(inner, Optimizer):
-        raise TypeError(
-            f"Monitor was given a {type(optimizer).__name__}; give it a torch.optim.Optimizer or a list of them"
-        )
-    return inner
 
 
 def watch(
@@ -134,7 +116,7 @@ def watch(
             members.setdefault(k, []).append(i)
             at = (k, param_groups[k].index(home[id(p)][1]))
             weight[at] = weight.get(at, 0) + p.numel()
-        return Group(name, kind, members, max(weight, key=lambda at: weight[at]))
+        return Group(name, kind, members, max(weight, key=lambda at: weight[at]), len(weight))
 
     spheres = [params for _, kind, params in numbered if kind]
     return Watched(
@@ -150,6 +132,17 @@ def watch(
 def matches(name: str, select: str | Sequence[str]) -> bool:
     """Whether a name matches one of the globs."""
     return any(fnmatchcase(name, pattern) for pattern in ([select] if isinstance(select, str) else select))
+
+
+def frozen_norms(model: nn.Module | None) -> list[str]:
+    """Names of the layers that normalise by running statistics while the rest of the model trains."""
+    if model is None or not any(module.training for module in model.modules()):
+        return []
+    return [
+        name
+        for name, module in model.named_modules()
+        if not module.training and isinstance(getattr(module, "running_var", None), Tensor)
+    ]
 
 
 def _homes(optimizers: Sequence[Optimizer]) -> dict[int, tuple[int, int]]:
@@ -214,6 +207,7 @@ def _check(
             )
         if id(p) in seen:
             raise ValueError(f"{name} is given more than once; a tensor is in one group")
+        check_whole(p, name)
         if not p.is_floating_point():
             raise TypeError(
                 f"{name} holds {p.dtype}; the monitor reads real floating-point numbers, leave it out of groups"

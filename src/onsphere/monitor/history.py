@@ -33,6 +33,13 @@ class GroupHistory:
         momentum: Heavy-ball momentum, 0 if none.
         betas: Adam's or Lion's, or None.
         tensors: Angular update of every selected tensor, by name.
+        broken: Readings in which a weight, gradient or update is not finite; None: as far as norms show it.
+        damaged: Names of the tensors in which something is not finite at the first such reading.
+        frozen: Names of the tensors that had no gradient, or a gradient of zero, at every one of the latest readings.
+        frozen_norms: Names of norm layers whose statistics are frozen while the model trains.
+        rule: ``space`` if the update is lr times the gradient, ``sphere`` if it is that times ρ²; None: neither, or
+            unknown.
+        resolution: Distance of 1 to the next number in the coarsest dtype of its tensors; 0: not known.
     """
 
     name: str
@@ -50,10 +57,23 @@ class GroupHistory:
     momentum: float = 0.0
     betas: tuple[float, float] | None = None
     tensors: Mapping[str, Array] = field(default_factory=dict)
+    broken: NDArray[np.bool_] | None = None
+    damaged: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    frozen_norms: tuple[str, ...] = ()
+    rule: str | None = None
+    resolution: float = 0.0
+
+    @property
+    def non_finite(self) -> NDArray[np.bool_]:
+        """Readings in which a weight, gradient or update is not finite."""
+        if self.broken is not None:
+            return self.broken
+        return ~np.asarray(np.isfinite(self.norm) & np.isfinite(self.gradient_norm))
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """Readings in which all is finite and the norm positive."""
+        """Readings that can be judged: all is finite and the norm positive."""
         return np.asarray(
             np.isfinite(self.norm)
             & (self.norm > 0)

@@ -9,20 +9,24 @@ Readings are defined in :mod:`onsphere.monitor.readings`, how they are taken in 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from onsphere.monitor.groups import matches, unwrapped, watch
+from onsphere.monitor.groups import frozen_norms, matches, watch
+from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.readings import COLUMNS
 from onsphere.monitor.record import Record
 from onsphere.monitor.recorder import Recorder
+from onsphere.monitor.say import say
+from onsphere.monitor.state import packed, unpacked
+from onsphere.optim._groups import unwrapped
 
 if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding
@@ -42,8 +46,10 @@ class Monitor:
     around the steps that it reads and writes nothing that the optimiser sees. Between flushes nothing is read back from
     the device. It works with any ``torch.optim.Optimizer``, closures, schedulers, gradient scalers, gradient clipping
     and ``keep_on_sphere`` (before or after); several optimisers may share a group. A step that a gradient scaler skips
-    is no step. The gradient is the one the step used: summed over accumulation, unscaled, clipped. In distributed
-    training every rank reads the same; give ``sinks`` on one of them.
+    is no step, and a step inside a step (``super().step()``) is part of it. The gradient is the one the step used:
+    summed over accumulation, unscaled, clipped. In distributed training every rank reads the same; give ``sinks`` on
+    one of them. Readings may be asked for from any thread. Whatever fails in the monitor is said once, and training
+    goes on without it. ``torch.compile`` calls its hooks as they are, without tracing them.
 
     Memory for T selected tensors of N numbers in all: a ring of ``72 T capacity`` bytes on their device; work space
     there of 24 N bytes (up to 2.4 MB if N is below 2¹⁵, where steps are gathered), or, if N is above 2²⁰ (2²² on
@@ -65,7 +71,7 @@ class Monitor:
         model: Where the tensors' names come from; else the groups' ``names``, else ``param 0``, ...
 
     Raises:
-        TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers.
+        TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers or is a DTensor.
         ValueError: The optimiser has a monitor already or does not step a tensor of ``groups``, nothing is selected, or
             a number is out of range.
 
@@ -95,12 +101,7 @@ class Monitor:
         for name, value in (("every", every), ("capacity", capacity), ("keep", keep)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-        optimizers = [unwrapped(one) for one in given]
-        if not optimizers:
-            raise TypeError("Monitor was given no optimizer; give it at least one")
-        if len({id(one) for one in optimizers}) < len(optimizers):
-            raise ValueError("an optimizer is given twice; give each once")
+        optimizers = unwrapped(optimizer, "Monitor")
         attached = [type(one).__name__ for one in optimizers if one in _ATTACHED]
         if attached:
             raise ValueError(f"this {attached[0]} has a monitor already; call its detach() first, or use that one")
@@ -115,6 +116,7 @@ class Monitor:
         ]
         self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
         self._stepped = [{id(p) for g in one.param_groups for p in g["params"]} for one in optimizers]
+        self._model, self._lock = model, RLock()
         self._shown: dict[str, int] = {}
         self._alarmed: set[str] = set()
         self._reported: set[str] = set()
@@ -136,7 +138,7 @@ class Monitor:
             Arrays of one length: ``step`` (number of steps before it), ``group``, then ``norm``, ``gradient_norm``,
             ``effective_gradient``, ``elr``, ``effective_step``, ``angular_update`` (radians), ``decay_pull``,
             ``gradient_push``, ``noether_residual``, ``lr``, ``weight_decay`` (NaN where the optimiser has none) and
-            ``finite``.
+            ``finite``: whether weights, gradient and update are.
 
         Raises:
             ValueError: ``level`` is something else.
@@ -145,7 +147,8 @@ class Monitor:
             raise ValueError(f'level is {level!r}; it must be "group" or "tensor"')
         self.flush()
         groups = self._record.groups if level == "group" else self._watched.by_tensor
-        return self._record.table([group for group in groups if matches(group.name, select)])
+        with self._lock:
+            return self._record.table([group for group in groups if matches(group.name, select)])
 
     def to_frame(self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*") -> Any:
         """:meth:`readings` as a pandas data frame (needs pandas)."""
@@ -163,24 +166,28 @@ class Monitor:
 
         self.flush()
         changed = [Finding("param groups", "warning", text, {}) for text in self._changes()]
-        return diagnose(self._record.histories()) + changed
+        frozen = tuple(frozen_norms(self._model))
+        return diagnose([replace(history, frozen_norms=frozen) for history in self._histories()]) + changed
 
     def forecast(self) -> Forecast | None:
         """When the next jump comes: ``step``, ``low`` and ``high``; None before two whole periods lie behind."""
         from onsphere.monitor.findings import forecast_of
 
         self.flush()
-        return forecast_of(self._record.history(self._record.main))
+        with self._lock:
+            history = self._record.history(self._record.main)
+        return forecast_of(history)
 
     def flush(self) -> None:
         """Bring what is in the ring to the host, to the sinks and to the alarm."""
         new = False
-        for recorder, store in zip(self._recorders, self._record.stores, strict=True):
-            if recorder.used:
-                store.append(recorder.take())
-                new = True
-        if new and self.sinks:
-            self._write()
+        with self._lock:
+            for recorder, store in zip(self._recorders, self._record.stores, strict=True):
+                if recorder.used:
+                    store.append(recorder.take())
+                    new = True
+            if new and self.sinks:
+                self._write()
         if new and self.on_alarm:
             self._outside("the alarm", self._alarm)
 
@@ -194,22 +201,25 @@ class Monitor:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Readings and step counts as tensors and plain values; a run resumed with them goes on as if never stopped."""
+        """Readings (as bytes) and step counts; a run resumed with them goes on as if never stopped.
+
+        Every entry has the same type and place whatever was read, so that ``torch.distributed.checkpoint`` can save and
+        load a monitor as it can a model.
+        """
         self.flush()
-        runs = []
-        for recorder, store in zip(self._recorders, self._record.stores, strict=True):
-            steps, sums, settings = (torch.from_numpy(part.copy()) for part in store.arrays())
-            runs.append(
-                {"count": recorder.count, "steps": steps, "sums": sums, "settings": settings, "dropped": store.dropped}
-            )
-        return {
-            "every": self.every,
-            "names": [list(names) for names in self._watched.names],
-            "param_groups": [list(indices) for indices in self._watched.param_groups],
-            "runs": runs,
-            "shown": dict(self._shown),
-            "alarmed": sorted(self._alarmed),
-        }
+        with self._lock:
+            stores = self._record.stores
+            pairs = zip(self._recorders, stores, strict=True)
+            return {
+                "every": self.every,
+                "names": [list(names) for names in self._watched.names],
+                "param_groups": [list(indices) for indices in self._watched.param_groups],
+                "runs": [{"count": recorder.count, "dropped": store.dropped} for recorder, store in pairs],
+                "readings": packed(
+                    [store.arrays() for store in stores],
+                    {"shown": self._shown, "alarmed": sorted(self._alarmed)},
+                ),
+            }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; readings made so far are forgotten.
@@ -218,7 +228,7 @@ class Monitor:
             state: From a monitor of the same tensors with the same ``every``.
 
         Raises:
-            ValueError: It is from another kind of monitor; then nothing has changed.
+            ValueError: It is from another kind of monitor, or damaged; then nothing has changed.
         """
         mine = {"every": self.every, "names": self._watched.names, "param_groups": self._watched.param_groups}
         for key, value in mine.items():
@@ -227,12 +237,14 @@ class Monitor:
                     f"the loaded state has {key} {state.get(key)}, this monitor {value}; make it with the groups, "
                     "select and every that the saved one had"
                 )
-        for recorder, store, run in zip(self._recorders, self._record.stores, state["runs"], strict=True):
-            recorder.take()
-            recorder.count = int(run["count"])
-            steps, sums, settings = (run[key].cpu().numpy().copy() for key in ("steps", "sums", "settings"))
-            store.replace((steps, sums, settings), int(run["dropped"]))
-        self._shown, self._alarmed = dict(state["shown"]), set(state["alarmed"])
+        blocks, notes = unpacked(state)
+        with self._lock:
+            runs = zip(self._recorders, self._record.stores, state["runs"], blocks, strict=True)
+            for recorder, store, run, block in runs:
+                recorder.take()
+                recorder.count = int(run["count"])
+                store.replace(block, int(run["dropped"]))
+            self._shown, self._alarmed = dict(notes["shown"]), set(notes["alarmed"])
 
     def __repr__(self) -> str:
         optimizers = " and ".join(type(recorder.optimizer).__name__ for recorder in self._recorders)
@@ -266,6 +278,10 @@ class Monitor:
                 said.append(recorder.failure)
         return said
 
+    def _histories(self, last: int | None = None) -> list[GroupHistory]:
+        with self._lock:
+            return self._record.histories(last=last)
+
     def _write(self) -> None:
         lines: dict[int, dict[str, float]] = {}
         for group in self._record.groups:
@@ -281,7 +297,7 @@ class Monitor:
     def _alarm(self) -> None:
         from onsphere.monitor.findings import diagnose
 
-        for finding in diagnose(self._record.histories(last=_ALARM_WINDOW)):
+        for finding in diagnose(self._histories(last=_ALARM_WINDOW)):
             if finding.kind in ("jump", "jump expected"):
                 of = finding.evidence
                 jump = of["steps"][-1] if finding.kind == "jump" else of["last"]
@@ -297,12 +313,7 @@ class Monitor:
         except Exception as error:
             if what not in self._reported:
                 self._reported.add(what)
-                warnings.warn(
-                    f"onsphere.Monitor: {what} failed ({type(error).__name__}: {error}); training goes on, and this is "
-                    "said once",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                say(f"{what} failed ({type(error).__name__}: {error}); training goes on, and this is said once")
 
 
 _ATTACHED: WeakSet[Optimizer] = WeakSet()

@@ -47,12 +47,13 @@ def measure(sums: Array) -> dict[str, Array]:
 
     Returns:
         An array ``[T]`` for each of :data:`COLUMNS` (norms, dimensionless ratios, radians), and ``finite``: whether
-        everything about the reading is. Where the gradient or the norm is zero, ratios to it are NaN and ``finite`` is
-        False.
+        weights, gradient and update are. Where the gradient or the norm is zero, ratios to it are NaN; that alone
+        makes no reading non-finite.
 
     Source: see the module.
     """
-    ww, wg, gg, wd, dd = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    sums = np.asarray(sums, dtype=np.float64)
+    ww, wg, gg, wd, dd = np.moveaxis(sums, -1, 0)
     with np.errstate(all="ignore"):
         norm, gradient = np.sqrt(ww), np.sqrt(gg)
         tangent = np.sqrt(np.maximum(dd - wd * wd / ww, 0.0))
@@ -69,7 +70,7 @@ def measure(sums: Array) -> dict[str, Array]:
         }
     for name in ("elr", "noether_residual"):
         read[name] = np.where(np.isfinite(read[name]), read[name], np.nan)
-    return read | {"finite": np.logical_and.reduce([np.isfinite(values) for values in read.values()])}
+    return read | {"finite": np.isfinite(sums).all(axis=-1)}
 
 
 class Store:

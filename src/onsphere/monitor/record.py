@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from onsphere.monitor.groups import Group, Watched
 from onsphere.monitor.history import GroupHistory
@@ -16,6 +18,8 @@ __all__ = ["Record"]
 
 #: Below this Noether residual parameters that nobody called scale-invariant are taken for it.
 _INVARIANT = 1e-4
+#: Readings that say whether a tensor has a gradient at all.
+_RECENT = 20
 
 
 class Record:
@@ -43,7 +47,11 @@ class Record:
 
     def size(self, group: Group) -> int:
         """Numbers in a group's tensors."""
-        return sum(self.watched.tensors[k][i].numel() for k, indices in group.members.items() for i in indices)
+        return sum(tensor.numel() for tensor in self.tensors(group))
+
+    def tensors(self, group: Group) -> list[Tensor]:
+        """A group's tensors."""
+        return [self.watched.tensors[k][i] for k, indices in group.members.items() for i in indices]
 
     def read(self, group: Group, *, after: int = -1, last: int | None = None) -> dict[str, NDArray[Any]]:
         """Readings of a group.
@@ -90,6 +98,9 @@ class Record:
         measured = group.name == "all" and len(residual) > 0 and float(np.median(residual)) < _INVARIANT
         latest = {name: float(read[name][-1]) if len(read[name]) else np.nan for name in SETTINGS}
         betas = latest["beta1"], latest["beta2"]
+        parts = {t.name: self.read(t, last=last) for t in self.watched.by_tensor if _in(t, group)}
+        broken = ~read["finite"]
+        first = read["step"][np.argmax(broken)] if broken.any() else -1
         return GroupHistory(
             name=group.name,
             parameters=self.size(group),
@@ -105,10 +116,21 @@ class Record:
             weight_decay=np.nan_to_num(read["weight_decay"]),
             momentum=float(np.nan_to_num(latest["momentum"])),
             betas=None if np.isnan(betas).any() else betas,
-            tensors={
-                t.name: self.read(t, last=last)["angular_update"] for t in self.watched.by_tensor if _in(t, group)
-            },
+            tensors={name: part["angular_update"] for name, part in parts.items()},
+            broken=broken,
+            damaged=tuple(n for n, part in parts.items() if (~part["finite"] & (part["step"] == first)).any()),
+            frozen=tuple(n for n, part in parts.items() if not part["gradient_norm"][-_RECENT:].any()),
+            rule=self._rule(group),
+            resolution=max(torch.finfo(t.dtype).eps for t in self.tensors(group)),
         )
+
+    def _rule(self, group: Group) -> str | None:
+        kind = self.classes[group.settings[0]]
+        if group.param_groups > 1 or kind not in ("SGD", "SphereSGD"):
+            return None
+        if kind == "SGD" or group.sphere is None:
+            return "space"
+        return "sphere" if group.sphere == "joint" else None
 
     def histories(self, *, last: int | None = None) -> list[GroupHistory]:
         """All groups."""

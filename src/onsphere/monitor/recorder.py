@@ -1,13 +1,15 @@
 """The monitor's hooks on one optimiser: which steps are read, and when around a step what is copied.
 
 Nothing is read back to the host until the ring is taken, and nothing that the optimiser sees is changed. Steps that are
-not read cost a counter.
+not read cost a counter. The ring may be taken from any thread, between two steps or within one. Whatever goes wrong
+here stays here: reading stops, which is said once, and training goes on.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
+from onsphere.monitor.say import say
 from onsphere.monitor.workspace import workspace
+from onsphere.optim._hooks import StepHooks
 
 __all__ = ["Recorder"]
 
@@ -63,15 +66,13 @@ class Recorder:
         self._settings: list[list[tuple[Any, ...]]] = []  # those that differ from the reading before, ...
         self._changed: list[int] = []  # ... and at which readings
         self._reading = self._gradients_read = self._running = False
+        self._lock = RLock()
         places: dict[torch.device, list[int]] = {}
         for i, tensor in enumerate(self.tensors):
             places.setdefault(tensor.device, []).append(i)
         self._places = list(places.values())
         self._spaces = [workspace([self.tensors[i] for i in indices], capacity) for indices in self._places]
-        self._handles: list[RemovableHandle] = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks = StepHooks(optimizer, self._before, self._after, opaque=True)
 
     @property
     def device_bytes(self) -> tuple[int, int]:
@@ -82,10 +83,10 @@ class Recorder:
         """Read nothing any more and free the ring and the work space; what was in the ring is lost."""
         self._stop()
         if not self._running:  # else torch is walking through the hooks just now: they stay and do nothing
-            for handle in self._handles:
-                handle.remove()
-        self._spaces, self._places = [], []
-        self._drop()
+            self._hooks.remove()
+        with self._lock:
+            self._spaces, self._places = [], []
+            self._drop()
 
     def take(self) -> tuple[NDArray[np.int64], Array, Array]:
         """Empty the ring.
@@ -94,16 +95,16 @@ class Recorder:
             Step numbers ``[n]``, sums ``[n, tensors, 5]`` as in :data:`onsphere.monitor.readings.SUMS`, and settings
             ``[n, param groups, 5]`` as in :data:`onsphere.monitor.readings.SETTINGS`.
         """
-        sums = np.zeros((self.used, len(self.tensors), 5))
-        for space, indices in zip(self._spaces, self._places, strict=True):
-            sums[:, indices] = space.take()[:, :, _ROW, _COLUMN]
-        distinct = np.array([[_plain(group) for group in row] for row in self._settings], dtype=np.float64)
-        settings = np.repeat(
-            distinct.reshape(-1, len(self.param_groups), 5), np.diff([*self._changed, self.used]), axis=0
-        )
-        taken = np.array(self._steps, dtype=np.int64), sums, settings
-        self._drop()
-        return taken
+        with self._lock:
+            sums = np.zeros((self.used, len(self.tensors), 5))
+            for space, indices in zip(self._spaces, self._places, strict=True):
+                sums[:, indices] = space.take(under_way=self._reading)[:, :, _ROW, _COLUMN]
+            distinct = np.array([[_plain(group) for group in row] for row in self._settings], dtype=np.float64)
+            distinct = distinct.reshape(len(self._settings), len(self.param_groups), 5)
+            settings = np.repeat(distinct, np.diff([*self._changed, self.used]), axis=0)
+            taken = np.array(self._steps, dtype=np.int64), sums, settings
+            self._drop()
+            return taken
 
     def _drop(self) -> None:
         self.used, self._steps, self._settings, self._changed = 0, [], [], []
@@ -116,58 +117,63 @@ class Recorder:
         if step % self.every:
             self._reading = False
             return None
-        self._reading, self._gradients_read = True, False
-        # Hooks run in the order of registration. Last again, so that projections by other hooks are part of the update.
-        if next(reversed(optimizer._optimizer_step_post_hooks), None) != self._handles[1].id:
-            self._handles[1].remove()
-            self._handles[1] = optimizer.register_step_post_hook(self._after)
-        # Optimisers may overwrite gradients: they are read before the step. But a closure computes them in it, and with
-        # a gradient scaler a fused step finds them scaled and leaves them unscaled.
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        there = closure is None and optimizer.__dict__.get("grad_scale") is None
-        tracked = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)  # what no_grad does, at a third of its price
         try:
-            for space in self._spaces:
-                space.before(gradients=there)
-            self._gradients_read = there
+            # Last again, so that projections by other hooks are part of the update.
+            self._hooks.move_to_the_end(optimizer)
+            # Optimisers may overwrite gradients: they are read before the step. But a closure computes them in it, and
+            # with a gradient scaler a fused step finds them scaled and leaves them unscaled.
+            self._begin(gradients=closure is None and optimizer.__dict__.get("grad_scale") is None)
         except Exception as error:
             self._give_up(error)
-        finally:
-            torch._C._set_grad_enabled(tracked)
-        if closure is None:
+        if not callable(closure):
             return None
         wrapped = self._wrapped(closure)
         return ((args[0], wrapped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": wrapped})
 
+    def _begin(self, *, gradients: bool) -> None:
+        tracked = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # what no_grad does, at a third of its price
+        try:
+            with self._lock:
+                self._reading, self._gradients_read = True, gradients
+                for space in self._spaces:
+                    space.before(gradients=gradients)
+        finally:
+            torch._C._set_grad_enabled(tracked)
+
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self._reading:
             return
-        self._reading = False
-        tracked = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)
         try:
-            if not self._gradients_read:
-                self._read_gradients()
-            for space in self._spaces:
-                space.after()
-            groups = optimizer.param_groups
-            settings = [_settings(groups[j]) if j < len(groups) else _NONE for j in self.param_groups]
-            if not self._settings or settings != self._settings[-1]:
-                self._settings.append(settings)
-                self._changed.append(self.used)
-            self._steps.append(self.count - 1)
-            self.used += 1
+            self._end(optimizer)
+            if self.used >= self.capacity:
+                self._running = True
+                self._full()
         except Exception as error:
             self._give_up(error)
         finally:
+            self._running = False
+
+    def _end(self, optimizer: Optimizer) -> None:
+        tracked = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            with self._lock:
+                if not self._gradients_read:
+                    self._read_gradients()
+                for space in self._spaces:
+                    space.after()
+                self._reading = False
+                groups = optimizer.param_groups
+                settings = [_settings(groups[j]) if j < len(groups) else _NONE for j in self.param_groups]
+                if not self._settings or settings != self._settings[-1]:
+                    self._settings.append(settings)
+                    self._changed.append(self.used)
+                self._steps.append(self.count - 1)
+                self.used += 1
+        finally:
             torch._C._set_grad_enabled(tracked)
-        if self.used == self.capacity:
-            self._running = True
-            try:
-                self._full()
-            finally:
-                self._running = False
 
     def _wrapped(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         """The closure; after its first evaluation, the one at the weights before the step, gradients are read."""
@@ -176,7 +182,8 @@ class Recorder:
             result = closure(*args, **kwargs)
             if self._reading and not self._gradients_read:
                 try:
-                    self._read_gradients()
+                    with self._lock:
+                        self._read_gradients()
                 except Exception as error:
                     self._give_up(error)
             return result
@@ -193,14 +200,13 @@ class Recorder:
         """Training goes on without the monitor."""
         self._stop()
         self.failure = f"reading stopped at step {self.count - 1} ({type(error).__name__}: {error})"
-        message = f"onsphere.Monitor: {self.failure}; training goes on. Attach a new one if the model's tensors changed"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        say(f"{self.failure}; training goes on. Attach a new one if the model's tensors changed")
 
     def _stop(self) -> None:
         self._reading, self.every = False, _NEVER
 
 
-_NONE: tuple[Any, ...] = (None, None, None, None)
+_NONE: tuple[Any, ...] = (None,) * 5
 
 
 class _OnDevice:
@@ -210,18 +216,23 @@ class _OnDevice:
         self.value = value
 
     def __float__(self) -> float:
-        return float(self.value)
+        return float(self.value) if self.value.numel() == 1 else float("nan")
 
 
 def _settings(group: Mapping[str, Any]) -> tuple[Any, ...]:
-    """lr, weight decay, momentum and betas; an lr on the device is copied there, not read."""
-    lr = group["lr"]
-    if isinstance(lr, Tensor):
-        lr = _OnDevice(lr.detach().clone())
-    return lr, group.get("weight_decay"), group.get("momentum"), group.get("betas")
+    """lr, weight decay, momentum and betas."""
+    betas = group.get("betas")
+    pair = tuple(betas) if isinstance(betas, Sequence) and len(betas) == 2 else (None, None)
+    return *(_held(group.get(name)) for name in ("lr", "weight_decay", "momentum")), *map(_held, pair)
+
+
+def _held(setting: Any) -> float | _OnDevice | None:
+    """A number; one on the device is copied there, not read; None for what is none."""
+    if isinstance(setting, Tensor):
+        return _OnDevice(setting.detach().clone())
+    return float(setting) if isinstance(setting, Real) else None
 
 
 def _plain(settings: tuple[Any, ...]) -> list[float]:
-    """lr, weight decay, momentum, β1, β2; NaN for what is missing."""
-    *single, betas = settings
-    return [float("nan") if x is None else float(x) for x in (*single, *(betas or (None, None))[:2])]
+    """lr, weight decay, momentum, β1, β2; NaN for what is missing or no number."""
+    return [float("nan") if x is None else float(x) for x in settings]

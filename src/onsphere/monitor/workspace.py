@@ -94,9 +94,16 @@ class Whole:
         if self._waiting == self._depth:
             self._multiply()
 
-    def take(self) -> Array:
-        """Empty the ring: float64 ``[n, T, 3, 3]`` on the host."""
+    def take(self, *, under_way: bool = False) -> Array:
+        """Empty the ring: float64 ``[n, T, 3, 3]`` on the host.
+
+        Args:
+            under_way: A reading has begun and not ended; it goes on undisturbed.
+        """
+        place = self._waiting
         self._multiply()
+        if under_way and place:
+            self._copies[0].copy_(self._copies[place])
         taken = _taken(self.ring, self._used)
         self._used = 0
         return taken
@@ -163,9 +170,11 @@ class Pieces:
                 products[2].add_(rows[2] @ rows[2])
         self._used += 1
 
-    def take(self) -> Array:
-        """Empty the ring: float64 ``[n, T, 3, 3]`` on the host."""
+    def take(self, *, under_way: bool = False) -> Array:
+        """As :meth:`Whole.take`."""
         taken = _taken(self.ring, self._used)
+        if under_way and self._used:
+            self.ring[:, 0].copy_(self.ring[:, self._used])
         self._used = 0
         return taken
 

@@ -6,7 +6,8 @@
 Norms accumulate in float64 over short runs of numbers, each run summed in the tensor's own precision by the
 vectorised kernel; small tensors are summed in float64 throughout. On float32 weights that is within a few 1e-8 of the
 exact norm, which is less than the rounding of the weights themselves, at a quarter of the cost; float64 weights are in
-float64 throughout. Scalars stay 0-d tensors on the device: nothing is read back, so a GPU never waits.
+float64 throughout. float16 and bfloat16 weights (and momentum) are moved and scaled as float32 copies and rounded once.
+Scalars stay 0-d tensors on the device: nothing is read back, so a GPU never waits. What is not finite is not scaled.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from onsphere.optim._functional import arc, finite_or_zero, scale_to
 from onsphere.products import inner, per_row, row_inner
+from onsphere.rounding import FULL, round_evenly, wide, wide_dtype
 
 # Runs are so long at most; shorter ones are not worth the calls. Their float32 rounding (6e-8 each) averages out over
 # many runs, so a tensor, or row, of few runs is converted instead.
@@ -25,8 +28,6 @@ _RUN, _SHORT_RUN, _FEW = 1024, 128, 8
 _ROW_RUN, _SHORT_ROW_RUN, _FEW_ROW_RUNS = 128, 32, 4
 # So many numbers are moved before they are measured: few calls, and a tensor is still in a cache when it is read again.
 _IN_CACHE = 1 << 20
-# Dtypes whose runs are summed as they are.
-_FULL = (torch.float32, torch.float64)
 
 
 def sphere_sgd_(
@@ -56,19 +57,27 @@ def sphere_sgd_(
         lr = lr.detach().to(torch.float64)
     # A tensor of rows is a joint sphere whose scalars have become columns [R, 1, ...]: one step serves both.
     for xs, gs, vs, rho in _spheres(params, grads, momentum_buffers, radius, rows=rows):
-        _step_(xs, gs, vs, lr=lr, radius=rho, rows=rows, momentum=momentum, geodesic=geodesic)
+        exact, exact_vs = [wide(x) for x in xs], [wide(v) for v in vs]
+        _step_(exact, gs, exact_vs, lr=lr, radius=rho, rows=rows, momentum=momentum, geodesic=geodesic)
+        for narrow, moved in zip([*xs, *vs], [*exact, *exact_vs], strict=True):
+            if narrow is not moved:
+                narrow.copy_(moved)
 
 
 def project_(params: Sequence[Tensor], radius: float | Sequence[Tensor], *, rows: bool) -> None:
     """Rescale tensors in place to their radius, or radii.
 
     Args:
-        params: Tensors, changed. What is zero stays zero; what is not finite stays so.
+        params: Tensors, changed. A sphere whose norm is zero or not finite is left as it is.
         radius: As for :func:`sphere_sgd_`.
         rows: As for :func:`sphere_sgd_`.
     """
     for xs, _, _, rho in _spheres(params, params, [], radius, rows=rows):
-        _rescale_(xs, rho, _squares(xs, rows=rows))
+        squares = _squares(xs, rows=rows)
+        if all(x.dtype in FULL for x in xs):
+            _rescale_(xs, rho, squares)
+        else:
+            _rescale_narrow_(xs, rho, squares.sqrt(), rows=rows)
 
 
 def _spheres(
@@ -111,12 +120,11 @@ def _step_(
     reach = lr * radius * radius
     if geodesic:
         ratio = _radial(xs, gs, rows=rows)
-        tangents = (torch.addcmul(g, x, -ratio.to(x.device, x.dtype)) for x, g in zip(xs, gs, strict=True))
-        phi = lr * radius * _sum([_squares([u], rows=rows) for u in tangents]).sqrt()
-        # rho sin(phi) / ||u|| written with sinc: a vanishing gradient then divides nothing by zero. The tangent part
-        # u = g - ratio x is measured but not stored: x cos - k u = x (cos + k ratio) - k g.
-        reach = reach * torch.sinc(phi / math.pi)
-        _scale_(xs, phi.cos() + reach * ratio)
+        tangents = (torch.addcmul(g.to(x.dtype), x, -ratio.to(x.device, x.dtype)) for x, g in zip(xs, gs, strict=True))
+        cosine, sinc = arc(lr * radius * _sum([_squares([u], rows=rows) for u in tangents]).sqrt())
+        # The tangent part u = g - ratio x is measured but not stored: x cos - k u = x (cos + k ratio) - k g.
+        reach = reach * sinc
+        _scale_(xs, cosine + reach * ratio)
     _rescale_(xs, radius, _move_(xs, gs, reach, rows=rows))
 
 
@@ -137,9 +145,18 @@ def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: b
 
 
 def _rescale_(xs: list[Tensor], radius: float | Tensor, squares: Tensor) -> None:
-    """``x <- x (radius / norm)``; the origin has no direction and stays."""
-    norm = squares.sqrt()
-    _scale_(xs, torch.where(norm == 0, torch.ones_like(norm), radius / norm))
+    """``x <- x (radius / norm)``; the origin has no direction and stays, and so does what is not finite."""
+    _scale_(xs, scale_to(radius, squares.sqrt()))
+
+
+def _rescale_narrow_(xs: list[Tensor], radius: float | Tensor, norm: Tensor, *, rows: bool) -> None:
+    """The same for weights of which some are narrow: they are on their grid, and stay where a move does not help."""
+    factor = scale_to(radius, norm)
+    scaled = [wide(x) * factor.to(x.device, wide_dtype(x.dtype)) for x in xs]
+    scaled = [round_evenly(y, x.dtype, norm.sum().to(x.device)) for x, y in zip(xs, scaled, strict=True)]
+    nearer = (_squares(scaled, rows=rows).sqrt() - radius).abs() < (norm - radius).abs()
+    for x, y in zip(xs, scaled, strict=True):
+        x.copy_(torch.where(nearer.to(x.device), y, x))
 
 
 # -- lists of tensors times one factor: a float, a 0-d tensor, or (one tensor only) a column [R, 1, ...] ---------------
@@ -157,7 +174,7 @@ def _scale_(xs: list[Tensor], factor: Tensor) -> None:
 def _add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> None:
     """``y <- y + factor x``."""
     for (device, dtype), ids in _alike(ys).items():
-        some_y, some_x = [ys[i] for i in ids], [xs[i] for i in ids]
+        some_y, some_x = [ys[i] for i in ids], [xs[i].to(dtype) for i in ids]
         if isinstance(factor, float):
             torch._foreach_add_(some_y, some_x, alpha=factor)
             continue
@@ -188,7 +205,7 @@ def _one_by_one(device: torch.device) -> bool:
 def _radial(xs: list[Tensor], vs: list[Tensor], *, rows: bool) -> Tensor:
     """<x, v> / <x, x>: 0-d, or a column ``[R, 1, ...]``."""
     overlap = row_inner(xs[0], vs[0]) if rows else _inner(xs, vs)
-    return overlap / _squares(xs, rows=rows)
+    return finite_or_zero(overlap / _squares(xs, rows=rows))
 
 
 def _squares(xs: list[Tensor], *, rows: bool) -> Tensor:
@@ -208,13 +225,13 @@ def _squares(xs: list[Tensor], *, rows: bool) -> Tensor:
 def _inner(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
     """<x, y> over the whole list, 0-d float64."""
     totals = []
-    for (device, _), ids in _alike(xs).items():
+    for (device, dtype), ids in _alike(xs).items():
         some_x, some_y = [xs[i] for i in ids], [ys[i] for i in ids]
         if _one_by_one(device):
             sums = [part for x, y in zip(some_x, some_y, strict=True) for part in _run_products(x, y)]
             totals.append(torch.cat(sums).to(torch.float64).sum())
         else:
-            flat = [p.reshape(-1) for p in torch._foreach_mul(some_x, some_y)]
+            flat = [p.reshape(-1) for p in torch._foreach_mul(some_x, [y.to(dtype) for y in some_y])]
             totals.append(torch.cat(flat).sum(dtype=torch.float64))
     return _sum(totals)
 
@@ -224,7 +241,7 @@ def _row_squares(x: Tensor) -> Tensor:
         return _squares([x], rows=False)
     rows, length = x.shape[0], math.prod(x.shape[1:])
     run = math.gcd(length, _ROW_RUN)
-    if run < _SHORT_ROW_RUN or length < _FEW_ROW_RUNS * run or x.dtype not in _FULL:
+    if run < _SHORT_ROW_RUN or length < _FEW_ROW_RUNS * run or x.dtype not in FULL:
         return row_inner(x, x)
     norms = torch.linalg.vector_norm(x.reshape(rows, -1, run), dim=2).to(torch.float64)
     return per_row(norms.square().sum(1), x, dtype=torch.float64)
@@ -247,7 +264,7 @@ def _run_norms(xs: Sequence[Tensor]) -> list[Tensor]:
         size = x.numel()
         if size < _FEW * _RUN:
             norms.append(torch.linalg.vector_norm(x.to(torch.float64)).view(1))
-        elif size % _RUN == 0 and x.is_contiguous() and x.dtype in _FULL:  # the common case, without a detour
+        elif size % _RUN == 0 and x.is_contiguous() and x.dtype in FULL:  # the common case, without a detour
             norms.append(torch.linalg.vector_norm(x.view(-1, _RUN), dim=1))
         else:
             runs = _runs(_flat(x).to(_precision(x.dtype)))
@@ -264,7 +281,7 @@ def _run_products(x: Tensor, y: Tensor) -> list[Tensor]:
 
 def _precision(dtype: torch.dtype) -> torch.dtype:
     """What a run is summed in: float16 and bfloat16 would round the result to three digits."""
-    return dtype if dtype in _FULL else torch.float32
+    return dtype if dtype in FULL else torch.float32
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from onsphere.products import inner, squared_norm
+from onsphere.rounding import wide
 
-__all__ = ["adam", "sgd", "sphere_sgd"]
+__all__ = ["adam", "sgd", "sphere_sgd", "sphere_sgd_measured"]
 
 
 def sphere_sgd(
@@ -52,33 +53,50 @@ def sphere_sgd(
         geodesic: Follow the great circle (the exact exponential map) instead of step and projection.
 
     Returns:
-        New parameters, of norm ``radius`` and in their own dtypes, and new buffers. A position that lands
-        exactly on the origin stays there: it has no direction to project.
+        New parameters, of norm ``radius`` and in their own dtypes, and new buffers. float16 and bfloat16 are computed
+        in float32 and rounded once. A position that lands exactly on the origin stays there: it has no direction to
+        project. One that is not finite is not scaled: an entry of the gradient that is not finite damages that entry,
+        as it does with ``torch.optim.SGD``, and no other.
 
     Source: Kodryan et al., NeurIPS 2022 (projected SGD on the sphere); the projection of the buffer is ours.
     """
+    new, buffers, _ = sphere_sgd_measured(
+        params, grads, momentum_buffers, lr=lr, radius=radius, momentum=momentum, geodesic=geodesic
+    )
+    return new, buffers
+
+
+def sphere_sgd_measured(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor],
+    *,
+    lr: float | Tensor,
+    radius: float | Tensor,
+    momentum: float | Tensor = 0.0,
+    geodesic: bool = False,
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """:func:`sphere_sgd`, and the norm before the projection: not finite if and only if the step has gone astray."""
     lr, radius = _double(lr), _double(radius)
-    step, buffers = list(grads), []
+    xs = [wide(x) for x in params]
+    step, buffers = [wide(g) for g in grads], []
     if momentum_buffers:
-        ratio = inner(params, momentum_buffers) / squared_norm(params)
-        buffers = [
-            _scaled(momentum, v - _scaled(ratio, x)) + g
-            for x, g, v in zip(params, grads, momentum_buffers, strict=True)
-        ]
-        step = buffers
+        vs = [wide(v) for v in momentum_buffers]
+        ratio = finite_or_zero(inner(xs, vs) / squared_norm(xs))
+        step = [_scaled(momentum, v - _scaled(ratio, x)) + g for x, g, v in zip(xs, step, vs, strict=True)]
+        buffers = [_as(v, old) for v, old in zip(step, momentum_buffers, strict=True)]
     reach = lr * radius * radius
     if geodesic:
-        ratio = inner(params, step) / squared_norm(params)
-        tangent = [v - _scaled(ratio, x) for x, v in zip(params, step, strict=True)]
-        phi = lr * radius * squared_norm(tangent).sqrt()
-        # rho sin(phi) / ||u|| written with sinc: a vanishing gradient then divides nothing by zero.
-        cosine, reach = phi.cos(), reach * torch.sinc(phi / math.pi)
-        moved = [_scaled(cosine, x) - _scaled(reach, u) for x, u in zip(params, tangent, strict=True)]
+        ratio = finite_or_zero(inner(xs, step) / squared_norm(xs))
+        tangent = [v - _scaled(ratio, x) for x, v in zip(xs, step, strict=True)]
+        cosine, sinc = arc(lr * radius * squared_norm(tangent).sqrt())
+        reach = reach * sinc
+        moved = [_scaled(cosine, x) - _scaled(reach, u) for x, u in zip(xs, tangent, strict=True)]
     else:
-        moved = [_minus(x, reach, v) for x, v in zip(params, step, strict=True)]
+        moved = [_minus(x, reach, v) for x, v in zip(xs, step, strict=True)]
     norm = squared_norm(moved).sqrt()
-    scale = torch.where(norm == 0, torch.ones_like(norm), radius / norm)
-    return [_scaled(scale, x) for x in moved], buffers
+    scale = scale_to(radius, norm)
+    return [_as(_scaled(scale, x), old) for x, old in zip(moved, params, strict=True)], buffers, norm
 
 
 def sgd(
@@ -155,6 +173,30 @@ def adam(
     reach, root = lr / (1 - one**count), (1 - two**count) ** 0.5
     steps = [m / (_scaled(1 / root, v.sqrt()) + eps) for m, v in zip(firsts, seconds, strict=True)]
     return [_minus(x, reach, u) for x, u in zip(params, steps, strict=True)], firsts, seconds
+
+
+# -- scalars of a step, shared with the step in place ------------------------------------------------------
+
+
+def scale_to(radius: float | Tensor, norm: Tensor) -> Tensor:
+    """``radius / norm``; 1 at the origin, which has no direction, and where the norm is not finite."""
+    return torch.where((norm > 0) & (norm < math.inf), radius / norm, 1.0)
+
+
+def finite_or_zero(ratio: Tensor) -> Tensor:
+    """A radial part; zero where it is not finite, so that one such entry does not spread to all others."""
+    return torch.where(ratio.isfinite(), ratio, 0.0)
+
+
+def arc(phi: Tensor) -> tuple[Tensor, Tensor]:
+    """cos(phi) and sin(phi) / phi; 1 and 1, a straight step, where the angle is not finite."""
+    turns = phi.isfinite()
+    # rho sin(phi) / ||u|| written with sinc: a vanishing gradient then divides nothing by zero.
+    return torch.where(turns, phi.cos(), 1.0), torch.where(turns, torch.sinc(phi / math.pi), 1.0)
+
+
+def _as(x: Tensor, like: Tensor) -> Tensor:
+    return x if x.dtype == like.dtype else x.to(like.dtype)
 
 
 def _double(value: float | Tensor) -> float | Tensor:

@@ -14,10 +14,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
-from onsphere.spheres import Sphere, as_radius, measure_radius
+from onsphere.spheres import Sphere, as_radius, check_range, measure_radius
 
 KINDS = ("joint", "rows")
+#: Wrappers around wrappers of an optimiser that are looked into.
+_DEEPEST = 8
+
+
+def unwrapped(optimizers: object, who: str) -> list[Optimizer]:
+    """The torch optimisers themselves, out of the wrappers that Accelerate and Lightning put around them.
+
+    Args:
+        optimizers: An optimiser or such a wrapper, or a list or tuple of them.
+        who: Who was given it, for the message.
+
+    Returns:
+        At least one optimiser, each once.
+
+    Raises:
+        TypeError: Something is not an optimiser, or the list is empty.
+        ValueError: One is given twice.
+    """
+    given: list[Any] = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
+    found: list[Optimizer] = []
+    for inner in given:
+        kind, depth = type(inner).__name__, 0
+        while getattr(inner, "optimizer", None) is not None and depth < _DEEPEST:
+            inner, depth = inner.optimizer, depth + 1
+        if not isinstance(inner, Optimizer):
+            kind = kind if not isinstance(optimizers, (list, tuple)) else f"{type(optimizers).__name__} with a {kind}"
+            raise TypeError(f"{who} was given a {kind}; give it a torch.optim.Optimizer or a list of them")
+        found.append(inner)
+    if not found:
+        raise TypeError(f"{who} was given no optimizer; give it at least one")
+    if len({id(one) for one in found}) < len(found):
+        raise ValueError("an optimizer is given twice; give each once")
+    return found
 
 
 def sphere_kind(group: Mapping[str, Any]) -> str | None:
@@ -71,6 +105,7 @@ def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | li
         raise ValueError("a sphere group has no parameters; give it at least one, or leave the group out")
     present = measure_radius(params, parameter_names(group), rows=rows)
     if radius is None:
+        check_range(present, params)
         return present
     wanted = as_radius(radius, params, rows=rows)
     if rows or wanted != present:

@@ -10,7 +10,6 @@ work is in :mod:`onsphere.optim._foreach` (in place) and :mod:`onsphere.optim._f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, cast, overload
 
@@ -23,6 +22,8 @@ from torch.optim.sgd import sgd as torch_sgd
 from onsphere.optim._foreach import sphere_sgd_
 from onsphere.optim._functional import sgd, sphere_sgd
 from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind
+from onsphere.optim._rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
+from onsphere.spheres import as_radius
 
 
 class SphereSGD(Optimizer):
@@ -39,7 +40,9 @@ class SphereSGD(Optimizer):
 
     A parameter of a joint sphere that has no gradient counts as one of gradient zero: it keeps its direction (unless
     its momentum still carries it) and is scaled with the rest. Where no tensor of a sphere has a gradient nothing
-    moves. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit for bit with a float learning rate.
+    moves. An entry of a gradient that is not finite damages that entry, as with ``torch.optim.SGD``, and no other: a
+    sphere whose norm is not finite is not projected. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit
+    for bit with a float learning rate.
 
     Args:
         params: Param groups, at least one with ``"sphere": "joint"`` (its tensors share one norm) or ``"rows"`` (every
@@ -57,7 +60,7 @@ class SphereSGD(Optimizer):
             place on lists; ``None`` chooses the latter unless a parameter is of a tensor subclass.
 
     Raises:
-        TypeError: A sphere parameter does not hold real floating-point numbers.
+        TypeError: A sphere parameter does not hold real floating-point numbers, or is a DTensor.
         ValueError: A value is out of range, no group has a sphere, a sphere group has weight decay, or its tensors
             have no direction (zero or non-finite norm).
 
@@ -83,10 +86,10 @@ class SphereSGD(Optimizer):
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
-        _check_lr(lr, "lr")
+        check_lr(lr, "lr")
         if other_lr is not None:
-            _check_lr(other_lr, "other_lr")
-        _check_options(momentum, weight_decay)
+            check_lr(other_lr, "other_lr")
+        check_options(momentum, weight_decay)
         groups = params if isinstance(params, Tensor) else list(cast(Iterable[Any], params))
         if not isinstance(groups, Tensor) and not any(_has_sphere(group) for group in groups):
             raise ValueError(
@@ -128,12 +131,13 @@ class SphereSGD(Optimizer):
                 group.setdefault("lr", self.defaults["other_lr"])
         super().add_param_group(group)
         try:
-            _check_lr(group["lr"], 'group["lr"]')
-            _check_options(group["momentum"], group["weight_decay"])
+            check_lr(group["lr"], 'group["lr"]')
+            check_options(group["momentum"], group["weight_decay"])
             del group["radius"], group["other_lr"]  # the base class has filled them in from the defaults
             if sphere is not None:
-                _check_no_decay(group)
+                check_no_decay(group)
                 group["radius"] = settle_radius(group, self.defaults["radius"] if radius is None else radius)
+            check_reach(group, read=True)
         except Exception:
             self.param_groups.pop()
             raise
@@ -148,6 +152,11 @@ class SphereSGD(Optimizer):
                         f'group {i} has "sphere": {old.get("sphere")!r}, the loaded one {new.get("sphere")!r}; '
                         "load the state of a SphereSGD that was made with the same groups"
                     )
+                if new.get("sphere") is not None and new.get("radius") is not None:
+                    try:
+                        as_radius(new["radius"], old["params"], rows=new["sphere"] == "rows")
+                    except ValueError as error:
+                        raise ValueError(f"group {i} of the loaded state: {error}") from error
         super().__setstate__(state)
         for name in ("radius", "other_lr"):
             self.defaults.setdefault(name, None)
@@ -156,7 +165,7 @@ class SphereSGD(Optimizer):
                 group.setdefault(name, value)
             if group["sphere"] is None:
                 continue
-            if "radius" not in group:
+            if group.get("radius") is None:
                 group["radius"] = settle_radius(group)
             elif isinstance(group["radius"], list):
                 devices = [p.device for p in group["params"]]
@@ -180,11 +189,14 @@ class SphereSGD(Optimizer):
 
         Raises:
             RuntimeError: The gradient of a parameter on a sphere is sparse.
+            ValueError: A setting that was written into a param group is out of range; then nothing has moved.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            check_step(group)
         for group in self.param_groups:
             if group["sphere"] is None:
                 self._step_in_space(group)
@@ -213,7 +225,8 @@ class SphereSGD(Optimizer):
         if group["maximize"]:
             grads = [-g for g in grads]
         buffers = self._buffers(params) if group["momentum"] != 0 else []
-        options = {"lr": _scalar(group["lr"]), "momentum": group["momentum"], "geodesic": group["geodesic"]}
+        lr = scalar(group["lr"], params[0].device)
+        options = {"lr": lr, "momentum": group["momentum"], "geodesic": group["geodesic"]}
         if _in_place(group["foreach"], params):
             sphere_sgd_(params, grads, buffers, radius=radius, rows=rows, **options)
         elif not rows:
@@ -230,13 +243,14 @@ class SphereSGD(Optimizer):
             return
         grads = [p.grad for p in params]
         use_momentum = group["momentum"] != 0
-        if _in_place(group["foreach"], params):
+        sparse = any(g.is_sparse for g in grads)
+        if _in_place(group["foreach"], params) and (sparse or not torch.compiler.is_compiling()):
             buffers = [self.state[p].get("momentum_buffer") for p in params] if use_momentum else []
             torch_sgd(
                 params,
                 grads,
                 buffers,
-                has_sparse_grad=any(g.is_sparse for g in grads),
+                has_sparse_grad=sparse,
                 foreach=group["foreach"],
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
@@ -251,7 +265,8 @@ class SphereSGD(Optimizer):
         if group["maximize"]:
             grads = [-g for g in grads]
         buffers = self._buffers(params) if use_momentum else []
-        options = {"lr": _scalar(group["lr"]), "momentum": group["momentum"], "weight_decay": group["weight_decay"]}
+        lr = scalar(group["lr"], params[0].device)
+        options = {"lr": lr, "momentum": group["momentum"], "weight_decay": group["weight_decay"]}
         _write(params, buffers, *sgd(params, grads, buffers, **options))
 
     def _buffers(self, params: list[Tensor]) -> list[Tensor]:
@@ -292,11 +307,6 @@ def _write(params: list[Tensor], buffers: list[Tensor], new: list[Tensor], new_b
         old.copy_(value)
 
 
-def _scalar(lr: float | Tensor) -> float | Tensor:
-    """A one-element tensor as a 0-d one."""
-    return lr.reshape(()) if isinstance(lr, Tensor) else lr
-
-
 def _in_place(foreach: bool | None, params: list[Tensor]) -> bool:
     return all(type(p) in (Tensor, torch.nn.Parameter) for p in params) if foreach is None else foreach
 
@@ -307,28 +317,3 @@ def _is_sparse(grad: Tensor | None) -> bool:
 
 def _has_sphere(group: object) -> bool:
     return isinstance(group, dict) and sphere_kind(group) is not None
-
-
-def _check_lr(lr: object, name: str) -> None:
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"{name} is a tensor of shape {tuple(lr.shape)}; a tensor {name} must have one element")
-    if not isinstance(lr, (int, float, Tensor)) or not (0.0 <= float(lr) < math.inf):
-        raise ValueError(f"{name} is {lr!r}; it must be a finite number, zero or more")
-
-
-def _check_options(momentum: object, weight_decay: object) -> None:
-    if not isinstance(momentum, (int, float)) or not 0.0 <= momentum < 1.0:
-        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and less than 1")
-    if not isinstance(weight_decay, (int, float)) or not (0.0 <= weight_decay < math.inf):
-        raise ValueError(f"weight_decay is {weight_decay!r}; it must be a finite number, zero or more")
-
-
-def _check_no_decay(group: dict[str, Any]) -> None:
-    decay = group["weight_decay"]
-    if decay != 0:
-        raise ValueError(
-            f"weight_decay is {decay} for a sphere group; it must be 0 there. The projection undoes the pull towards "
-            "the origin: all that would be left is a step larger by the factor 1 / (1 - lr rho² weight_decay). To "
-            'decay the other weights write it into their groups, {"params": others, "weight_decay": '
-            f'{decay}}}, or write "weight_decay": 0 into the sphere groups'
-        )

@@ -10,44 +10,56 @@ momentum buffers are not projected onto the tangent space, and weight decay insi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from onsphere.optim._foreach import project_
-from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind
+from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind, unwrapped
+from onsphere.optim._hooks import StepHooks
 from onsphere.optim._sphere_sgd import SphereSGD
 from onsphere.spheres import as_radius
 
-# Where the radii are in the optimiser's state_dict.
-STATE_KEY = "spheres"
+#: Where the radii are: in every param group, a list for each parameter; and, sphere by sphere, in the state_dict.
+GROUP_KEY, STATE_KEY = "sphere_radii", "spheres"
 
-AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+AnyOptimizer = TypeVar("AnyOptimizer")
 
 
 def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]]) -> AnyOptimizer:
-    """Project the weights back onto their spheres after each step of an optimiser.
+    """Project the weights back onto their spheres after each step of an optimiser, or of several.
 
     The radii are recorded now, from the present norms or from the groups' ``radius``, in which case the weights are put
-    there. They are in ``optimizer.state_dict()["spheres"]`` and come back with ``load_state_dict``; a checkpoint
-    without them leaves the radii as they are. Copies of the optimiser (``copy.deepcopy``, ``pickle``) do not
-    inherit hooks, as always in torch: keep the copy as well.
+    there. They are in the optimiser's ``param_groups`` (``"sphere_radii"``: for each parameter a list with the radius
+    of its sphere, or those of its rows, empty without a sphere), so that every way of saving an optimiser saves them,
+    and in ``optimizer.state_dict()["spheres"]``. They come back with ``load_state_dict``; a checkpoint without them
+    leaves the radii as they are, so keep first and load then. Copies of the optimiser (``copy.deepcopy``, ``pickle``)
+    do not inherit hooks, as always in torch: keep the copy as well. A step inside a step (``super().step()``) is part
+    of it.
+
+    float16 and bfloat16 weights are scaled in float32 and rounded so that the norm comes out right. A sphere whose norm
+    is not finite is left as the optimiser left it.
 
     Args:
-        optimizer: Any ``torch.optim.Optimizer`` except :class:`SphereSGD`, which is on its spheres already.
+        optimizer: Any ``torch.optim.Optimizer`` except :class:`SphereSGD`, which is on its spheres already; one that
+            Accelerate or Lightning has wrapped; or a list of optimisers that together step the groups (Muon for
+            matrices, AdamW for the rest). A sphere is projected after every step of each optimiser that has a tensor
+            on it.
         groups: Sphere groups, as ``onsphere.sphere_groups(model, batch)`` returns them; groups without ``sphere`` are
             ignored. They need not be the optimiser's own groups, but their parameters must be among its parameters.
 
     Returns:
-        The same optimiser.
+        What was given.
 
     Raises:
-        TypeError: ``optimizer`` is not a torch optimiser, or a parameter does not hold real floating-point numbers.
+        TypeError: ``optimizer`` is not a torch optimiser, or a parameter does not hold real floating-point numbers or
+            is a DTensor.
         ValueError: It is kept already, no group has a sphere, a parameter is unknown to the optimiser or on two
             spheres, or the weights have no direction (zero or non-finite norm).
 
@@ -55,99 +67,179 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> optimizer = torch.optim.AdamW([weight], lr=1e-2)
         >>> optimizer = keep_on_sphere(optimizer, [{"params": [weight], "sphere": "joint"}])
-        >>> optimizer.state_dict()["spheres"]
-        [5.0]
+        >>> optimizer.state_dict()["spheres"], optimizer.param_groups[0]["sphere_radii"]
+        ([5.0], [[5.0]])
     """
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"keep_on_sphere was given a {type(optimizer).__name__}; give it a torch.optim.Optimizer")
-    if isinstance(optimizer, SphereSGD):
-        raise ValueError("SphereSGD keeps its weights on their spheres by itself; use it as it is")
-    if optimizer in _KEPT:
-        raise ValueError("this optimizer is kept on spheres already; call onsphere.release(optimizer) first")
+    optimizers = unwrapped(optimizer, "keep_on_sphere")
+    for one in optimizers:
+        if isinstance(one, SphereSGD):
+            raise ValueError("SphereSGD keeps its weights on their spheres by itself; use it as it is")
+        if one in _KEPT:
+            raise ValueError("this optimizer is kept on spheres already; call onsphere.release(optimizer) first")
     chosen = [_as_list(group) for group in groups if sphere_kind(group) is not None]
     if not chosen:
         raise ValueError(
             "no group has a sphere, so there is nothing to keep; pass onsphere.sphere_groups(model, batch) or "
             '[{"params": weights, "sphere": "joint"}]'
         )
-    _check_parameters(optimizer, chosen)
+    _check_parameters(optimizers, chosen)
     spheres = [
         _Kept(group["params"], settle_radius(group, group.get("radius")), group["sphere"] == "rows") for group in chosen
     ]
-    _KEPT[optimizer] = _Keeper(optimizer, spheres)
+    keeper = _Keeper(optimizers, spheres)
+    _KEPT.update({one: keeper for one in optimizers})
     return optimizer
 
 
-def release(optimizer: Optimizer) -> None:
+def release(optimizer: object) -> None:
     """Undo :func:`keep_on_sphere`: the weights stay where they are and move freely from now on.
 
     Args:
-        optimizer: An optimiser that is kept.
+        optimizer: An optimiser that is kept, or a list of them. Those that were kept together are released together.
 
     Raises:
+        TypeError: Something is not an optimiser.
         ValueError: It is not kept.
     """
-    keeper = _KEPT.pop(optimizer, None) if isinstance(optimizer, Optimizer) else None
-    if keeper is None:
-        raise ValueError("this optimizer is not kept on spheres: keep_on_sphere was not called, or release already was")
-    keeper.detach()
+    keepers = {id(keeper): keeper for keeper in map(_KEPT.get, unwrapped(optimizer, "release"))}
+    for keeper in keepers.values():
+        if keeper is None:
+            raise ValueError(
+                "this optimizer is not kept on spheres: keep_on_sphere was not called, or release already was"
+            )
+        keeper.detach()
 
 
-class _Kept(NamedTuple):
+@dataclass
+class _Kept:
     """The tensors of one sphere group and where they belong."""
 
     params: list[Tensor]
     radius: float | list[Tensor]
     rows: bool
 
+    def radii(self, i: int) -> list[float]:
+        """The radius, or the radii, of one tensor as plain numbers."""
+        return [self.radius] if isinstance(self.radius, float) else self.radius[i].flatten().tolist()
+
+    def with_radii(self, found: Sequence[Sequence[float] | None]) -> float | list[Tensor]:
+        """The radius of a checkpoint, checked: one list of numbers for each tensor; None leaves it as it is."""
+        if not self.rows:
+            given = {tuple(one) for one in found if one is not None}
+            if not given:
+                return self.radius
+            radius = given.pop()
+            if given or len(radius) != 1:
+                raise ValueError(
+                    f"the loaded state has the radii {list(found)} for the tensors of one sphere; keep "
+                    "the optimizer with the groups that the saved one had"
+                )
+            return as_radius(radius[0], self.params, rows=False)
+        lists = [self.radii(i) if one is None else list(one) for i, one in enumerate(found)]
+        if isinstance(self.radius, float) and len({tuple(one) for one in lists}) == 1 and len(lists[0]) == 1:
+            return as_radius(lists[0][0], self.params, rows=True)
+        sizes = [p.shape[0] if p.dim() > 1 else 1 for p in self.params]
+        spread = [one * size if len(one) == 1 else one for one, size in zip(lists, sizes, strict=True)]
+        return as_radius([torch.tensor(one, dtype=torch.float64) for one in spread], self.params, rows=True)
+
 
 class _Keeper:
-    """The hooks of one kept optimiser. It refers to the weights, not to the optimiser."""
+    """The hooks of optimisers that are kept together. It refers to the weights, not to the optimisers."""
 
-    def __init__(self, optimizer: Optimizer, spheres: list[_Kept]) -> None:
+    def __init__(self, optimizers: Sequence[Optimizer], spheres: list[_Kept]) -> None:
         self.spheres = spheres
-        self._loading: list[_Kept] | None = None
-        self._handles: list[RemovableHandle] = [
-            optimizer.register_step_post_hook(self._project),
-            optimizer.register_state_dict_post_hook(self._save),
-            optimizer.register_load_state_dict_pre_hook(self._read),
-            optimizer.register_load_state_dict_post_hook(self._load),
+        self._place = {id(p): (kept, i) for kept in spheres for i, p in enumerate(kept.params)}
+        self._optimizers = [weakref.ref(one) for one in optimizers]
+        self._loading: list[tuple[_Kept, float | list[Tensor]]] = []
+        self._hooks = [StepHooks(one, None, self._project) for one in optimizers]
+        self._handles = [
+            handle
+            for one in optimizers
+            for handle in (
+                one.register_state_dict_post_hook(self._save),
+                one.register_load_state_dict_pre_hook(self._read),
+                one.register_load_state_dict_post_hook(self._load),
+            )
         ]
+        self._record()
 
     def detach(self) -> None:
+        for hooks in self._hooks:
+            hooks.remove()
         for handle in self._handles:
             handle.remove()
+        for optimizer in filter(None, (reference() for reference in self._optimizers)):
+            _KEPT.pop(optimizer, None)
+            for group in optimizer.param_groups:
+                group.pop(GROUP_KEY, None)
+
+    def _of(self, optimizer: Optimizer) -> list[_Kept]:
+        """The spheres that an optimiser has a tensor on."""
+        if len(self._optimizers) == 1:
+            return self.spheres
+        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return [kept for kept in self.spheres if any(id(p) in mine for p in kept.params)]
+
+    def _record(self) -> None:
+        """Write the radii into the param groups. New lists: a state_dict may hold the old ones."""
+        for optimizer in filter(None, (reference() for reference in self._optimizers)):
+            for group in optimizer.param_groups:
+                places = [self._place.get(id(p)) for p in group["params"]]
+                group[GROUP_KEY] = [[] if place is None else place[0].radii(place[1]) for place in places]
 
     @torch.no_grad()
     def _project(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        for params, radius, rows in self.spheres:
-            project_(params, radius, rows=rows)
+        for kept in self._of(optimizer):
+            project_(kept.params, kept.radius, rows=kept.rows)
 
     def _save(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return state_dict | {STATE_KEY: [kept.radius for kept in self.spheres]}
+        return state_dict | {STATE_KEY: [kept.radius for kept in self._of(optimizer)]}
 
     def _read(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         # Checked before torch loads anything, taken over only once it has: a bad checkpoint changes nothing.
-        self._loading = None
+        spheres = self._of(optimizer)
         if STATE_KEY in state_dict:
             radii = state_dict[STATE_KEY]
-            if len(radii) != len(self.spheres):
+            if len(radii) != len(spheres):
                 raise ValueError(
-                    f"the loaded state has {len(radii)} spheres, this optimizer is kept on {len(self.spheres)}; keep "
+                    f"the loaded state has {len(radii)} spheres, this optimizer is kept on {len(spheres)}; keep "
                     "it with the groups that the saved one had"
                 )
             self._loading = [
-                kept._replace(radius=as_radius(radius, kept.params, rows=kept.rows))
-                for kept, radius in zip(self.spheres, radii, strict=True)
+                (kept, as_radius(radius, kept.params, rows=kept.rows))
+                for kept, radius in zip(spheres, radii, strict=True)
             ]
+        else:
+            saved = _saved_radii(optimizer, state_dict.get("param_groups", []))
+            self._loading = [(kept, kept.with_radii([saved.get(id(p)) for p in kept.params])) for kept in spheres]
         return {name: value for name, value in state_dict.items() if name != STATE_KEY}
 
     def _load(self, optimizer: Optimizer) -> None:
-        self.spheres = self._loading or self.spheres
-        self._loading = None
+        for kept, radius in self._loading:
+            kept.radius = radius
+        self._loading = []
+        self._record()
 
 
 _KEPT: WeakKeyDictionary[Optimizer, _Keeper] = WeakKeyDictionary()
+
+
+def _saved_radii(optimizer: Optimizer, saved: Sequence[Mapping[str, Any]]) -> dict[int, list[float]]:
+    """What the param groups of a checkpoint say of each parameter, by its id; nothing of those they do not mention."""
+    found: dict[int, list[float]] = {}
+    if len(saved) != len(optimizer.param_groups):
+        return found  # torch refuses such a checkpoint
+    for i, (old, new) in enumerate(zip(optimizer.param_groups, saved, strict=True)):
+        radii = new.get(GROUP_KEY)
+        if radii is None:
+            continue
+        if not isinstance(radii, Sequence) or len(radii) != len(old["params"]):
+            raise ValueError(
+                f"group {i} of the loaded state has the radii {radii!r} for {len(old['params'])} parameters; keep the "
+                "optimizer with the groups that the saved one had"
+            )
+        found |= {id(p): list(one) for p, one in zip(old["params"], radii, strict=True) if len(one)}
+    return found
 
 
 def _as_list(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +248,8 @@ def _as_list(group: Mapping[str, Any]) -> dict[str, Any]:
     return dict(group) | {"params": [params] if isinstance(params, Tensor) else list(params)}
 
 
-def _check_parameters(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
-    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def _check_parameters(optimizers: Sequence[Optimizer], groups: list[dict[str, Any]]) -> None:
+    known = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     seen: set[int] = set()
     for group in groups:
         names = parameter_names(group)

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from onsphere.optim._groups import sphere_kind
+from onsphere.optim._groups import parameter_names, sphere_kind
 from onsphere.optim._sphere_sgd import SphereSGD
 from onsphere.optim.proposal import END_FACTOR, START_FACTOR, propose_elrs
-from onsphere.products import squared_norm
+from onsphere.products import check_whole, squared_norm
 
 Shape = Literal["linear", "cosine", "geometric"]
 
@@ -58,7 +58,7 @@ class RegimeSchedule(LRScheduler):
         last_epoch: As in torch: -1 starts anew.
 
     Raises:
-        TypeError: ``optimizer`` is no torch optimiser.
+        TypeError: ``optimizer`` is no torch optimiser, or with ``keep_elr`` a tensor on a sphere is a DTensor.
         ValueError: A value is out of range, a sequence does not have one number for each group, or
             ``keep_elr`` is of no use.
 
@@ -229,6 +229,10 @@ def _check_keep_elr(optimizer: Optimizer) -> None:
             'keep_elr needs param groups with "sphere": "joint" (and none with "rows", whose norms differ): make the '
             "optimizer from onsphere.sphere_groups(model, batch)"
         )
+    for group, kind in zip(optimizer.param_groups, kinds, strict=True):
+        if kind is not None:
+            for name, p in zip(parameter_names(group), group["params"], strict=True):
+                check_whole(p, name)
 
 
 def _momentum(group: Mapping[str, Any]) -> float:

@@ -196,6 +196,21 @@ def test_a_copy_that_becomes_non_finite_is_marked_and_touches_no_other(mode):
     assert torch.isfinite(readings[:, 0]).all()
 
 
+@pytest.mark.parametrize("elr", [1e37, 1e38, 3e38])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("mode", ["vmap", "loop"])
+def test_a_copy_on_the_sphere_whose_step_overflows_keeps_its_last_finite_weights(mode, momentum, elr):
+    this = dataclasses.replace(problem(), dtype=torch.float32, radius=3.0)
+    healthy, broken = ((Copy(0, 1e-3, momentum=momentum), Copy(1, lr, momentum=momentum)) for lr in (1e-3, elr))
+    expected, _ = run(this, healthy, Plan(mode, 2), 20)
+    state, _ = run(this, broken, Plan(mode, 2), 20)
+    assert state.alive.tolist() == [True, False]
+    for value, other in zip(state.params, expected.params, strict=True):
+        assert torch.equal(value[0], other[0])
+        assert torch.isfinite(value[1]).all()
+    assert float(sum((p[1].double() ** 2).sum() for p in state.params).sqrt()) == pytest.approx(3.0, rel=1e-6)
+
+
 def test_the_radius_stays_and_the_readings_say_what_happened():
     this = problem()
     state, values = run(this, COPIES, Plan("vmap", 3), 50)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from onsphere.optim import adam, sgd, sphere_sgd
+from onsphere.optim import adam, sgd
+from onsphere.optim._functional import sphere_sgd_measured
 from onsphere.products import squared_norm
 
 LossName = Literal["cross-entropy", "mse"]
@@ -122,7 +123,7 @@ def make_step(
         moments = tensor_moments(params, grads, gradient2)
         readings = torch.stack([value.to(torch.float64), error, *moments]).to(value.dtype)
         if geometry == "sphere":
-            new, new_buffers = sphere_sgd(
+            new, new_buffers, norm = sphere_sgd_measured(
                 params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
             )
         elif optimizer == "sgd":
@@ -136,8 +137,8 @@ def make_step(
                 params, grads, firsts, seconds, hyper.number, lr=hyper.lr, weight_decay=decay, decoupled=decoupled
             )
             new_buffers = firsts + seconds
-        # on the sphere finite gradients give finite weights; in the whole space a large step can still overflow
-        size = torch.stack(gradient2).sum() if geometry == "sphere" else squared_norm(new)
+        # finite gradients are not enough: a large step can overflow, on the sphere before it is projected
+        size = torch.stack([*gradient2, norm]).sum() if geometry == "sphere" else squared_norm(new)
         alive = alive & torch.isfinite(value) & torch.isfinite(size)
         keep: Any = lambda fresh, old: torch.where(alive, fresh, old)  # noqa: E731
         return StepState(

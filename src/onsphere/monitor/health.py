@@ -1,0 +1,162 @@
+"""What the readings of a group say about numbers, precision, invariance and single tensors.
+
+A step that is smaller than the distance of neighbouring numbers is lost in rounding: with u that distance at 1 (2⁻⁷ in
+bfloat16), weights w move only where |D| > u |w| / 4 or so. What SGD ought to have moved is known, lr |g| (times ρ² on a
+sphere), and is compared with what it did move; of other optimisers it is said where nothing moves at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onsphere.monitor.finding import Finding
+from onsphere.monitor.history import GroupHistory
+
+__all__ = ["ENOUGH", "holds", "invariance", "learning_rate", "non_finite", "precision", "rotation"]
+
+#: Readings that a judgement on averages needs.
+ENOUGH = 20
+#: Noether residuals above these: an eps that shows, and a group that is not invariant.
+_EPS_SHOWS, _NOT_INVARIANT = 1e-4, 1e-2
+#: A tensor that turns so many times faster or slower than the median one is named.
+_ODD = 3.0
+#: So much of a step arrives at least, or rounding has swallowed the rest.
+_ARRIVES = 0.8
+
+
+def rotation(history: GroupHistory) -> list[Finding]:
+    """Tensors that turn much faster or slower than the others."""
+    speeds = {}
+    for name, angles in history.tensors.items():
+        recent = angles[len(angles) // 2 :]
+        recent = recent[np.isfinite(recent)]
+        if len(recent) >= ENOUGH // 2:
+            speeds[name] = float(np.median(recent))
+    if len(speeds) < 3:
+        return []
+    usual = float(np.median(list(speeds.values())))
+    if not usual > 0:
+        return []
+    found = []
+    for word, odd in (
+        ("faster", {n: s / usual for n, s in speeds.items() if s > _ODD * usual}),
+        ("slower", {n: s / usual for n, s in speeds.items() if 0 <= s < usual / _ODD}),
+    ):
+        if odd:
+            named = sorted(odd, key=lambda n: abs(np.log(max(odd[n], 1e-300))), reverse=True)
+            listed = ", ".join(f"{n} ({odd[n]:.2g}x)" for n in named[:3]) + (", ..." if len(named) > 3 else "")
+            text = f"{history.name}: {listed} turns {word} than the rest (median {usual:.2g} rad a step)"
+            found.append(Finding("rotation", "info", text, {"group": history.name, "median": usual, "relative": odd}))
+    return found
+
+
+def holds(history: GroupHistory) -> bool:
+    """Whether readings do not speak against scale invariance: the typical Noether residual is small, or not known."""
+    typical = _residual(history)
+    return typical is None or typical <= _NOT_INVARIANT or bool(history.frozen)
+
+
+def invariance(history: GroupHistory) -> list[Finding]:
+    """Whether a group that is said to be scale-invariant is."""
+    typical = _residual(history)
+    if not history.invariant or typical is None or typical <= _EPS_SHOWS:
+        return []
+    evidence = {"group": history.name, "noether_residual": typical}
+    if history.frozen and len(history.frozen) < len(history.tensors):
+        text = (
+            f"{history.name}: {_listed(history.frozen)} has no gradient, so the rest moves alone and the Noether "
+            f"residual ({typical:.1g}) cannot tell whether the group is invariant: train or freeze a group as a whole"
+        )
+        return [Finding("invariance", "info", text, evidence | {"frozen": list(history.frozen)})]
+    if typical > _NOT_INVARIANT:
+        text = (
+            f"{history.name}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
+            "its ELR says little; "
+        ) + (
+            f"{_listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no scaling: "
+            "leave the weights before it out of the groups"
+            if history.frozen_norms
+            else "build the groups with onsphere.sphere_groups(model, batch), in the modes in which the model trains "
+            "(a norm layer in eval mode undoes no rescaling)"
+        )
+        return [Finding("invariance", "alarm", text, evidence | {"frozen_norms": list(history.frozen_norms)})]
+    text = (
+        f"{history.name}: invariance is blurred (Noether residual {typical:.1g}): the norms' eps or low precision "
+        "shows; a smaller eps or larger weights mend it"
+    )
+    return [Finding("invariance", "warning", text, evidence)]
+
+
+def precision(history: GroupHistory) -> list[Finding]:
+    """Steps that the weights' dtype is too coarse for."""
+    good = history.finite & (history.gradient_norm > 0) & (history.lr > 0)
+    if good.sum() < ENOUGH:
+        return []
+    moved = history.effective_step[good][-ENOUGH:]
+    step = float(np.median(moved))
+    evidence = {"group": history.name, "resolution": history.resolution, "effective_step": step}
+    hint = "keep the weights in float32 (and compute under autocast), or raise the learning rate"
+    if not moved.any():
+        text = (
+            f"{history.name}: nothing moves although gradient and lr are not zero: rounding swallows the steps; {hint}"
+        )
+        return [Finding("precision", "alarm", text, evidence | {"arrives": 0.0})]
+    wanted = _wanted_step(history)
+    if wanted is None or not history.resolution:
+        return []
+    arrives = float(np.median(moved / np.maximum(wanted[good][-ENOUGH:], 1e-300)))
+    if arrives > _ARRIVES or step > history.resolution:
+        return []
+    text = (
+        f"{history.name}: rounding swallows most of the steps: {100 * arrives:.2g} % of their length arrives, since "
+        f"they are small beside the distance of neighbouring weights (relative {history.resolution:.1g}); {hint}"
+    )
+    return [Finding("precision", "warning", text, evidence | {"arrives": arrives})]
+
+
+def _wanted_step(history: GroupHistory) -> NDArray[np.float64] | None:
+    """The effective step of exact arithmetic, where the optimiser's rule tells it."""
+    if history.momentum or history.rule is None:
+        return None
+    radial = np.nan_to_num(history.noether_residual)
+    tangent = history.lr * history.gradient_norm * np.sqrt(np.maximum(1 - radial * radial, 0.0))
+    return np.asarray(tangent * history.norm if history.rule == "sphere" else tangent / history.norm)
+
+
+def _residual(history: GroupHistory) -> float | None:
+    residuals = history.noether_residual[history.finite & np.isfinite(history.noether_residual)]
+    return float(np.median(residuals[-max(ENOUGH, len(residuals) // 4) :])) if len(residuals) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def learning_rate(history: GroupHistory) -> list[Finding]:
+    """A learning rate of zero."""
+    if float(np.max(history.lr[history.finite])) > 0:
+        return []
+    text = f"{history.name}: the learning rate is 0 at every reading, so nothing moves and there is no ELR"
+    return [Finding("lr", "warning", text, {"group": history.name})]
+
+
+def non_finite(history: GroupHistory) -> list[Finding]:
+    """Readings in which a weight, gradient or update is not finite."""
+    bad = history.non_finite
+    if not bad.any():
+        return []
+    at = int(np.argmax(bad))
+    first = int(history.steps[at])
+    sources = ("weight", history.norm), ("gradient", history.gradient_norm)
+    what = next((name for name, sizes in sources if not np.isfinite(sizes[at])), "update")
+    where = f" of {_listed(history.damaged)}" if history.damaged else ""
+    text = (
+        f"{history.name}: {int(bad.sum())} of {len(bad)} readings are not finite, the first at step {first}, where the "
+        f"{what}{where} is not; go back to a checkpoint from before it"
+    )
+    evidence = {"group": history.name, "readings": int(bad.sum()), "first_step": first}
+    evidence |= {"tensors": list(history.damaged)} if history.damaged else {}
+    return [Finding("non-finite", "alarm", text, evidence)]
