@@ -149,9 +149,9 @@ def _guided(guide: Tensor, size: int, seed: int) -> Tensor | None:
     length = float(guide.double().norm())
     if not (np.isfinite(length) and length > 0):
         return None
-    drawn: Tensor = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    drawn = drawn.to(guide.device)
-    return drawn / drawn.norm() + guide.double() / length
+    drawn = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(guide.device)
+    blended: Tensor = drawn / drawn.norm() + guide.double() / length
+    return blended
 
 
 def _floor(krylov: Krylov, theta: Any) -> float:
