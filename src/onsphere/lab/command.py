@@ -80,7 +80,7 @@ def work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], boo
             for number, handler in before.items():
                 signal.signal(number, handler)
     if as_json:
-        from onsphere.lab.store.files import plain
+        from onsphere.lab.store.seal import plain
 
         print(json_format.dumps(plain(result.to_dict())), flush=True)
     else:

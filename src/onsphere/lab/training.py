@@ -9,6 +9,7 @@ Everything that can be wrong with what the user gave is found here, as an :class
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from onsphere.lab import data as datasets
@@ -27,7 +28,7 @@ from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, choose_plan
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
-from onsphere.lab.store import Run
+from onsphere.lab.store import Damaged, Run
 from onsphere.lab.store.files import read_json, write_json
 
 Arrays = tuple[Any, Any, Any, Any]
@@ -36,6 +37,9 @@ Data = str | Dataset | Arrays
 S = TypeVar("S", bound=Options)
 
 PAPER_EPS, SPHERE_EPS = 1e-5, 1e-12
+
+ENGINE = "engine.json"
+_SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-\d{3,}")
 
 
 def fields_of_call(model: Model, data: Data, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,13 +64,30 @@ def validated(spec: type[S], fields: Mapping[str, Any], where: str = "") -> S:
         raise InputError(where + one_line(error, style="key")) from None
 
 
-def spec_of_run(spec: type[S], run: Run, data: Data | None, resume: str) -> S:
-    """The spec that a run was started with.
+def spec_of_run(spec: type[S], run: Run, model: Model | None, data: Data | None, resume: str) -> S:
+    """The spec that a run was started with, after a look at everything that will be continued.
+
+    Args:
+        spec: Its type.
+        run: The run.
+        model: The model, if it is given again; else the run may name one that this user does not trust.
+        data: The data, if they are given again.
+        resume: The function that is called, for the message.
 
     Raises:
-        InputError: It is damaged, or names arrays that were not given again to ``resume``.
+        InputError: It is damaged, names arrays that were not given again to ``resume`` or code of somebody else, or a
+            file of the run is missing or is not what was written.
     """
+    run.check()
     found = validated(spec, run.manifest["spec"], f"{run.manifest_path}: ")
+    if model is None:
+        run.check_trust()
+    run.verify()
+    folders = shard_folders(run)
+    for folder in folders:
+        ShardFolder(folder).verify(run.digest)
+    if folders and not (run.folder / ENGINE).exists():
+        raise Damaged(run.folder / ENGINE, "is missing")
     if data is None and getattr(found, "data", None) == "arrays":
         raise InputError(
             f"this run was started from Python with its own arrays; continue it there with {resume}(run, data=...)"
@@ -232,6 +253,7 @@ class Trainer:
         engine: What ``engine.json`` says.
         progress: Told what happens.
         steps: Of each copy.
+        asked: The digest of what the run was asked for, which every shard repeats.
     """
 
     folder: Path
@@ -241,6 +263,7 @@ class Trainer:
     engine: dict[str, Any]
     progress: Progress
     steps: int
+    asked: str
 
     def round(self, name: str, copies: Sequence[Copy], title: str) -> Iterator[ShardFolder]:
         """Train copies; yield each shard as it ends, in any order.
@@ -262,7 +285,7 @@ class Trainer:
         """The shards that a round of these copies has: its number of copies depends on plan and workers alone."""
         size = max(1, min(self.plan.chunk, -(-len(copies) // self.workers)))
         parts = [copies[i : i + size] for i in range(0, len(copies), size)]
-        return [Shard(f"{name}-{i:03d}", tuple(part)) for i, part in enumerate(parts)]
+        return [Shard(f"{name}-{i:03d}", tuple(part), self.asked) for i, part in enumerate(parts)]
 
 
 @contextmanager
@@ -284,15 +307,48 @@ def open_trainer(
     Raises:
         InputError: The network does not support the mode that was asked for, or the data have changed.
     """
-    path = run.folder / "engine.json"
-    workers = int(read_json(path)["workers"]) if path.exists() else options.workers
+    path = run.folder / ENGINE
+    found = read_engine(run) if path.exists() else None
+    workers = options.workers if found is None else int(found["workers"])
     with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds) as executor:
-        engine = read_json(path) if path.exists() else _choose(problem, options, copies)
+        engine = found or _choose(problem, options, copies)
         if engine["data"] != problem.data.fingerprint():
-            raise InputError(f"the data are not those that {run.folder} was started with")
-        write_json(path, engine)
+            raise InputError(
+                f"the data are not those that {run.folder} was started with; put them back as they were, or start a "
+                "new run in another folder"
+            )
+        if found is None:
+            write_json(path, engine)
         plan = Plan(**engine["plan"])
-        yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps)
+        yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps, run.digest)
+
+
+def read_engine(run: Run) -> dict[str, Any]:
+    """What ``engine.json`` says.
+
+    Raises:
+        Damaged: It cannot be read, was changed, or holds no plan.
+    """
+    path = run.folder / ENGINE
+    engine = read_json(path)
+    workers = engine.get("workers")
+    try:
+        Plan(**engine["plan"])
+        plan = TypeAdapter(Plan).validate_python(engine["plan"], strict=True)
+        if not isinstance(workers, int) or workers < 1 or plan.chunk < 1:
+            raise ValueError("workers and chunk must be whole numbers from 1")
+        if not isinstance(engine["data"], str) or not isinstance(engine["timings"], dict):
+            raise ValueError("data and timings are not what they were")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = one_line(error, style="key") if isinstance(error, ValidationError) else str(error)
+        raise Damaged(path, f"is damaged: it holds no plan ({reason})") from None
+    return engine
+
+
+def shard_folders(run: Run, name: str | None = None) -> list[Path]:
+    """The folders of a run's shards in order, or those of one round; whatever else lies among them is left alone."""
+    found = [(_SHARD.fullmatch(path.name), path) for path in (run.shards.iterdir() if run.shards.is_dir() else ())]
+    return sorted(path for match, path in found if match and name in (None, match[1]) and path.is_dir())
 
 
 def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,7 +358,7 @@ def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
 
 def cpu_seconds(run: Run) -> float:
     """Processor seconds of all shards, those of earlier, interrupted calls included; rounded to 1e-3."""
-    return round(sum(ShardFolder(folder).seconds for folder in run.shards.iterdir()), 3)
+    return round(sum(ShardFolder(folder).seconds for folder in shard_folders(run)), 3)
 
 
 def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, Any]:

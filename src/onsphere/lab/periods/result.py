@@ -11,7 +11,7 @@ from typing import Any
 from onsphere.lab.periods.analyse import PeriodsRun
 from onsphere.lab.result import frame
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 
 @dataclass(frozen=True)

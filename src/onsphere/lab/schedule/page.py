@@ -19,7 +19,7 @@ from onsphere.lab.schedule.result import Method, ScheduleResult
 from onsphere.lab.schedule.spec import ScheduleSpec
 from onsphere.lab.schedule.view import courses
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
+from onsphere.lab.training import read_engine
 
 __all__ = ["command", "write_page"]
 
@@ -55,7 +55,7 @@ def write_page(run: Run, result: ScheduleResult) -> Path:
         }
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     seeds = int(result.spec["seeds"])
     runs = seeds * len(result.methods)
     page = Page(

@@ -12,7 +12,7 @@ from onsphere.lab.intervals import Interval, difference, interval
 from onsphere.lab.result import frame
 from onsphere.lab.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 MEASURES = ("test_error", "test_loss", "train_error", "train_loss", "validation_error")
 

@@ -13,6 +13,7 @@ from onsphere.lab.population.phases import phase_lrs
 from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.schedule.result import Method, ScheduleResult
 from onsphere.lab.store import Run
+from onsphere.lab.training import shard_folders
 
 Array = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ class _One:
 
 def _copies(run: Run, name: str) -> Iterator[_One]:
     """Every copy of a round, in the order in which they were given."""
-    for folder in sorted(run.shards.glob(f"{name}-*")):
+    for folder in shard_folders(run, name):
         shard = ShardFolder(folder)
         readings = shard.readings()
         loss, squared = readings.loss, readings.moment("norm2").sum(-1)

@@ -19,7 +19,7 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.split.answer import headline
 from onsphere.lab.split.decide import advantage, predicted_verdict, verdicts
 from onsphere.lab.split.family import Family, pooling_factor, splits_of
@@ -29,7 +29,6 @@ from onsphere.lab.split.predict import Estimate, measured_subsets, points, predi
 from onsphere.lab.split.result import BudgetAnswer, Cost, SplitResult, SplitRow
 from onsphere.lab.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.training import (
     Data,
     Model,
@@ -40,6 +39,7 @@ from onsphere.lab.training import (
     engine_summary,
     fields_of_call,
     load_data,
+    read_engine,
     spec_of_run,
     validated,
 )
@@ -111,7 +111,7 @@ def resume_split(
     """
     if run.done:
         return SplitResult.load(run)
-    spec = spec_of_run(SplitSpec, run, data, "resume_split")
+    spec = spec_of_run(SplitSpec, run, model, data, "resume_split")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -232,13 +232,11 @@ class _Work:
             input_shape=self.input_shape,
             saved=saved,
             spec=spec.model_dump(mode="json"),
-            engine=engine_summary(read_json(run.folder / "engine.json")),
+            engine=engine_summary(read_engine(run)),
             seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
     def _save(self, run: Run, pools: dict[int, Pool], answer: BudgetAnswer) -> str:
         """The best split's ensemble of the first seed that has usable networks, as one file."""

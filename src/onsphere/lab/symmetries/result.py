@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 from onsphere.lab.symmetries.findings import Findings
 
 __all__ = ["SymmetriesResult", "describe"]

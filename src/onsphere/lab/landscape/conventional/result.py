@@ -13,7 +13,7 @@ from onsphere.lab.landscape.conventional.spec import SETUPS, Setup
 from onsphere.lab.regimes.classify import Regime
 from onsphere.lab.result import frame
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 #: Relative difference of losses within which a run counts as close to the sphere.
 CLOSE = 0.15

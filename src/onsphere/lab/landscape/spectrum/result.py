@@ -10,7 +10,7 @@ from onsphere.lab.landscape.spectrum.trends import Trend, pair_trend, trends_of
 from onsphere.lab.regimes.classify import Regime
 from onsphere.lab.result import frame
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 
 @dataclass(frozen=True)

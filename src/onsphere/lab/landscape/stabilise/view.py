@@ -12,6 +12,7 @@ from onsphere.lab.landscape.stabilise.analyse import Course, courses, edges
 from onsphere.lab.landscape.stabilise.result import StabiliseResult
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.store import Run
+from onsphere.lab.training import shard_folders
 
 Array = NDArray[np.float64]
 
@@ -40,7 +41,7 @@ def curves(run: Run, result: StabiliseResult) -> list[Curve]:
     spec = result.spec
     change = spec["change"] if spec["change"] is not None else spec["steps"] // 2
     runs: dict[tuple[float, float], list[Course]] = {}
-    for folder in sorted(run.shards.iterdir()):
+    for folder in shard_folders(run):
         for course in courses(ShardFolder(folder), change):
             if course.after in spec["elrs"]:
                 runs.setdefault((course.before, course.after), []).append(course)
