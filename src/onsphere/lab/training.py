@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from onsphere.lab import data as datasets
@@ -30,6 +30,7 @@ from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Damaged, Run
 from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.store.shape import check_shape
 
 Arrays = tuple[Any, Any, Any, Any]
 Model = str | Callable[..., nn.Module]
@@ -333,15 +334,14 @@ def read_engine(run: Run) -> dict[str, Any]:
     engine = read_json(path)
     workers = engine.get("workers")
     try:
-        Plan(**engine["plan"])
-        plan = TypeAdapter(Plan).validate_python(engine["plan"], strict=True)
+        plan = Plan(**engine["plan"])
+        check_shape(plan)
         if not isinstance(workers, int) or workers < 1 or plan.chunk < 1:
             raise ValueError("workers and chunk must be whole numbers from 1")
         if not isinstance(engine["data"], str) or not isinstance(engine["timings"], dict):
             raise ValueError("data and timings are not what they were")
     except (KeyError, TypeError, ValueError) as error:
-        reason = one_line(error, style="key") if isinstance(error, ValidationError) else str(error)
-        raise Damaged(path, f"is damaged: it holds no plan ({reason})") from None
+        raise Damaged(path, f"is damaged: it holds no plan ({error})") from None
     return engine
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere.lab.intervals import Interval, difference, interval
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
@@ -151,6 +151,7 @@ class ScheduleResult:
         return found
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> ScheduleResult:
         """Read the result of an ended run.
 

@@ -15,7 +15,9 @@ holds ``.lock``, which the system frees when the process ends, however it ends.
 
 from __future__ import annotations
 
+import errno
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from onsphere.lab.store.files import full, parse_json, read_json, write_json, wr
 from onsphere.lab.store.place import held, is_held, resume_command, taken
 from onsphere.lab.store.seal import KEY, Damaged, digest_of, plain
 
+# What code that shows a result may raise when it is given something else.
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 _TYPES = {"command": str, "created": str, "spec": dict, "environment": dict}
 
 
@@ -199,6 +203,24 @@ class Run:
             f"{trust.source_of(code)}; if you trust that code, add --trust (in Python: Run.open(folder, trust=True))"
         )
 
+    def check_code(self, result: Mapping[str, Any], option: str) -> None:
+        """Raise :class:`InputError` if another run would inherit code from this one that this user did not start here.
+
+        Args:
+            result: What this run found; its spec names the code.
+            option: What names this run.
+        """
+        spec, manifest = result.get("spec"), self.manifest
+        code = code_of(spec) if isinstance(spec, dict) else None
+        if code is None:
+            return
+        own = trust.is_own(self.folder, _digest(manifest), manifest.get("signature"))
+        if not own or code != code_of(manifest["spec"]):
+            raise InputError(
+                f"{option}: {self.folder} was not started here by you (or it was moved), and names code, {code} from "
+                f"{trust.source_of(code)}; if you trust that code, say so with --model {shlex.quote(code)}"
+            )
+
     def write_result(self, values: dict[str, Any]) -> None:
         """Write ``result.json``, its digest before it."""
         write_json(self._digests_path, {"result.json": digest_of(plain(values))})
@@ -218,6 +240,9 @@ class Run:
         result = parse_json(self.result_path)
         if self.result_sealed and read_json(self._digests_path).get("result.json") != digest_of(result):
             raise Damaged(self.result_path, "was changed after it was written (its digest is another)")
+        command = self.manifest["command"]
+        if result.get("command", command) != command:
+            raise Damaged(self.result_path, f"is no result of onsphere {command}, which {self.manifest_path} names")
         return result
 
     @property
@@ -240,7 +265,15 @@ class Run:
             yield
         except (InputError, OSError):
             raise
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             if self.result_sealed:
                 raise
             what = f"{type(error).__name__}: {error}"
@@ -261,6 +294,9 @@ class Run:
             try:
                 yield
             except OSError as error:
+                if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    where = error.filename or self.folder
+                    raise InputError(f"{where} cannot be read or written: {error.strerror}") from error
                 if not full(error):
                     raise
                 on = resume_command(self.folder)

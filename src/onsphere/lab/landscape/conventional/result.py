@@ -11,7 +11,7 @@ import numpy as np
 
 from onsphere.lab.landscape.conventional.spec import SETUPS, Setup
 from onsphere.lab.regimes.classify import Regime
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 
@@ -142,6 +142,7 @@ class ConventionalResult:
         return dict(plain(values))
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> ConventionalResult:
         """Read the result of an ended run.
 
