@@ -97,8 +97,6 @@ def go_on(run: Run, as_json: bool) -> None:
     def call(room: Any, display: Any, stop: Callable[[], bool]) -> Any:
         code = code_of(run.manifest["spec"])
         if not run.done:
-            if not run.sealed:
-                display.note(f"{run.folder} was made without digests: what was changed in it since cannot be noticed")
             if code is not None and run.trust:
                 display.note(f"importing {code} from {source_of(code)}")
             return room.resume(run, display, stop)

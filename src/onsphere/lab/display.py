@@ -56,8 +56,12 @@ class Display(Progress):
             self._bar.stop()
 
     def folder(self, folder: Path) -> None:
-        """Remember the folder for the sentence that says how to go on."""
+        """Remember the folder for the sentence that says how to go on; say if nothing vouches for what is in it."""
+        from onsphere.lab.store import Run
+
         self.run = folder
+        if not Run(folder).sealed:
+            self.note(f"{folder} was made without digests: what was changed in it since cannot be noticed")
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar."""

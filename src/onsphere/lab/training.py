@@ -26,6 +26,7 @@ from onsphere.lab.execution import Executor, make_executor
 from onsphere.lab.models import ModelError
 from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options, one_line
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, choose_plan
+from onsphere.lab.population.shard import check_same
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Damaged, Run
@@ -276,8 +277,11 @@ class Trainer:
 
         Raises:
             Interrupted: The run was asked to stop.
+            Damaged: The folder of a shard holds another one.
         """
         shards = self.shards(name, copies)
+        for shard in shards:
+            check_same(shard, self.plan, self.folder / shard.name)
         self.progress.begin(title, len(copies) * self.steps)
         for ended in self.executor.run(shards, self.plan, self.progress.advance):
             yield ShardFolder(self.folder / ended)

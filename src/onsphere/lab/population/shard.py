@@ -90,7 +90,7 @@ def run_shard(
     Raises:
         Damaged: The folder holds a shard of other copies, or of another plan or run, or its files are damaged.
     """
-    _check_same(shard, plan, folder)
+    check_same(shard, plan, folder)
     if ShardFolder(folder).done:
         progress(problem.steps * len(shard.copies))
         return True
@@ -103,7 +103,7 @@ def _described(shard: Shard, plan: Plan) -> dict[str, Any]:
     return said | ({"asked": shard.asked} if shard.asked else {})
 
 
-def _check_same(shard: Shard, plan: Plan, folder: Path) -> None:
+def check_same(shard: Shard, plan: Plan, folder: Path) -> None:
     """Raise :class:`Damaged` if the folder holds another shard than this one; what an older version left out may be."""
     path, wanted = folder / "shard.json", plain(_described(shard, plan))
     if not path.exists():

@@ -99,10 +99,8 @@ class ShardFolder:
                 raise Damaged(described, "is missing")
             return
         if read_json(described).get("asked") not in (None, asked):
-            raise Damaged(
-                described,
-                f"belongs to a run that was asked for something else than {self.folder.parents[1]}/run.json says",
-            )
+            manifest = self.folder.parents[1] / "run.json"
+            raise Damaged(described, f"was made for another question than {manifest} asks: one of them was changed")
         if self.done:
             known = self._known()
             for name in known or {}:
