@@ -1,4 +1,4 @@
-"""Runs that were changed between start and resume are refused, by name of the file; untouched ones give the same bits."""
+"""Runs that were changed between start and resume are refused by the name of the file; untouched ones give the same bits."""
 
 import json
 import shutil
@@ -110,7 +110,7 @@ def test_a_flipped_bit_in_a_checkpoint(cut, at, bit):
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "evaluations.parquet", "readings-00000.parquet"])
-@pytest.mark.parametrize("at", [0.01, 0.4, 0.5])
+@pytest.mark.parametrize("at", [0.01, 0.5, 0.98])
 def test_a_flipped_bit_in_an_ended_shard(cut, file, at):
     flip(ended(cut) / file, at)
     refused(cut, file)
@@ -157,7 +157,7 @@ def test_other_data(cut):
     from onsphere.lab.data import load
 
     with pytest.raises(InputError, match="the data are not those") as caught:
-        resume_regimes(Run.open(cut), data=load("digits", train=60, seed=5))
+        resume_regimes(Run.open(cut), data=load("digits", train=60, label_noise=0.5))
     assert "new run" in str(caught.value)
 
 

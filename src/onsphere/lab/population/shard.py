@@ -31,8 +31,8 @@ from onsphere.lab.population.engine import Engine, Plan, State
 from onsphere.lab.population.evaluate import COLUMNS, Evaluator
 from onsphere.lab.population.readings import Readings, write_part
 from onsphere.lab.population.shard_folder import ShardFolder, facts_of, part_name
-from onsphere.lab.store.files import read_arrow, read_json, read_tensors, write_json, write_table, write_tensors
-from onsphere.lab.store.seal import Damaged, digest_of_table, plain
+from onsphere.lab.store.files import read_json, read_tensors, write_json, write_table, write_tensors
+from onsphere.lab.store.seal import Damaged, digest_of_bytes, plain
 
 RING = 256  # steps between two reads of the device's ring buffer
 
@@ -196,6 +196,7 @@ class _ShardRun:
         if path.exists():
             tensors, metadata = read_tensors(path, self.problem.device)
             facts = facts_of(path, metadata)
+            ShardFolder(self.folder).check_parts(facts)
             spent = facts["cpu_seconds"]
             parts = facts.get("readings") or self._digests(facts["parts"])
             try:
@@ -207,7 +208,6 @@ class _ShardRun:
                 evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
             except (KeyError, ValueError) as error:
                 raise Damaged(path, f"does not fit the network of this run ({error})") from None
-            ShardFolder(self.folder).check_parts(facts)
         kept = {part_name(number) for number in range(len(parts))}
         for stale in sorted(self.folder.glob("readings-*.parquet")):
             if stale.name not in kept:
@@ -216,7 +216,7 @@ class _ShardRun:
 
     def _digests(self, parts: int) -> list[str]:
         """Those of the parts of a shard that was begun before digests were kept."""
-        return [digest_of_table(read_arrow(self.folder / part_name(number))) for number in range(parts)]
+        return [digest_of_bytes((self.folder / part_name(number)).read_bytes()) for number in range(parts)]
 
     def _flush(self) -> None:
         if not self.pending:

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onsphere.lab.options import InputError
-from onsphere.lab.store.seal import KEY, Damaged, digest_of, digest_of_table, digest_of_tensors, plain, sealed
+from onsphere.lab.store.seal import (
+    KEY,
+    Damaged,
+    digest_of,
+    digest_of_bytes,
+    digest_of_table,
+    digest_of_tensors,
+    plain,
+    sealed,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,18 +118,19 @@ def write_table(path: Path, columns: Mapping[str, ArrayLike]) -> str:
     """Write columns of one length as a parquet file, atomically.
 
     Returns:
-        The digest of its content.
+        The digest of its bytes.
     """
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table({name: np.asarray(column) for name, column in columns.items()})
-    digest = digest_of_table(table)
-    table = table.replace_schema_metadata({_META: digest.encode()})
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-    return digest
+    table = table.replace_schema_metadata({_META: digest_of_table(table).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    write_bytes(path, data)
+    return digest_of_bytes(data)
 
 
 def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
@@ -128,7 +138,7 @@ def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
 
     Args:
         path: The file.
-        expected: Its digest, if it is known.
+        expected: The digest of its bytes, if it is known.
 
     Raises:
         Damaged: It is missing, is no whole parquet file, or its digest is another.
@@ -143,7 +153,7 @@ def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged(path, f"is damaged: it is no whole parquet file ({_reason(error)})") from None
     written = (table.schema.metadata or {}).get(_META, b"").decode("ascii", errors="replace")
-    if written not in ("", found) or expected not in (None, found):
+    if written not in ("", found) or expected not in (None, digest_of_bytes(data)):
         raise Damaged(path, "was changed after it was written (its digest is another)")
     return table
 

@@ -51,6 +51,11 @@ def plain(value: Any) -> Any:
     return value
 
 
+def digest_of_bytes(data: bytes) -> str:
+    """The digest of a file's bytes."""
+    return _hash(data).hexdigest()
+
+
 def digest_of(value: Any) -> str:
     """The digest of plain values; it does not depend on the order of keys.
 
