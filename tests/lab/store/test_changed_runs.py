@@ -1,4 +1,4 @@
-"""Runs that were changed between start and resume are refused by the name of the file; untouched ones give the same bits."""
+"""Runs that were changed between start and resume are refused by the name of the file; others give the same bits."""
 
 import json
 import shutil

@@ -80,12 +80,11 @@ class ShardFolder:
 
     def weights(self) -> dict[str, Tensor]:
         """Final trained and constant tensors, each [K, ...], and ``alive`` [K]."""
-        return read_tensors(self.folder / "weights.safetensors")[0]
+        expected = (self._known() or {}).get("weights.safetensors")
+        return read_tensors(self.folder / "weights.safetensors", expected=expected)[0]
 
     def verify(self, asked: str) -> None:
         """Look whether the shard has what it says it has, and belongs to its run.
-
-        What each file holds is looked at elsewhere (:meth:`onsphere.lab.store.Run.verify`).
 
         Args:
             asked: The digest of what the run was asked for.
@@ -102,11 +101,9 @@ class ShardFolder:
             manifest = self.folder.parents[1] / "run.json"
             raise Damaged(described, f"was made for another question than {manifest} asks: one of them was changed")
         if self.done:
-            known = self._known()
-            for name in known or {}:
-                if not (self.folder / name).exists():
-                    raise Damaged(self.folder / name, "is missing")
             self.readings()
+            self.evaluations()
+            self.weights()
         elif checkpoint.exists():
             self.check_parts(facts_of(checkpoint, read_tensors(checkpoint)[1]))
 

@@ -192,8 +192,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return digest
 
 
-def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: Path, device: str = "cpu", expected: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: its tensors, and the texts in its header but the digest.
+
+    Args:
+        path: The file.
+        device: Where the tensors go.
+        expected: The digest of its content, if it is known.
 
     Raises:
         Damaged: It is missing, is no whole safetensors file, or its digest is another.
@@ -208,8 +215,8 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
         raise Damaged(path, "is missing") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise Damaged(path, f"is damaged: it is no whole safetensors file ({_size(path)}; {_reason(error)})") from None
-    written = metadata.get(KEY)
-    if written is not None and written != digest_of_tensors(tensors, metadata):
+    known = {metadata.get(KEY), expected} - {None}
+    if known and known != {digest_of_tensors(tensors, metadata)}:
         raise Damaged(path, "was changed after it was written (its digest is another)")
     metadata.pop(KEY, None)
     return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
