@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from onsphere import __version__
-from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, experiment, go_on, listed, work
+from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, go_on, listed, rewrite, work
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
 from onsphere.lab.landscape.commands import landscape
@@ -155,12 +155,7 @@ def report(run: RunFolder) -> None:
     """Write the page and the figures of an ended run again."""
     from onsphere.lab.store import Run
 
-    opened = Run.open(run)
-    opened.check()
-    room = experiment(opened.manifest["command"])
-    opened.result()  # whether there is one
-    with opened.lock(), opened.reading():
-        print(visible(room.rewrite_report(opened)))
+    print(visible(rewrite(Run.open(run))))
 
 
 @app.command

@@ -102,18 +102,47 @@ def go_on(run: Run, as_json: bool) -> None:
             return room.resume(run, display, stop)
         result = room.resume(run, display, stop)
         if not (run.folder / "report.html").exists():
-            with run.lock():
-                room.rewrite_report(run)
+            rewrite(run)
         return result
 
     from onsphere.lab.store.trust import source_of
 
-    run.check()
+    room_of(run)
     if run.done:
         with run.reading():
             work(run.manifest["command"], as_json, call)
     else:
         work(run.manifest["command"], as_json, call)
+
+
+def rewrite(run: Run) -> Path:
+    """Write the page of an ended run again.
+
+    Raises:
+        InputError: The run has no result, or something that its page is drawn from is damaged.
+    """
+    room = room_of(run)
+    run.result()  # whether there is one
+    run.check_shards()
+    with run.lock(), run.reading():
+        path: Path = room.rewrite_report(run)
+    return path
+
+
+def room_of(run: Run) -> Any:
+    """The module of a run's experiment.
+
+    Raises:
+        InputError: ``run.json`` is damaged, or names an experiment that there is not.
+    """
+    run.check()
+    command = run.manifest["command"]
+    if command not in EXPERIMENTS:
+        raise InputError(
+            f"{run.manifest_path} names the experiment {command!r}, which onsphere {__version__} does not know; "
+            "update onsphere, or put the file back as it was"
+        )
+    return experiment(command)
 
 
 def listed(run: Run) -> dict[str, str]:

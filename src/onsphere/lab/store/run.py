@@ -157,8 +157,8 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the result is there."""
-        return self.result_path.exists()
+        """Whether the result is there; a link counts, wherever it leads."""
+        return self.result_path.exists() or self.result_path.is_symlink()
 
     @property
     def running(self) -> bool:
@@ -221,9 +221,23 @@ class Run:
                 f"{trust.source_of(code)}; if you trust that code, say so with --model {shlex.quote(code)}"
             )
 
+    def check_shards(self) -> None:
+        """Look whether the shards of an ended run, from which its page is drawn, are there.
+
+        Raises:
+            Damaged: One of them is missing.
+        """
+        known = read_json(self._digests_path).get("shards", []) if self.result_sealed else []
+        for name in known:
+            if not (self.shards / str(name) / "done.json").exists():
+                raise Damaged(self.shards / str(name), "is missing or has not ended")
+        if (self.folder / "engine.json").exists() and not self.shards.is_dir():
+            raise Damaged(self.shards, "is missing")
+
     def write_result(self, values: dict[str, Any]) -> None:
-        """Write ``result.json``, its digest before it."""
-        write_json(self._digests_path, {"result.json": digest_of(plain(values))})
+        """Write ``result.json``, before it its digest and the names of the shards that it rests on."""
+        shards = sorted(path.parent.name for path in self.shards.glob("*/done.json"))
+        write_json(self._digests_path, {"result.json": digest_of(plain(values)), "shards": shards})
         write_plain_json(self.result_path, values)
 
     def result(self) -> dict[str, Any]:
