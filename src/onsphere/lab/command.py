@@ -92,7 +92,7 @@ def work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], boo
 
 def go_on(run: Run, as_json: bool) -> None:
     """Resume a run, or print the result of one that has ended; its page is made again if it is missing."""
-    from onsphere.lab.store.run import code_of
+    from onsphere.lab.store.trust import code_of, source_of
 
     def call(room: Any, display: Any, stop: Callable[[], bool]) -> Any:
         code = code_of(run.manifest["spec"])
@@ -104,8 +104,6 @@ def go_on(run: Run, as_json: bool) -> None:
         if not (run.folder / "report.html").exists():
             rewrite(run)
         return result
-
-    from onsphere.lab.store.trust import source_of
 
     room_of(run)
     if run.done:

@@ -9,7 +9,6 @@ Everything that can be wrong with what the user gave is found here, as an :class
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import nn
 
 from onsphere.lab import data as datasets
 from onsphere.lab.data import DataError, Dataset
+from onsphere.lab.engine_file import ENGINE, read_engine
 from onsphere.lab.execution import Executor, make_executor
 from onsphere.lab.models import ModelError
 from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options, one_line
@@ -30,8 +30,7 @@ from onsphere.lab.population.shard import check_same
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Damaged, Run
-from onsphere.lab.store.files import read_json, write_json
-from onsphere.lab.store.shape import check_shape
+from onsphere.lab.store.files import write_json
 
 Arrays = tuple[Any, Any, Any, Any]
 Model = str | Callable[..., nn.Module]
@@ -39,9 +38,6 @@ Data = str | Dataset | Arrays
 S = TypeVar("S", bound=Options)
 
 PAPER_EPS, SPHERE_EPS = 1e-5, 1e-12
-
-ENGINE = "engine.json"
-_SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-\d{3,}")
 
 
 def fields_of_call(model: Model, data: Data, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +81,7 @@ def spec_of_run(spec: type[S], run: Run, model: Model | None, data: Data | None,
     if model is None:
         run.check_trust()
     run.verify()
-    folders = shard_folders(run)
+    folders = run.shard_folders()
     for folder in folders:
         ShardFolder(folder).verify(run.digest)
     if folders and not (run.folder / ENGINE).exists():
@@ -328,41 +324,9 @@ def open_trainer(
         yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps, run.digest)
 
 
-def read_engine(run: Run) -> dict[str, Any]:
-    """What ``engine.json`` says.
-
-    Raises:
-        Damaged: It cannot be read, was changed, or holds no plan.
-    """
-    path = run.folder / ENGINE
-    engine = read_json(path)
-    workers = engine.get("workers")
-    try:
-        plan = Plan(**engine["plan"])
-        check_shape(plan)
-        if not isinstance(workers, int) or workers < 1 or plan.chunk < 1:
-            raise ValueError("workers and chunk must be whole numbers from 1")
-        if not isinstance(engine["data"], str) or not isinstance(engine["timings"], dict):
-            raise ValueError("data and timings are not what they were")
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(path, f"is damaged: it holds no plan ({error})") from None
-    return engine
-
-
-def shard_folders(run: Run, name: str | None = None) -> list[Path]:
-    """The folders of a run's shards in order, or those of one round; whatever else lies among them is left alone."""
-    found = [(_SHARD.fullmatch(path.name), path) for path in (run.shards.iterdir() if run.shards.is_dir() else ())]
-    return sorted(path for match, path in found if match and name in (None, match[1]) and path.is_dir())
-
-
-def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result says about its execution: mode, chunk, compiled, workers."""
-    return {name: engine["plan"][name] for name in ("mode", "chunk", "compiled")} | {"workers": engine["workers"]}
-
-
 def cpu_seconds(run: Run) -> float:
     """Processor seconds of all shards, those of earlier, interrupted calls included; rounded to 1e-3."""
-    return round(sum(ShardFolder(folder).seconds for folder in shard_folders(run)), 3)
+    return round(sum(ShardFolder(folder).seconds for folder in run.shard_folders()), 3)
 
 
 def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, Any]:

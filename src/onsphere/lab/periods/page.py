@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.periods.answer import answer
 from onsphere.lab.periods.charts import course_chart, law_chart, loop_chart
 from onsphere.lab.periods.figures import figures_of
@@ -26,7 +27,6 @@ from onsphere.lab.report.page import Block, Chart, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.store import Run
-from onsphere.lab.training import read_engine
 
 __all__ = ["answer", "command", "write_page"]
 

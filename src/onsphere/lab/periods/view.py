@@ -14,7 +14,6 @@ from onsphere.lab.periods.result import PeriodsResult
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.population.copies import lr_factors
 from onsphere.lab.store import Run
-from onsphere.lab.training import shard_folders
 
 Array = NDArray[np.float64]
 
@@ -75,7 +74,7 @@ def shown_runs(run: Run, result: PeriodsResult) -> list[Shown]:
     spec = result.spec  # of earlier versions without a schedule
     factors = lr_factors(spec.get("schedule", "constant"), spec["steps"], 0, spec["steps"])
     found = {}
-    for folder in shard_folders(run, "space"):
+    for folder in run.shard_folders("space"):
         shard = ShardFolder(folder)
         copies = shard.copies()
         if not any((c.lr, c.weight_decay, c.seed) in wanted for c in copies):

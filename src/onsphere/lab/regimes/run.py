@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.progress import Progress
@@ -28,7 +29,6 @@ from onsphere.lab.training import (
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,

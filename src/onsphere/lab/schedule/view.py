@@ -13,7 +13,6 @@ from onsphere.lab.population.phases import phase_lrs
 from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.schedule.result import Method, ScheduleResult
 from onsphere.lab.store import Run
-from onsphere.lab.training import shard_folders
 
 Array = NDArray[np.float64]
 
@@ -69,7 +68,7 @@ class _One:
 
 def _copies(run: Run, name: str) -> Iterator[_One]:
     """Every copy of a round, in the order in which they were given."""
-    for folder in shard_folders(run, name):
+    for folder in run.shard_folders(name):
         shard = ShardFolder(folder)
         readings = shard.readings()
         loss, squared = readings.loss, readings.moment("norm2").sum(-1)

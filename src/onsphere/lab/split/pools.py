@@ -26,7 +26,7 @@ from onsphere.lab.split.family import Family, prepare_whole
 from onsphere.lab.split.spec import SplitSpec
 from onsphere.lab.store import Damaged, Run
 from onsphere.lab.store.files import read_tensors, write_tensors
-from onsphere.lab.training import open_trainer, prepared, shard_folders
+from onsphere.lab.training import open_trainer, prepared
 from onsphere.normalisation import norm_layers, reestimate_batch_statistics
 
 
@@ -139,7 +139,7 @@ class Trainer:
     def networks(self, run: Run, width: int, members: Sequence[int]) -> list[nn.Module]:
         """Trained networks, on the CPU, with batch statistics of the whole training set."""
         problem, found = self.problems[width], {}
-        for folder in shard_folders(run, _name(width)):
+        for folder in run.shard_folders(_name(width)):
             shard = ShardFolder(folder)
             for row, copy in enumerate(shard.copies()):
                 if copy.seed in members:

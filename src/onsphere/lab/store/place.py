@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from onsphere.lab.options import InputError
+from onsphere.lab.store.files import refuse_special
 
 LOCK = ".lock"
 
@@ -27,6 +29,24 @@ def check_name(path: Path, option: str) -> None:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
         raise InputError(f"{option}: {str(path)!r} holds bytes that are no UTF-8; give another name") from None
+
+
+def check_destination(path: Path, option: str) -> None:
+    """Raise :class:`InputError` if a file that is written at the end of a run could not be, or would replace one."""
+    check_name(path, option)
+    try:
+        refuse_special(path, f"{option}: ")
+        if path.exists() or path.is_symlink():
+            raise InputError(f"{option}: {path} exists, and is not overwritten: remove it first, or give another name")
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{option}: there is no folder {path.parent}; make it first")
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{option}: {path} cannot be written: {error.strerror}") from None
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"{option}: {path} cannot be written: its folder is read-only")
 
 
 @contextmanager

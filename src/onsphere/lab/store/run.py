@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from onsphere.lab.store.seal import KEY, Damaged, digest_of, plain
 
 # What code that shows a result may raise when it is given something else.
 _MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+_SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-\d{3,}")  # ROUND-NUMBER
 _TYPES = {"command": str, "created": str, "spec": dict, "environment": dict}
 
 
@@ -82,7 +84,7 @@ class Run:
                 "spec": spec,
                 "environment": describe_environment(),
             }
-            if code_of(spec) is not None:
+            if trust.code_of(spec) is not None:
                 manifest["signature"] = trust.signature(place, _digest(manifest))
             write_json(run.manifest_path, manifest)
         return run
@@ -126,6 +128,12 @@ class Run:
     def shards(self) -> Path:
         """The folder of the shards."""
         return self.folder / "shards"
+
+    def shard_folders(self, name: str | None = None) -> list[Path]:
+        """The folders of the shards in order, or those of one round; whatever else lies among them is left alone."""
+        found = self.shards.iterdir() if self.shards.is_dir() else ()
+        named = [(_SHARD.fullmatch(path.name), path) for path in found]
+        return sorted(path for match, path in named if match and name in (None, match[1]) and path.is_dir())
 
     def table_path(self, name: str) -> Path:
         """The table ``NAME.parquet``."""
@@ -194,14 +202,10 @@ class Run:
 
     def check_trust(self) -> None:
         """Raise :class:`InputError` if the run names code that this user did not start here, and nobody trusts it."""
-        manifest = self.manifest
-        code = code_of(manifest["spec"])
-        if code is None or self.trust or trust.is_own(self.folder, _digest(manifest), manifest.get("signature")):
-            return
-        raise InputError(
-            f"{self.folder} was not started here by you (or it was moved), and resuming it would import {code} from "
-            f"{trust.source_of(code)}; if you trust that code, add --trust (in Python: Run.open(folder, trust=True))"
-        )
+        if not self.trust:
+            trust.require(
+                self.folder, self.manifest, self.digest, "add --trust (in Python: Run.open(folder, trust=True))"
+            )
 
     def check_code(self, result: Mapping[str, Any], option: str) -> None:
         """Raise :class:`InputError` if another run would inherit code from this one that this user did not start here.
@@ -210,16 +214,13 @@ class Run:
             result: What this run found; its spec names the code.
             option: What names this run.
         """
-        spec, manifest = result.get("spec"), self.manifest
-        code = code_of(spec) if isinstance(spec, dict) else None
-        if code is None:
-            return
-        own = trust.is_own(self.folder, _digest(manifest), manifest.get("signature"))
-        if not own or code != code_of(manifest["spec"]):
-            raise InputError(
-                f"{option}: {self.folder} was not started here by you (or it was moved), and names code, {code} from "
-                f"{trust.source_of(code)}; if you trust that code, say so with --model {shlex.quote(code)}"
-            )
+        manifest, spec = self.manifest, result.get("spec")
+        code = trust.code_of(spec) if isinstance(spec, dict) else None
+        if code != trust.code_of(manifest["spec"]):
+            raise Damaged(self.result_path, f"names another model than {self.manifest_path}")
+        if code is not None:
+            instead = f"say so with --model {shlex.quote(code)}"
+            trust.require(self.folder, manifest, self.digest, instead, f"{option}: ")
 
     def check_shards(self) -> None:
         """Look whether the shards of an ended run, from which its page is drawn, are there.
@@ -236,7 +237,7 @@ class Run:
 
     def write_result(self, values: dict[str, Any]) -> None:
         """Write ``result.json``, before it its digest and the names of the shards that it rests on."""
-        shards = sorted(path.parent.name for path in self.shards.glob("*/done.json"))
+        shards = [path.name for path in self.shard_folders()]
         write_json(self._digests_path, {"result.json": digest_of(plain(values)), "shards": shards})
         write_plain_json(self.result_path, values)
 
@@ -331,12 +332,6 @@ def list_runs(folder: Path) -> list[Run]:
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     return [Run(path) for when, path in sorted(found, key=lambda pair: -pair[0]) if when >= 0]
-
-
-def code_of(spec: Mapping[str, Any]) -> str | None:
-    """The code of one's own that a spec names as its model, ``package.module:factory``, or None."""
-    model = spec.get("model")
-    return model if isinstance(model, str) and ":" in model else None
 
 
 def _written(path: Path) -> float:

@@ -12,8 +12,12 @@ import hmac
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
+
+from onsphere.lab.options import InputError
 
 KEY_BYTES = 32
 
@@ -42,6 +46,31 @@ def is_own(folder: Path, digest: str, signed: object) -> bool:
         key is not None
         and isinstance(signed, str)
         and hmac.compare_digest(_sign(key, folder, digest).encode(), signed.encode("utf-8", errors="replace"))
+    )
+
+
+def code_of(spec: Mapping[str, Any]) -> str | None:
+    """The code of one's own that a spec names as its model, ``package.module:factory``, or None."""
+    model = spec.get("model")
+    return model if isinstance(model, str) and ":" in model else None
+
+
+def require(folder: Path, manifest: Mapping[str, Any], digest: str, instead: str, where: str = "") -> None:
+    """Raise :class:`InputError` if a run names code and this user did not start it here.
+
+    Args:
+        folder: Of the run.
+        manifest: What ``run.json`` says.
+        digest: Of what was asked for.
+        instead: What somebody does who trusts the code.
+        where: Stands before the message.
+    """
+    code = code_of(manifest["spec"])
+    if code is None or is_own(folder, digest, manifest.get("signature")):
+        return
+    raise InputError(
+        f"{where}{folder} was not started here by you (or it was moved), and would import {code} from "
+        f"{source_of(code)}; if you trust that code, {instead}"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.conventional.answer import answer, warnings_of
 from onsphere.lab.landscape.conventional.charts import elr_chart, loss_chart, phase_chart, rate_chart
 from onsphere.lab.landscape.conventional.figures import figures_of
@@ -18,7 +19,6 @@ from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.store import Run
-from onsphere.lab.training import read_engine
 
 __all__ = ["command", "subtitle", "write_page"]
 

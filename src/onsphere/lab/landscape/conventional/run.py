@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.conventional.analyse import space_runs, sphere_runs
 from onsphere.lab.landscape.conventional.result import ConventionalResult, ConventionalRun
@@ -28,7 +29,6 @@ from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,

@@ -18,7 +18,6 @@ from onsphere.lab.population.copies import lr_factors
 from onsphere.lab.regimes.classify import Regime
 from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.store import Run
-from onsphere.lab.training import shard_folders
 
 __all__ = ["NAMES", "Curve", "curves_of", "rate_name", "sphere_map_of"]
 
@@ -74,7 +73,7 @@ def curves_of(run: Run, result: ConventionalResult) -> list[Curve]:
     for setup in result.setups:
         steps = result.spec["steps"]
         factors = lr_factors(result.spec["schedule"] if setup == "all" else "constant", steps, 0, steps)
-        for folder in shard_folders(run, setup):
+        for folder in run.shard_folders(setup):
             shard = ShardFolder(folder)
             invariant = result.engine["invariant"][setup]
             for course in courses(shard.readings(), shard.copies(), invariant, factors):

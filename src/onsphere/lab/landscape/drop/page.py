@@ -7,6 +7,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.drop.analyse import CONNECTED_ERROR
 from onsphere.lab.landscape.drop.answer import answer
 from onsphere.lab.landscape.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
@@ -19,7 +20,6 @@ from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.store import Run
-from onsphere.lab.training import read_engine
 
 __all__ = ["answer", "command", "subtitle", "write_page"]
 

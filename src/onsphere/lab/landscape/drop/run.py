@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.drop.analyse import threshold
 from onsphere.lab.landscape.drop.measure import Measured, Origin, Place, What, measure
@@ -34,7 +35,6 @@ from onsphere.lab.training import (
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,

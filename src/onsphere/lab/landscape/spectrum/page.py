@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.spectrum.answer import answer, warnings_of
 from onsphere.lab.landscape.spectrum.charts import angle_chart, error_chart, pairs_chart, sharpness_chart
 from onsphere.lab.landscape.spectrum.figures import figures_of
@@ -17,7 +18,6 @@ from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration
 from onsphere.lab.store import Run
-from onsphere.lab.training import read_engine
 
 __all__ = ["command", "subtitle", "write_page"]
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.spectrum.matched import Match, candidates, lowest_common, matched_weights
 from onsphere.lab.landscape.spectrum.measure import TrainLoss, measure_pair, measure_point
@@ -36,7 +37,6 @@ from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,

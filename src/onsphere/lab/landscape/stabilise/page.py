@@ -7,6 +7,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.stabilise.answer import answer, unexpected
 from onsphere.lab.landscape.stabilise.charts import (
     levels_chart,
@@ -27,7 +28,6 @@ from onsphere.lab.report.page import Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration
 from onsphere.lab.store import Run
-from onsphere.lab.training import read_engine
 
 __all__ = ["write_page"]
 

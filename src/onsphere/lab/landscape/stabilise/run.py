@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.stabilise.analyse import Course, courses, levels, memory_course, remaining
 from onsphere.lab.landscape.stabilise.result import StabiliseResult
@@ -28,7 +29,6 @@ from onsphere.lab.training import (
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,

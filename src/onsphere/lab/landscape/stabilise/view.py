@@ -12,7 +12,6 @@ from onsphere.lab.landscape.stabilise.analyse import Course, courses, edges
 from onsphere.lab.landscape.stabilise.result import StabiliseResult
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.store import Run
-from onsphere.lab.training import shard_folders
 
 Array = NDArray[np.float64]
 
@@ -41,7 +40,7 @@ def curves(run: Run, result: StabiliseResult) -> list[Curve]:
     spec = result.spec
     change = spec["change"] if spec["change"] is not None else spec["steps"] // 2
     runs: dict[tuple[float, float], list[Course]] = {}
-    for folder in shard_folders(run):
+    for folder in run.shard_folders():
         for course in courses(ShardFolder(folder), change):
             if course.after in spec["elrs"]:
                 runs.setdefault((course.before, course.after), []).append(course)

@@ -10,6 +10,7 @@ import numpy as np
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.zones.answer import answer
 from onsphere.lab.landscape.zones.charts import LOOKS, Course, course_chart, map_chart, path_chart, threshold_chart
 from onsphere.lab.landscape.zones.figures import figures_of
@@ -22,7 +23,6 @@ from onsphere.lab.report.page import Cell, Page, Section, Table
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number, format_percent
 from onsphere.lab.store import Run
-from onsphere.lab.training import read_engine, shard_folders
 
 __all__ = ["write_page"]
 
@@ -114,7 +114,7 @@ def courses(run: Run, result: ZonesResult) -> list[Course]:
     length = spec["continue_steps"]
     steps = np.arange(length, dtype=np.float64)
     found = []
-    for folder in shard_folders(run):
+    for folder in run.shard_folders():
         shard = ShardFolder(folder)
         loss = shard.readings().loss
         for k, copy in enumerate(shard.copies()):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.zones.analyse import course, judge, zone
 from onsphere.lab.landscape.zones.measure import end_sharpness, measure_paths
@@ -31,7 +32,6 @@ from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
