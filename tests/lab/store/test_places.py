@@ -39,7 +39,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
+@pytest.mark.parametrize("name", [NAMES[which] for which in ("a bucket", "markup", "almost too long")])
 def test_a_name_is_a_name(name, tmp_path):
     folder = Path(name)
     with pytest.raises(Interrupted):
@@ -49,11 +49,11 @@ def test_a_name_is_a_name(name, tmp_path):
     assert process.returncode == 0, process.stderr
     assert f"page: {name}/report.html" in process.stdout
     assert (tmp_path / name / "report.html").is_file()
-    assert f"{name}  regimes  done" in here("runs", ".", folder=tmp_path).stdout
+    assert f"{name}  regimes  done" in here("runs", f"./{folder.parent}", folder=tmp_path).stdout
     assert here("report", f"./{name}", folder=tmp_path).stdout == f"{name}/report.html\n"
 
 
-@pytest.mark.parametrize("name", list(NAMES.values())[:10])
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_toys_take_such_names_too(name, tmp_path):
     process = here(*TOY, f"--out={name}", folder=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -132,7 +132,7 @@ def test_a_console_prints_text_and_tables_as_they_are():
     assert "[red]head[/red]" in out.getvalue()
 
 
-@pytest.mark.parametrize("name", ["a b", "$(rm)", "-x", "it's", "plain", "a;b"])
+@pytest.mark.parametrize("name", ["a b", "-x", "it's $(rm)"])
 def test_what_continues_a_run_is_quoted_for_a_shell(name, tmp_path):
     words = shlex.split(resume_command(Path(name)))
     assert words[:2] == ["onsphere", "resume"] and Path(words[2]) == Path(name) and not words[2].startswith("-")
@@ -264,7 +264,7 @@ def no_room(monkeypatch, after):
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
 
 
-@pytest.mark.parametrize("after", [3, 5, 8, 13])
+@pytest.mark.parametrize("after", [3, 8, 13])
 def test_a_full_disk_names_the_folder_and_how_to_go_on(monkeypatch, after, tmp_path, whole_run):
     words = flags(**{name: value for name, value in FIELDS.items() if name != "widths"}, widths=8)
     with monkeypatch.context() as patch:
