@@ -165,7 +165,7 @@ def test_a_result_without_digests_must_have_its_parts(ended, command, key, junk,
     assert "damaged" in here("runs", ".", folder=tmp_path).stdout
 
 
-@pytest.mark.parametrize("missing", ["engine.json", "shards", "shards/round0-001", "digests.json"])
+@pytest.mark.parametrize("missing", ["engine.json", "shards", "shards/round0-001"])
 def test_a_report_whose_sources_are_gone_names_them(whole, missing):
     path = whole / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()

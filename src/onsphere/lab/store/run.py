@@ -252,7 +252,7 @@ class Run:
             raise InputError(
                 f"{self.folder} has no result yet ({self.status}); continue it with: {resume_command(self.folder)}"
             )
-        result = parse_json(self.result_path)
+        result = read_json(self.result_path)
         if self.result_sealed and read_json(self._digests_path).get("result.json") != digest_of(result):
             raise Damaged(self.result_path, "was changed after it was written (its digest is another)")
         command = self.manifest["command"]
@@ -262,8 +262,8 @@ class Run:
 
     @property
     def result_sealed(self) -> bool:
-        """Whether a digest of ``result.json`` was kept, or must have been."""
-        return self._digests_path.exists() or self.sealed
+        """Whether the digest of ``result.json`` was kept."""
+        return self._digests_path.exists()
 
     @property
     def _digests_path(self) -> Path:
