@@ -1,11 +1,17 @@
 """What every test shares: one torch thread (two shared cores), and no run ever writes into the checkout."""
 
+import os
+import tempfile
+
 import hypothesis
 import pytest
 import torch
 
 # At import, so that fixtures of every scope run so: two processes with two threads each crawl on two cores.
 torch.set_num_threads(1)
+
+# Runs that name code are signed with a key in the user's state folder: tests have one of their own.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="onsphere-state-")
 
 # No test asserts a time, hypothesis's own deadline included. The same examples each time, so that a change is judged by
 # itself; `make search` draws new ones.

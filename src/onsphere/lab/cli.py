@@ -13,8 +13,9 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from onsphere import __version__
-from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, experiment, work
+from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, go_on, listed, rewrite, work
 from onsphere.lab.config import with_config
+from onsphere.lab.console import visible
 from onsphere.lab.landscape.commands import landscape
 from onsphere.lab.options import InputError, one_line
 from onsphere.lab.periods.spec import PeriodsSpec
@@ -33,6 +34,9 @@ app = App(
 
 app.command(toy)
 app.command(landscape)
+
+_TOLD = ("DiskFull", "PageFailed")  # failures whose message is a whole sentence (by name: torch is not imported here)
+_LONGEST = 1000  # letters of a refusal; a hostile file may hold any number of them
 
 RunFolder = Annotated[Path, Parameter(help="The run's folder.")]
 
@@ -128,12 +132,22 @@ def symmetries(
 
 
 @app.command
-def resume(run: RunFolder, *, json: Json = False) -> None:
-    """Continue an interrupted run to the same bits; print the result of one that has ended."""
+def resume(
+    run: RunFolder,
+    *,
+    trust: Annotated[
+        bool, Parameter(negative="", help="Import the code that the run names, although you did not start it here.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Continue an interrupted run to the same bits; print the result of one that has ended.
+
+    A run that names a model of somebody's own imports that code. Without --trust only
+    a run that you started in this folder does so.
+    """
     from onsphere.lab.store import Run
 
-    opened = Run.open(run)
-    work(opened.manifest["command"], json, lambda room, progress, stop: room.resume(opened, progress, stop))
+    go_on(Run.open(run, trust=trust), json)
 
 
 @app.command
@@ -141,8 +155,7 @@ def report(run: RunFolder) -> None:
     """Write the page and the figures of an ended run again."""
     from onsphere.lab.store import Run
 
-    opened = Run.open(run)
-    print(experiment(opened.manifest["command"]).rewrite_report(opened))
+    print(visible(rewrite(Run.open(run))))
 
 
 @app.command
@@ -150,19 +163,15 @@ def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"
     """List the runs in a folder, newest first."""
     from onsphere.lab.store import list_runs
 
-    rows = []
-    for run in list_runs(folder):
-        manifest = run.manifest
-        summary = experiment(manifest["command"]).one_line(run) if run.done else ""
-        row = {"run": str(run.folder), "command": manifest["command"], "status": run.status}
-        rows.append(row | {"created": manifest["created"], "summary": summary})
+    rows = [listed(run) for run in list_runs(folder)]
     if json:
         print(json_format.dumps({"command": "runs", "runs": rows}))
         return
     if not rows:
-        print(f"no runs in {folder}")
+        print(visible(f"no runs in {folder}"))
     for row in rows:
-        print(f"{row['run']}  {row['command']}  {row['status']}  {row['created']}  {row['summary']}".rstrip())
+        words = (row[name] for name in ("run", "command", "status", "created", "summary"))
+        print(" ".join(visible("  ".join(word for word in words if word)).split("\n")))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -180,19 +189,23 @@ def run_command(arguments: list[str]) -> int:
     except InputError as error:
         return _refuse(str(error))
     except Stopped as stopped:
-        print(str(stopped), file=sys.stderr)
+        print(visible(stopped), file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("ONSPHERE_DEBUG"):
             raise
-        print(f"onsphere: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        if type(error).__name__ in _TOLD:
+            print(visible(f"onsphere: {error}"), file=sys.stderr)
+            return 1
+        print(visible(f"onsphere: failed: {type(error).__name__}: {error}"), file=sys.stderr)
         print("(set ONSPHERE_DEBUG=1 to see where)", file=sys.stderr)
         return 1
     return 0
 
 
 def _refuse(message: str) -> int:
-    print("onsphere: " + " ".join(message.split()), file=sys.stderr)
+    line = visible("onsphere: " + " ".join(message.split()))
+    print(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}", file=sys.stderr)
     return 2
 
 

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from onsphere import __version__
 from onsphere.lab.options import InputError
+
+if TYPE_CHECKING:
+    from onsphere.lab.store import Run
 
 # Where each experiment's side of the terminal lives: run, resume, rewrite its report, show its result.
 EXPERIMENTS = {
@@ -73,15 +76,92 @@ def work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], boo
         try:
             result = call(room, display, stopping.is_set)
         except Interrupted as stopped:
-            raise Stopped(f"interrupted; continue with: onsphere resume {display.run}") from stopped
+            raise Stopped(f"interrupted{_how_to_go_on(display.run)}") from stopped
         except WorkerDied as error:
-            raise WorkerDied(f"{error}; continue with: onsphere resume {display.run}") from error
+            raise WorkerDied(f"{error}{_how_to_go_on(display.run)}") from error
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
     if as_json:
-        from onsphere.lab.store.files import plain
+        from onsphere.lab.store.seal import plain
 
         print(json_format.dumps(plain(result.to_dict())), flush=True)
     else:
         room.show(result)
+
+
+def go_on(run: Run, as_json: bool) -> None:
+    """Resume a run, or print the result of one that has ended; its page is made again if it is missing."""
+    from onsphere.lab.store.trust import code_of, source_of
+
+    def call(room: Any, display: Any, stop: Callable[[], bool]) -> Any:
+        code = code_of(run.manifest["spec"])
+        if not run.done:
+            if code is not None and run.trust:
+                display.note(f"importing {code} from {source_of(code)}")
+            return room.resume(run, display, stop)
+        result = room.resume(run, display, stop)
+        if not (run.folder / "report.html").exists():
+            rewrite(run)
+        return result
+
+    room_of(run)
+    if run.done:
+        with run.reading():
+            work(run.manifest["command"], as_json, call)
+    else:
+        work(run.manifest["command"], as_json, call)
+
+
+def rewrite(run: Run) -> Path:
+    """Write the page of an ended run again.
+
+    Raises:
+        InputError: The run has no result, or something that its page is drawn from is damaged.
+    """
+    room = room_of(run)
+    run.result()  # whether there is one
+    run.check_shards()
+    with run.lock(), run.reading():
+        path: Path = room.rewrite_report(run)
+    return path
+
+
+def room_of(run: Run) -> Any:
+    """The module of a run's experiment.
+
+    Raises:
+        InputError: ``run.json`` is damaged, or names an experiment that there is not.
+    """
+    run.check()
+    command = run.manifest["command"]
+    if command not in EXPERIMENTS:
+        raise InputError(
+            f"{run.manifest_path} names the experiment {command!r}, which onsphere {__version__} does not know; "
+            "update onsphere, or put the file back as it was"
+        )
+    return experiment(command)
+
+
+def listed(run: Run) -> dict[str, str]:
+    """A run as a row of the list; one that cannot be read is listed as damaged, with the reason."""
+    row = {"run": str(run.folder), "command": "", "status": "damaged", "created": "", "summary": ""}
+    try:
+        run.check()
+        manifest = run.manifest
+        row |= {"command": manifest["command"], "created": manifest["created"]}
+        if manifest["command"] not in EXPERIMENTS:
+            return row | {"status": "unknown", "summary": f"onsphere {__version__} does not know this experiment"}
+        with run.reading():
+            summary = experiment(manifest["command"]).one_line(run) if run.done else ""
+        return row | {"status": run.status, "summary": summary}
+    except InputError as error:
+        return row | {"summary": str(error)}
+    except Exception as error:  # the list goes on, whatever is wrong with one run
+        return row | {"summary": f"{run.folder} cannot be shown ({type(error).__name__}: {error})"}
+
+
+def _how_to_go_on(folder: Path | None) -> str:
+    from onsphere.lab.store import resume_command
+
+    return " before there was a run" if folder is None else f"; continue with: {resume_command(folder)}"

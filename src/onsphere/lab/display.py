@@ -11,6 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, T
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from onsphere.lab.console import PlainConsole, visible
 from onsphere.lab.progress import Progress
 
 
@@ -27,7 +28,7 @@ class Display(Progress):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or PlainConsole(stderr=True)
         self.run: Path | None = None
         self._bar: Bar | None = None
         self._task: TaskID | None = None
@@ -37,12 +38,12 @@ class Display(Progress):
     def __enter__(self) -> Display:
         if self.console.is_terminal:
             self._bar = Bar(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:3.0f}%"),
                 _Speed(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[finding]}", style="green"),
+                TextColumn("{task.fields[finding]}", style="green", markup=False),
                 console=self.console,
             )
             self._bar.start()
@@ -55,8 +56,12 @@ class Display(Progress):
             self._bar.stop()
 
     def folder(self, folder: Path) -> None:
-        """Remember the folder for the sentence that says how to go on."""
+        """Remember the folder for the sentence that says how to go on; say if nothing vouches for what is in it."""
+        from onsphere.lab.store import Run
+
         self.run = folder
+        if not Run(folder).sealed:
+            self.note(f"{folder} was made without digests: what was changed in it since cannot be noticed")
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar."""
@@ -69,7 +74,7 @@ class Display(Progress):
             return
         if self._task is not None:
             self._bar.update(self._task, finding="")
-        self._task = self._bar.add_task(title, total=copy_steps, finding=self._found)
+        self._task = self._bar.add_task(visible(title), total=copy_steps, finding=self._found)
 
     def advance(self, copy_steps: int) -> None:
         """Move the bar."""
@@ -78,10 +83,10 @@ class Display(Progress):
 
     def finding(self, text: str) -> None:
         """Show the result so far beside the bar."""
-        if text == self._found:
+        if visible(text) == self._found:
             return
-        self._found = text
+        self._found = visible(text)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, finding=text)
+            self._bar.update(self._task, finding=self._found)
         else:
             self.console.print(f"  {text}  ({time.monotonic() - self._began:.0f} s)")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onsphere.ensembles import Ensemble
 from onsphere.lab.models import MODELS, ModelError, build
-from onsphere.lab.store.files import atomic
+from onsphere.lab.store.files import write_tensors
 
 __all__ = ["EnsembleFileError", "ensemble_metadata", "load_ensemble", "save_ensemble"]
 
@@ -43,12 +43,11 @@ def save_ensemble(
         What the header holds: the metadata, ``"members"`` and ``"format"``.
 
     Raises:
+        InputError: What is at ``path`` is no regular file.
         EnsembleFileError: Metadata without model or options, or that JSON cannot hold; or the model and options build
             another architecture than the members have.
         ValueError: As :meth:`onsphere.ensembles.Ensemble.from_members`.
     """
-    from safetensors.torch import save_file
-
     if not isinstance(ensemble, Ensemble):
         ensemble = Ensemble.from_members(list(ensemble))
     path = Path(path)
@@ -63,8 +62,7 @@ def save_ensemble(
         ) from None
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in ensemble.tensors().items()}
     _ensemble(_architecture(json.loads(text), None, "metadata"), tensors, "metadata")
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text})
+    write_tensors(path, tensors, {_KEY: text})
     return dict(json.loads(text))
 
 

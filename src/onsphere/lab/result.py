@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.options import InputError
+from onsphere.lab.store import Run, resume_command
+from onsphere.lab.store.seal import plain
+from onsphere.lab.store.shape import check_shape
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds")
+
+
+def vouched(load: F) -> F:
+    """A ``load`` of a result that refuses, in one line, what is none: for files that no digest vouches for."""
+
+    @wraps(load)
+    def checked(cls: Any, run: Run) -> Any:
+        with run.reading():
+            result = load(cls, run)
+            if not run.result_sealed:
+                check_shape(result)
+        return result
+
+    return cast(F, checked)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -59,6 +78,7 @@ class ExperimentResult:
         return cls(**given | {"run": run.folder, "report": run.folder / "report.html"})
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> Self:
         """Read the result of an ended run.
 
@@ -74,6 +94,45 @@ class ExperimentResult:
             ImportError: pandas is not installed.
         """
         return frame(self.to_dict()[next(iter(self.tables))])
+
+
+class PageFailed(RuntimeError):  # noqa: N818
+    """A result was written and its page was not."""
+
+
+class _Writable(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=_Writable)
+
+
+def conclude(run: Run, result: R, write_page: Callable[[Run, R], object]) -> R:
+    """End a run: first the result, then the page, so that no page can cost a result.
+
+    Args:
+        run: The run.
+        result: Its result.
+        write_page: Writes page and figures.
+
+    Returns:
+        The result.
+
+    Raises:
+        PageFailed: The page could not be made; the result is written.
+    """
+    run.write_result(result.to_dict())
+    try:
+        write_page(run, result)
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        again = resume_command(run.folder).replace("onsphere resume", "onsphere report", 1)
+        raise PageFailed(
+            f"the result is in {run.result_path}, but its page could not be written ({type(error).__name__}: {error}); "
+            f"try again with: {again}"
+        ) from error
+    return result
 
 
 def elapsed(started: float) -> float:

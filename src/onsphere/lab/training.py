@@ -21,14 +21,16 @@ from torch import nn
 
 from onsphere.lab import data as datasets
 from onsphere.lab.data import DataError, Dataset
+from onsphere.lab.engine_file import ENGINE, read_engine
 from onsphere.lab.execution import Executor, make_executor
 from onsphere.lab.models import ModelError
 from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options, one_line
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, choose_plan
+from onsphere.lab.population.shard import check_same
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
-from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.store import Damaged, Run
+from onsphere.lab.store.files import write_json
 
 Arrays = tuple[Any, Any, Any, Any]
 Model = str | Callable[..., nn.Module]
@@ -60,13 +62,30 @@ def validated(spec: type[S], fields: Mapping[str, Any], where: str = "") -> S:
         raise InputError(where + one_line(error, style="key")) from None
 
 
-def spec_of_run(spec: type[S], run: Run, data: Data | None, resume: str) -> S:
-    """The spec that a run was started with.
+def spec_of_run(spec: type[S], run: Run, model: Model | None, data: Data | None, resume: str) -> S:
+    """The spec that a run was started with, after a look at everything that will be continued.
+
+    Args:
+        spec: Its type.
+        run: The run.
+        model: The model, if it is given again; else the run may name one that this user does not trust.
+        data: The data, if they are given again.
+        resume: The function that is called, for the message.
 
     Raises:
-        InputError: It is damaged, or names arrays that were not given again to ``resume``.
+        InputError: It is damaged, names arrays that were not given again to ``resume`` or code of somebody else, or a
+            file of the run is missing or is not what was written.
     """
+    run.check()
     found = validated(spec, run.manifest["spec"], f"{run.manifest_path}: ")
+    if model is None:
+        run.check_trust()
+    run.verify()
+    folders = run.shard_folders()
+    for folder in folders:
+        ShardFolder(folder).verify(run.digest)
+    if folders and not (run.folder / ENGINE).exists():
+        raise Damaged(run.folder / ENGINE, "is missing")
     if data is None and getattr(found, "data", None) == "arrays":
         raise InputError(
             f"this run was started from Python with its own arrays; continue it there with {resume}(run, data=...)"
@@ -232,6 +251,7 @@ class Trainer:
         engine: What ``engine.json`` says.
         progress: Told what happens.
         steps: Of each copy.
+        asked: The digest of what the run was asked for, which every shard repeats.
     """
 
     folder: Path
@@ -241,6 +261,7 @@ class Trainer:
     engine: dict[str, Any]
     progress: Progress
     steps: int
+    asked: str
 
     def round(self, name: str, copies: Sequence[Copy], title: str) -> Iterator[ShardFolder]:
         """Train copies; yield each shard as it ends, in any order.
@@ -252,8 +273,11 @@ class Trainer:
 
         Raises:
             Interrupted: The run was asked to stop.
+            Damaged: The folder of a shard holds another one.
         """
         shards = self.shards(name, copies)
+        for shard in shards:
+            check_same(shard, self.plan, self.folder / shard.name)
         self.progress.begin(title, len(copies) * self.steps)
         for ended in self.executor.run(shards, self.plan, self.progress.advance):
             yield ShardFolder(self.folder / ended)
@@ -262,7 +286,7 @@ class Trainer:
         """The shards that a round of these copies has: its number of copies depends on plan and workers alone."""
         size = max(1, min(self.plan.chunk, -(-len(copies) // self.workers)))
         parts = [copies[i : i + size] for i in range(0, len(copies), size)]
-        return [Shard(f"{name}-{i:03d}", tuple(part)) for i, part in enumerate(parts)]
+        return [Shard(f"{name}-{i:03d}", tuple(part), self.asked) for i, part in enumerate(parts)]
 
 
 @contextmanager
@@ -284,25 +308,25 @@ def open_trainer(
     Raises:
         InputError: The network does not support the mode that was asked for, or the data have changed.
     """
-    path = run.folder / "engine.json"
-    workers = int(read_json(path)["workers"]) if path.exists() else options.workers
+    path = run.folder / ENGINE
+    found = read_engine(run) if path.exists() else None
+    workers = options.workers if found is None else int(found["workers"])
     with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds) as executor:
-        engine = read_json(path) if path.exists() else _choose(problem, options, copies)
+        engine = found or _choose(problem, options, copies)
         if engine["data"] != problem.data.fingerprint():
-            raise InputError(f"the data are not those that {run.folder} was started with")
-        write_json(path, engine)
+            raise InputError(
+                f"the data are not those that {run.folder} was started with; put them back as they were, or start a "
+                "new run in another folder"
+            )
+        if found is None:
+            write_json(path, engine)
         plan = Plan(**engine["plan"])
-        yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps)
-
-
-def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result says about its execution: mode, chunk, compiled, workers."""
-    return {name: engine["plan"][name] for name in ("mode", "chunk", "compiled")} | {"workers": engine["workers"]}
+        yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps, run.digest)
 
 
 def cpu_seconds(run: Run) -> float:
     """Processor seconds of all shards, those of earlier, interrupted calls included; rounded to 1e-3."""
-    return round(sum(ShardFolder(folder).seconds for folder in run.shards.iterdir()), 3)
+    return round(sum(ShardFolder(folder).seconds for folder in run.shard_folders()), 3)
 
 
 def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, Any]:

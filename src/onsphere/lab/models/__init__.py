@@ -7,6 +7,7 @@ weights. The ordinary ones (``plain-mlp``, and ``vgg16`` and ``wrn28`` of the me
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
@@ -106,7 +107,10 @@ def build(
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would reseed every accelerator as well.
         torch.default_generator.manual_seed(seed)
-        built = factory(**arguments)
+        try:
+            built = factory(**arguments)
+        except SystemExit as error:
+            raise ModelError(f"{name} ended with SystemExit({error.code}) in place of returning a network") from error
     if not isinstance(built, nn.Module):
         raise ModelError(f"{name} must return an nn.Module, and returned a {type(built).__name__}")
     return built
@@ -138,10 +142,12 @@ def resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., n
         raise ModelError(
             f"no model named {model!r}; there are {', '.join(MODELS)}, and 'package.module:factory' for your own"
         )
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise ModelError(f"model {model!r} names a part of Python itself, which makes no network: nothing was imported")
     try:
         with _current_folder_importable():
             found: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module raises while it loads
+    except (Exception, SystemExit) as error:  # whatever the module raises while it loads
         raise ModelError(
             f"cannot import {module_name!r} for model {model!r}: {type(error).__name__}: {error}"
         ) from error
@@ -149,9 +155,29 @@ def resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., n
         if not hasattr(found, part):
             raise ModelError(f"{module_name!r} has no {attribute!r}, which model {model!r} names")
         found = getattr(found, part)
-    if not callable(found) or isinstance(found, nn.Module):
-        raise ModelError(f"model {model!r} names a {type(found).__name__}; it must name a function or class")
+    if not _makes_networks(found):
+        what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise ModelError(
+            f"model {model!r} names {what}; it must name a function written in Python, or a class of modules, that "
+            "returns a network; it was not called"
+        )
     return model, found
+
+
+def _makes_networks(found: Any) -> bool:
+    """Whether something that a name led to may be called: written in Python, outside its own library; or a module."""
+    if isinstance(found, functools.partial):
+        return _makes_networks(found.func)
+    if isinstance(found, type):
+        return issubclass(found, nn.Module)
+    if isinstance(found, nn.Module) or not callable(found):
+        return False
+    function = inspect.unwrap(found)
+    function = getattr(function, "__func__", function)  # of a method
+    if not inspect.isfunction(function):
+        function = type(found).__call__  # of an object that can be called
+    home = str(getattr(function, "__module__", "")).partition(".")[0]
+    return inspect.isfunction(function) and home not in sys.stdlib_module_names
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from onsphere.lab.execution import Interrupted
@@ -25,7 +24,7 @@ from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
 from onsphere.lab.population.evaluate import BATCH
 from onsphere.lab.population.step import loss_function
 from onsphere.lab.progress import Progress
-from onsphere.lab.store.files import atomic
+from onsphere.lab.store.files import read_tensors, write_tensors
 from onsphere.lab.threads import one_thread
 from onsphere.normalisation import reestimate_batch_statistics
 
@@ -106,7 +105,7 @@ def _weights(
     copies = tuple(shard.copies())
     if path.exists():
         progress.advance(max(map(max, wanted.values())) * len(copies))
-        return load_file(path)
+        return read_tensors(path)[0]
     engine = Engine(problem, copies, plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
@@ -125,8 +124,7 @@ def _weights(
         for k in (k for k, steps in wanted.items() if step in steps):
             for name, values in zip(problem.trained, state.params, strict=True):
                 kept[f"{k}/{step}/{name}"] = values[k].cpu().contiguous().clone()
-    with atomic(path) as temporary:
-        save_file(kept, temporary)
+    write_tensors(path, kept)
     return kept
 
 

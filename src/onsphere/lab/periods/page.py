@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.periods.answer import answer
 from onsphere.lab.periods.charts import course_chart, law_chart, loop_chart
 from onsphere.lab.periods.figures import figures_of
@@ -26,7 +27,6 @@ from onsphere.lab.report.page import Block, Chart, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["answer", "command", "write_page"]
 
@@ -72,7 +72,7 @@ def write_page(run: Run, result: PeriodsResult) -> Path:
         drawn = {name: draw() for name, draw in figures_of(result, shown, line).items()}
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     engine = result.engine | {"timings (CPU s per copy and step)": timings}
     given = {name: value for name, value in result.spec.items() if value is not None}
     page = Page(

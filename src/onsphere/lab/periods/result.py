@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any
 
 from onsphere.lab.periods.analyse import PeriodsRun
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,7 @@ class PeriodsResult:
         return dict(plain(values))
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> PeriodsResult:
         """Read the result of an ended run.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.periods.analyse import PeriodsRun, analyse, courses
 from onsphere.lab.periods.minima import find_minima
@@ -26,14 +27,12 @@ from onsphere.lab.periods.spec import PeriodsSpec
 from onsphere.lab.periods.sphere import SphereSide, compare, sphere_side
 from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -108,7 +107,7 @@ def resume_periods(
     """
     if run.done:
         return PeriodsResult.load(run)
-    spec = spec_of_run(PeriodsSpec, run, data, "resume_periods")
+    spec = spec_of_run(PeriodsSpec, run, model, data, "resume_periods")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -190,9 +189,7 @@ class _Work:
             seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 def read_runs(

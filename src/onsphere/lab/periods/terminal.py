@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.periods.page import answer, write_page
 from onsphere.lab.periods.result import PeriodsResult, describe, summaries
 from onsphere.lab.periods.run import resume_periods, train_periods
@@ -40,7 +40,7 @@ def one_line(run: Run) -> str:
 
 def show(result: PeriodsResult) -> None:
     """Print the settings as a table (medians over seeds), the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     for heading in ("lr", "wd", "jumps", "period", "of τ", "recovery", "predicted", "rms angle", "predicted", "ELR"):
         table.add_column(heading, justify="right", no_wrap=True)

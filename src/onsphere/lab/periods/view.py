@@ -74,7 +74,7 @@ def shown_runs(run: Run, result: PeriodsResult) -> list[Shown]:
     spec = result.spec  # of earlier versions without a schedule
     factors = lr_factors(spec.get("schedule", "constant"), spec["steps"], 0, spec["steps"])
     found = {}
-    for folder in sorted(run.shards.glob("space-*")):
+    for folder in run.shard_folders("space"):
         shard = ShardFolder(folder)
         copies = shard.copies()
         if not any((c.lr, c.weight_decay, c.seed) in wanted for c in copies):

@@ -12,7 +12,8 @@ from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan, State
 from onsphere.lab.population.phases import Phase
 from onsphere.lab.population.readings import Readings
-from onsphere.lab.population.shard import Shard, ShardFolder, run_shard, stack_starts
+from onsphere.lab.population.shard import Shard, run_shard, stack_starts
+from onsphere.lab.population.shard_folder import ShardFolder
 
 __all__ = [
     "Copy",

@@ -11,14 +11,15 @@ The parquet columns are ``step``, ``copy``, ``loss``, ``error`` and ``norm2/NAME
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from onsphere.lab.store.files import atomic
+from onsphere.lab.store.files import read_arrow, write_table
+from onsphere.lab.store.seal import Damaged
 
 FIXED = 2  # loss and error come before the tensors' columns
 MOMENTS = ("norm2", "gradient2", "inner")
@@ -79,8 +80,8 @@ class Readings:
         return angle
 
 
-def write_part(readings: Readings, path: Path) -> None:
-    """Write readings as one parquet file, one row a copy and step."""
+def write_part(readings: Readings, path: Path) -> str:
+    """Write readings as one parquet file, one row a copy and step; returns the digest of its content."""
     steps, copies, width = readings.values.shape
     rows = readings.values.reshape(steps * copies, width)
     columns = {
@@ -92,13 +93,21 @@ def write_part(readings: Readings, path: Path) -> None:
     for i, which in enumerate(MOMENTS):
         for j, name in enumerate(readings.names):
             columns[f"{which}/{name}"] = rows[:, FIXED + i * len(readings.names) + j]
-    with atomic(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    return write_table(path, columns)
 
 
-def read_parts(paths: list[Path]) -> Readings:
-    """Read consecutive parts back into one :class:`Readings`."""
-    tables = [pq.read_table(path) for path in paths]
+def read_parts(paths: Sequence[Path], digests: Sequence[str] | None = None) -> Readings:
+    """Read consecutive parts back into one :class:`Readings`.
+
+    Raises:
+        Damaged: A part is missing, is not what was written (its digest is another than in ``digests``, where they are
+            given, or than it says itself), or does not follow upon the one before.
+    """
+    expected: Sequence[str | None] = [None] * len(paths) if digests is None else digests
+    tables = [read_arrow(path, digest) for path, digest in zip(paths, expected, strict=True)]
+    for path, before, after in zip(paths[1:], tables, tables[1:], strict=False):
+        if after["step"][0].as_py() != before["step"][-1].as_py() + 1:
+            raise Damaged(path, "does not follow upon the part before it: one is missing")
     table = pa.concat_tables(tables)
     names = tuple(c.removeprefix("norm2/") for c in table.column_names if c.startswith("norm2/"))
     copies = int(table["copy"].to_numpy().max()) + 1

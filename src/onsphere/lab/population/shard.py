@@ -1,13 +1,14 @@
 """A shard: some copies, trained together, with their own checkpoint and readings in their own folder.
 
-    shard.json                     the copies
+    shard.json                     the copies, the plan, the digest of what the run was asked for
     readings-00000.parquet ...     every step's readings, in parts
     checkpoint.safetensors         the state at the end of the last part, and the evaluations so far
     snapshots/00000100.safetensors ...  the trained tensors after the steps asked for, one leading axis of copies
     weights.safetensors            the final weights, likewise, with all that is not trained
     evaluations.parquet            losses and errors on all training and test examples
-    done.json                      written last: steps and seconds
+    done.json                      written last: steps, seconds, and the digests of the files above
 
+Checkpoint and done.json name the digest of every part of the readings, so a part that is missing or another is noticed.
 A killed shard restarts at its checkpoint and gives the same numbers as one that was never interrupted: the batch order
 is a function of seed and step, and everything else that a step depends on is in the checkpoint.
 """
@@ -19,20 +20,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan, State
 from onsphere.lab.population.evaluate import COLUMNS, Evaluator
-from onsphere.lab.population.readings import Readings, read_parts, write_part
-from onsphere.lab.store.files import atomic, read_json, write_json
+from onsphere.lab.population.readings import Readings, write_part
+from onsphere.lab.population.shard_folder import ShardFolder, facts_of, part_name
+from onsphere.lab.store.files import read_json, read_tensors, write_json, write_table, write_tensors
+from onsphere.lab.store.seal import Damaged, digest_of_bytes, plain
 
 RING = 256  # steps between two reads of the device's ring buffer
 
@@ -44,59 +44,12 @@ class Shard:
     Attributes:
         name: Name of its folder.
         copies: The copies, in the order of every leading axis.
+        asked: The digest of what its run was asked for; empty outside a run.
     """
 
     name: str
     copies: tuple[Copy, ...]
-
-
-@dataclass(frozen=True)
-class ShardFolder:
-    """The files of one shard."""
-
-    folder: Path
-
-    @property
-    def done(self) -> bool:
-        """Whether the shard has ended."""
-        return (self.folder / "done.json").exists()
-
-    @property
-    def seconds(self) -> float:
-        """Process CPU seconds that it took, all its pieces together."""
-        return float(read_json(self.folder / "done.json")["cpu_seconds"])
-
-    def copies(self) -> list[Copy]:
-        """The copies."""
-        return [Copy(**c) for c in read_json(self.folder / "shard.json")["copies"]]
-
-    def readings(self) -> Readings:
-        """All readings of the shard."""
-        return read_parts(sorted(self.folder.glob("readings-*.parquet")))
-
-    def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps [E] and values [E, K, 4]: train loss, train error, test loss, test error."""
-        table = pq.read_table(self.folder / "evaluations.parquet")
-        steps, copies = np.unique(table["step"].to_numpy()), int(table["copy"].to_numpy().max()) + 1
-        values = np.stack([table[c].to_numpy() for c in COLUMNS], axis=-1)
-        return steps, values.reshape(len(steps), copies, len(COLUMNS))
-
-    def snapshot_path(self, step: int) -> Path:
-        """The file of the trained tensors [K, ...] after a step; another problem may start from it."""
-        return self.folder / "snapshots" / f"{step:08d}.safetensors"
-
-    def snapshot_steps(self) -> list[int]:
-        """Steps of which there are snapshots, ascending."""
-        return sorted(int(path.stem) for path in (self.folder / "snapshots").glob("*.safetensors"))
-
-    def snapshot(self, step: int) -> dict[str, Tensor]:
-        """The trained tensors after a step, each [K, ...]."""
-        return load_file(self.snapshot_path(step))
-
-    def weights(self) -> dict[str, Tensor]:
-        """Final trained and constant tensors, each [K, ...], and ``alive`` [K]."""
-        with safe_open(self.folder / "weights.safetensors", framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    asked: str = ""
 
 
 def stack_starts(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
@@ -107,8 +60,7 @@ def stack_starts(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
         rows: For each start the trained tensors by name, without a leading axis.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        save_file({name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0]}, temporary)
+    write_tensors(path, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
 def run_shard(
@@ -134,11 +86,50 @@ def run_shard(
 
     Returns:
         True when the shard has ended, False when it was stopped.
+
+    Raises:
+        Damaged: The folder holds a shard of other copies, or of another plan or run, or its files are damaged.
     """
+    check_same(shard, plan, folder)
     if ShardFolder(folder).done:
         progress(problem.steps * len(shard.copies))
         return True
     return _ShardRun(shard, problem, plan, folder, progress, stop, checkpoint_seconds).run()
+
+
+def _described(shard: Shard, plan: Plan) -> dict[str, Any]:
+    """What ``shard.json`` says."""
+    said = {"copies": [asdict(c) for c in shard.copies], "plan": plan.to_dict()}
+    return said | ({"asked": shard.asked} if shard.asked else {})
+
+
+def check_same(shard: Shard, plan: Plan, folder: Path) -> None:
+    """Raise :class:`Damaged` if the folder holds another shard than this one; what an older version left out may be."""
+    path, wanted = folder / "shard.json", plain(_described(shard, plan))
+    if not path.exists():
+        if ShardFolder(folder).done or (folder / "checkpoint.safetensors").exists():
+            raise Damaged(path, "is missing")
+        return
+    found = read_json(path)
+    for name in ("copies", "plan", "asked"):
+        if name in found and found[name] != wanted.get(name, found[name]) and not _older(found[name], wanted[name]):
+            raise Damaged(path, f"has other {name} than the run asks for (run.json, engine.json or this was changed)")
+
+
+def _older(found: Any, wanted: Any) -> bool:
+    """Whether values differ only in keys that were not there when they were written."""
+    if isinstance(found, list) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(_older, found, wanted))
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return all(name in wanted and _older(value, wanted[name]) for name, value in found.items())
+    return bool(found == wanted)
+
+
+def _like(found: Tensor, wanted: Tensor) -> Tensor:
+    """A tensor of a checkpoint, if it is one of this network."""
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        raise ValueError(f"{tuple(found.shape)} {found.dtype} in place of {tuple(wanted.shape)} {wanted.dtype}")
+    return found
 
 
 class _ShardRun:
@@ -156,7 +147,7 @@ class _ShardRun:
         self.progress, self.stop, self.checkpoint_seconds = progress, stop, checkpoint_seconds
         self.started = time.process_time()
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "shard.json", {"copies": [asdict(c) for c in shard.copies], "plan": plan.to_dict()})
+        write_json(folder / "shard.json", _described(shard, plan))
         self.engine = Engine(problem, shard.copies, plan)
         self.evaluator = Evaluator(problem, self.engine.constant_names)
         self.ring = torch.empty(
@@ -198,34 +189,47 @@ class _ShardRun:
     def _checkpoint_path(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
-    def _restore(self) -> tuple[State, list[Tensor], int, dict[int, Tensor], float]:
-        parts = 0
+    def _restore(self) -> tuple[State, list[Tensor], list[str], dict[int, Tensor], float]:
+        path = self._checkpoint_path
+        parts: list[str] = []
         state, evaluated, spent = self.engine.initial_state(), {}, 0.0
-        if self._checkpoint_path.exists():
-            with safe_open(self._checkpoint_path, framework="pt", device=self.problem.device) as file:
-                facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            parts, spent = facts["parts"], facts["cpu_seconds"]
-            state.params = [tensors[f"param/{name}"] for name in self.problem.trained]
-            state.buffers = [tensors[name] for name in self._buffer_names()]
-            state.alive, state.step = tensors["alive"], facts["step"]
-            evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
-        for stale in sorted(self.folder.glob("readings-*.parquet"))[parts:]:
-            stale.unlink()
+        if path.exists():
+            tensors, metadata = read_tensors(path, self.problem.device)
+            facts = facts_of(path, metadata)
+            ShardFolder(self.folder).check_parts(facts)
+            spent = facts["cpu_seconds"]
+            parts = facts.get("readings") or self._digests(facts["parts"])
+            try:
+                state.params = [
+                    _like(tensors[f"param/{n}"], p) for n, p in zip(self.problem.trained, state.params, strict=True)
+                ]
+                state.buffers = [_like(tensors[n], b) for n, b in zip(self._buffer_names(), state.buffers, strict=True)]
+                state.alive, state.step = _like(tensors["alive"], state.alive), facts["step"]
+                evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
+            except (KeyError, ValueError) as error:
+                raise Damaged(path, f"does not fit the network of this run ({error})") from None
+        kept = {part_name(number) for number in range(len(parts))}
+        for stale in sorted(self.folder.glob("readings-*.parquet")):
+            if stale.name not in kept:
+                stale.unlink()
         return state, [], parts, evaluated, spent
+
+    def _digests(self, parts: int) -> list[str]:
+        """Those of the parts of a shard that was begun before digests were kept."""
+        return [digest_of_bytes((self.folder / part_name(number)).read_bytes()) for number in range(parts)]
 
     def _flush(self) -> None:
         if not self.pending:
             return
         values = torch.cat(self.pending).numpy()
         readings = Readings(self.problem.trained, self.state.step - len(values), values)
-        write_part(readings, self.folder / f"readings-{self.parts:05d}.parquet")
-        self.pending, self.parts = [], self.parts + 1
+        digest = write_part(readings, self.folder / part_name(len(self.parts)))
+        self.pending, self.parts = [], [*self.parts, digest]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"param/{n}": p for n, p in zip(self.problem.trained, self.state.params, strict=True)}
         tensors |= dict(zip(self._buffer_names(), self.state.buffers, strict=True))
-        return {name: t.contiguous() for name, t in tensors.items()} | {"alive": self.state.alive}
+        return tensors | {"alive": self.state.alive}
 
     def _buffer_names(self) -> list[str]:
         return [f"buffer{i}/{name}" for i in range(self.engine.buffers_each) for name in self.problem.trained]
@@ -234,34 +238,35 @@ class _ShardRun:
         path = ShardFolder(self.folder).snapshot_path(self.state.step)
         path.parent.mkdir(exist_ok=True)
         tensors = dict(zip(self.problem.trained, self.state.params, strict=True))
-        with atomic(path) as temporary:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+        write_tensors(path, tensors)
 
     def _checkpoint(self) -> None:
         self._flush()
         facts = {
             "step": self.state.step,
-            "parts": self.parts,
+            "parts": len(self.parts),
+            "readings": self.parts,
             "evaluated": list(self.evaluated),
             "cpu_seconds": self.spent + time.process_time() - self.started,
         }
         tensors = self._tensors() | {"evaluations": torch.stack(list(self.evaluated.values()))}
-        with atomic(self._checkpoint_path) as temporary:
-            save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+        write_tensors(self._checkpoint_path, tensors, {"facts": json.dumps(facts)})
         self.saved = time.monotonic()
 
     def _finish(self) -> None:
         self._flush()
         constants = dict(zip(self.engine.constant_names, self.state.constants, strict=True))
         tensors = dict(zip(self.problem.trained, self.state.params, strict=True)) | constants
-        with atomic(self.folder / "weights.safetensors") as temporary:
-            save_file({n: t.contiguous() for n, t in tensors.items()} | {"alive": self.state.alive}, temporary)
+        files = {part_name(number): digest for number, digest in enumerate(self.parts)}
+        files["weights.safetensors"] = write_tensors(
+            self.folder / "weights.safetensors", tensors | {"alive": self.state.alive}
+        )
         steps, copies = list(self.evaluated), len(self.shard.copies)
         values = torch.stack(list(self.evaluated.values())).reshape(-1, len(COLUMNS)).numpy()
         columns = {"step": np.repeat(steps, copies), "copy": np.tile(np.arange(copies), len(steps))}
         columns |= {name: values[:, i] for i, name in enumerate(COLUMNS)}
-        with atomic(self.folder / "evaluations.parquet") as temporary:
-            pq.write_table(pa.table(columns), temporary)
+        files["evaluations.parquet"] = write_table(self.folder / "evaluations.parquet", columns)
         seconds = self.spent + time.process_time() - self.started
-        write_json(self.folder / "done.json", {"steps": self.state.step, "cpu_seconds": round(seconds, 3)})
+        ended = {"steps": self.state.step, "cpu_seconds": round(seconds, 3), "files": files}
+        write_json(self.folder / "done.json", ended)
         self._checkpoint_path.unlink(missing_ok=True)

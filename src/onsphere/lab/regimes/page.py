@@ -9,6 +9,7 @@ import numpy as np
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.regimes.classify import ORTHOGONAL_STEP, Cell
 from onsphere.lab.regimes.result import RegimesResult
@@ -16,7 +17,6 @@ from onsphere.lab.regimes.spec import RegimesSpec
 from onsphere.lab.report.regimes import write_regimes_report
 from onsphere.lab.report.regimes_view import Curve, RegimesView
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 BINS = 80  # points of a curve; each is a mean over steps / 80 minibatches
 
@@ -31,7 +31,7 @@ def write_page(run: Run, result: RegimesResult) -> Path:
     Returns:
         The page.
     """
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     view = RegimesView(
         title="The three regimes on the sphere",
         subtitle=subtitle(result.spec),
@@ -54,7 +54,7 @@ def curves(run: Run, cells: list[Cell]) -> list[Curve]:
     """The course of every run, as means over bins of steps."""
     regime = {(cell.elr, cell.seed): cell.regime for cell in cells}
     found = []
-    for folder in sorted(run.shards.iterdir()):
+    for folder in run.shard_folders():
         shard = ShardFolder(folder)
         readings = shard.readings()
         steps, evaluations = shard.evaluations()

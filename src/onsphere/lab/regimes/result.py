@@ -8,7 +8,7 @@ from typing import Any
 
 from onsphere.lab.regimes.boundaries import VERBS, Boundary, BoundaryName, find_boundaries
 from onsphere.lab.regimes.classify import REGIMES, Cell
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.store import Run
 
 
@@ -54,6 +54,7 @@ class RegimesResult:
         }
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> RegimesResult:
         """Read the result of an ended run.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.progress import Progress
@@ -21,15 +22,13 @@ from onsphere.lab.regimes.boundaries import VERBS, find_boundaries, next_cells
 from onsphere.lab.regimes.classify import Cell, summarise
 from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.spec import RegimesSpec
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -99,7 +98,7 @@ def resume_regimes(
     """
     if run.done:
         return RegimesResult.load(run)
-    spec = spec_of_run(RegimesSpec, run, data, "resume_regimes")
+    spec = spec_of_run(RegimesSpec, run, model, data, "resume_regimes")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -153,9 +152,7 @@ class _Work:
             cpu_seconds=cpu_seconds(run),
             radius=self.problem.radius,
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 def describe_boundaries(cells: list[Cell]) -> str:

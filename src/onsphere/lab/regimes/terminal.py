@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.boundaries import VERBS
 from onsphere.lab.regimes.page import write_page
@@ -46,7 +46,7 @@ def one_line(run: Run) -> str:
 
 def show(result: RegimesResult) -> None:
     """Print the grid as a table (means over seeds), both boundaries and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     table.add_column("ELR", justify="right")
     table.add_column("seeds in regime", no_wrap=True)

@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from onsphere.lab.store.files import atomic
+
 from .theme import elr_colormap, elr_limits, format_number
 
 __all__ = [
@@ -118,8 +120,10 @@ def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
     with style():
         _freeze_layout(figure)
-        figure.savefig(png, dpi=DPI, metadata={"Software": "onsphere"})
-        figure.savefig(svg, metadata={"Date": None, "Creator": "onsphere"})
+        with atomic(png) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "onsphere"})
+        with atomic(svg) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": "onsphere"})
     return png, svg
 
 

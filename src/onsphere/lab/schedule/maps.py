@@ -42,6 +42,8 @@ def with_map(fields: Mapping[str, Any]) -> dict[str, Any]:
     if command != "regimes":
         raise InputError(f"--map: {fields['map']} is a run of onsphere {command}; give one of onsphere regimes")
     result = run.result()
+    if "model" not in fields:
+        run.check_code(result, "--map")
     inherited = {name: result["spec"][name] for name in FROM_MAP if name in result["spec"] and name not in fields}
     if inherited.get("data") == "arrays":
         raise InputError(

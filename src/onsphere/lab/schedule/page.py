@@ -7,6 +7,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.intervals import Interval, difference
 from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Cell, Page, Section, Table
@@ -19,7 +20,6 @@ from onsphere.lab.schedule.result import Method, ScheduleResult
 from onsphere.lab.schedule.spec import ScheduleSpec
 from onsphere.lab.schedule.view import courses
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["command", "write_page"]
 
@@ -55,7 +55,7 @@ def write_page(run: Run, result: ScheduleResult) -> Path:
         }
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     seeds = int(result.spec["seeds"])
     runs = seeds * len(result.methods)
     page = Page(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from onsphere.lab.intervals import Interval, difference, interval
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 MEASURES = ("test_error", "test_loss", "train_error", "train_loss", "validation_error")
 
@@ -151,6 +151,7 @@ class ScheduleResult:
         return found
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> ScheduleResult:
         """Read the result of an ended run.
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.schedule.maps import boundaries_of, propose, quick_map, with_map
 from onsphere.lab.schedule.methods import Setting, copies_of, settings_of
 from onsphere.lab.schedule.result import Method, ScheduleResult, choose, verdict
@@ -33,7 +34,6 @@ from onsphere.lab.training import (
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -116,7 +116,7 @@ def resume_schedules(
     """
     if run.done:
         return ScheduleResult.load(run)
-    spec = spec_of_run(ScheduleSpec, run, data, "resume_schedules")
+    spec = spec_of_run(ScheduleSpec, run, model, data, "resume_schedules")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -221,9 +221,7 @@ class _Work:
             seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 def describe(proposed: ProposedElrs) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import format_number
 from onsphere.lab.schedule.answer import answer, numbers
@@ -44,7 +44,7 @@ def one_line(run: Run) -> str:
 
 def show(result: ScheduleResult) -> None:
     """Print the tuned methods as a table, the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     console.width = max(console.width, 118)  # a row is never cut, also where output is not a terminal
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)

@@ -68,7 +68,7 @@ class _One:
 
 def _copies(run: Run, name: str) -> Iterator[_One]:
     """Every copy of a round, in the order in which they were given."""
-    for folder in sorted(run.shards.glob(f"{name}-*")):
+    for folder in run.shard_folders(name):
         shard = ShardFolder(folder)
         readings = shard.readings()
         loss, squared = readings.loss, readings.moment("norm2").sum(-1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Cell, Chart, Page, Section, Table, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
@@ -20,7 +21,6 @@ from onsphere.lab.split.measure import CURVE_GROUPS
 from onsphere.lab.split.result import SplitResult, SplitRow
 from onsphere.lab.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["answer", "command", "write_page"]
 
@@ -60,7 +60,7 @@ def write_page(run: Run, result: SplitResult) -> Path:
         drawn = {name: draw() for name, draw in figures_of(result, line).items()}
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     engine = result.engine | {"timings (CPU s per copy and step)": timings, "CPU s of the training": result.cpu_seconds}
     given = {name: value for name, value in result.spec.items() if value is not None}
     page = Page(

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from onsphere.ensembles import failed_members
@@ -26,8 +24,8 @@ from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.split.family import Family, prepare_whole
 from onsphere.lab.split.spec import SplitSpec
-from onsphere.lab.store import Run
-from onsphere.lab.store.files import atomic
+from onsphere.lab.store import Damaged, Run
+from onsphere.lab.store.files import read_tensors, write_tensors
 from onsphere.lab.training import open_trainer, prepared
 from onsphere.normalisation import norm_layers, reestimate_batch_statistics
 
@@ -136,13 +134,12 @@ class Trainer:
             folders = list(trainer.round(_name(width), self.copies(members), f"width {width}: {members} networks"))
         parts = [member_logits(problem, shard) for shard in sorted(folders, key=lambda s: s.folder.name)]
         tensors = {"logits": torch.cat([p[0] for p in parts]), "alive": torch.cat([p[1] for p in parts])}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(path, tensors)
 
     def networks(self, run: Run, width: int, members: Sequence[int]) -> list[nn.Module]:
         """Trained networks, on the CPU, with batch statistics of the whole training set."""
         problem, found = self.problems[width], {}
-        for folder in sorted(run.shards.glob(f"{_name(width)}-*")):
+        for folder in run.shard_folders(_name(width)):
             shard = ShardFolder(folder)
             for row, copy in enumerate(shard.copies()):
                 if copy.seed in members:
@@ -176,8 +173,10 @@ def member_logits(problem: Problem, shard: ShardFolder) -> tuple[Tensor, Tensor]
 
 def read_pool(path: Path, width: int, labels: NDArray[np.int64]) -> Pool:
     """A pool from its file."""
-    with safe_open(path, framework="numpy") as file:
-        logits, alive = file.get_tensor("logits"), file.get_tensor("alive")
+    tensors = read_tensors(path)[0]
+    if not {"logits", "alive"} <= tensors.keys():
+        raise Damaged(path, "is damaged: it holds no logits")
+    logits, alive = tensors["logits"].numpy(), tensors["alive"].numpy()
     failed = {f.member: Failed(width, f.member, f.reason, f.accuracy) for f in failed_members(logits, labels)}
     for member in np.flatnonzero(~alive).tolist():  # its last finite weights may still predict something
         failed[member] = Failed(width, member, "non-finite", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere.ensembles import Split
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.split.decide import Advantage, Verdict
 from onsphere.lab.split.measure import METRICS, Law, Point
 from onsphere.lab.split.pools import Failed
@@ -230,6 +230,7 @@ class SplitResult:
         }
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> SplitResult:
         """Read the result of an ended run.
 

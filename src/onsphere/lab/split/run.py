@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from onsphere.ensembles import Split
+from onsphere.lab.engine_file import engine_summary, read_engine
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.split.answer import headline
 from onsphere.lab.split.decide import advantage, predicted_verdict, verdicts
 from onsphere.lab.split.family import Family, pooling_factor, splits_of
@@ -29,7 +30,7 @@ from onsphere.lab.split.predict import Estimate, measured_subsets, points, predi
 from onsphere.lab.split.result import BudgetAnswer, Cost, SplitResult, SplitRow
 from onsphere.lab.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.store.place import check_destination
 from onsphere.lab.training import (
     Data,
     Model,
@@ -37,7 +38,6 @@ from onsphere.lab.training import (
     check_device,
     check_sendable,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     load_data,
     spec_of_run,
@@ -84,6 +84,8 @@ def split_budget(
     """
     fields = {n: [v] if n in ("budget", "members") and isinstance(v, int) else v for n, v in fields.items()}
     spec = validated(SplitSpec, fields_of_call(model, data, fields))
+    if spec.save is not None:
+        check_destination(Path(spec.save), "--save")
     work = _Work(spec, model, data, progress or Progress(), stop)
     run = Run.create(None if out is None else Path(out), "split", work.spec.model_dump(mode="json"))
     return work.do(run)
@@ -111,7 +113,7 @@ def resume_split(
     """
     if run.done:
         return SplitResult.load(run)
-    spec = spec_of_run(SplitSpec, run, data, "resume_split")
+    spec = spec_of_run(SplitSpec, run, model, data, "resume_split")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -127,8 +129,6 @@ class _Work:
         check_batch_size(spec.batch_size, dataset)
         check_device(spec.device)
         check_sendable(model, spec.workers)
-        if spec.save is not None and not Path(spec.save).absolute().parent.is_dir():
-            raise InputError(f"--save: there is no folder {Path(spec.save).parent}; make it first")
         self.family = Family.of(model, spec, dataset)
         self.splits = splits_of(spec, self.family)
         self.parameters = {s.width: s.parameters for own in self.splits.values() for s in own}
@@ -232,13 +232,11 @@ class _Work:
             input_shape=self.input_shape,
             saved=saved,
             spec=spec.model_dump(mode="json"),
-            engine=engine_summary(read_json(run.folder / "engine.json")),
+            engine=engine_summary(read_engine(run)),
             seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
     def _save(self, run: Run, pools: dict[int, Pool], answer: BudgetAnswer) -> str:
         """The best split's ensemble of the first seed that has usable networks, as one file."""
@@ -258,9 +256,12 @@ class _Work:
             "scores": {m: row.values[m][members[0] // row.members] for m in METRICS},
             "failed": [str(f) for f in pools[row.width].failed if f.member // row.members == members[0] // row.members],
         }
-        path = str(self.spec.save)
+        path = Path(str(self.spec.save))
+        if path.exists():  # it was not there at the start, and is not overwritten now
+            path = run.folder / "ensemble.safetensors"
+            self.progress.note(f"--save: {self.spec.save} exists by now and is left as it is; see {path}")
         save_ensemble(path, self.trainer.networks(run, row.width, members), metadata)
-        return path
+        return str(path)
 
 
 def _row(split: Split, values: dict[str, list[float | None]]) -> SplitRow:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.progress import Progress
 from onsphere.lab.split.answer import answer, headline
 from onsphere.lab.split.page import write_page
@@ -43,7 +43,7 @@ def one_line(run: Run) -> str:
 
 def show(result: SplitResult) -> None:
     """Print the splits as a table, the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True, width=max(LEAST_WIDTH, Console().width))
+    console = PlainConsole(width=max(LEAST_WIDTH, PlainConsole().width))
     table = Table(box=None, pad_edge=False)
     headings = ("budget", "members", "width", "each", "NLL", "CNLL", "accuracy %", "basis")
     for heading in headings if result.predicted else headings[:-1]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from onsphere.lab.report.theme import format_number
+from onsphere.lab.result import vouched
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 from onsphere.lab.symmetries.findings import Findings
 
 __all__ = ["SymmetriesResult", "describe"]
@@ -40,6 +41,7 @@ class SymmetriesResult:
         return cls(run=run.folder, report=run.folder / "report.html", found=found, spec=spec, seconds=seconds)
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> Self:
         """Read the result of an ended run.
 

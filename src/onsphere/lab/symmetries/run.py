@@ -18,9 +18,8 @@ import onsphere
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError, one_line
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import write_json
 from onsphere.lab.symmetries.findings import Findings
 from onsphere.lab.symmetries.page import write_report
 from onsphere.lab.symmetries.prepare import Question, prepare
@@ -59,7 +58,9 @@ def resume(run: Run, progress: Progress, stop: Callable[[], bool]) -> Symmetries
     """
     if run.done:
         return SymmetriesResult.load(run)
+    run.check()
     spec = _validated(run.manifest["spec"], f"{run.manifest_path}: ")
+    run.check_trust()
     try:
         return _do(run, spec, prepare(spec), progress, stop)
     except onsphere.SymmetryError as error:
@@ -89,9 +90,7 @@ def _do(
         seconds = elapsed(started)
         _ask(stop)
         result = SymmetriesResult.of(run, found, spec.model_dump(mode="json"), seconds)
-        write_report(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_report)
 
 
 def _as_input_error(spec: SymmetriesSpec, error: onsphere.SymmetryError) -> InputError:

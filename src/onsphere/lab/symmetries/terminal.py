@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.theme import MISSING, format_number
 from onsphere.lab.store import Run
@@ -45,7 +44,7 @@ def one_line(run: Run) -> str:
 def show(result: SymmetriesResult) -> None:
     """Print groups, rescalings and the rest; what is alike in several layers takes one line."""
     found = result.found
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = PlainConsole()
     if found.groups:
         rows = [_HEADINGS, *(_row(found, alike) for alike in _alike(found))]
         widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS) - 1)]

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from onsphere.lab.options import InputError, Options, one_line
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import ExperimentResult, elapsed
+from onsphere.lab.result import ExperimentResult, conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import write_json, write_table
+from onsphere.lab.store.files import write_table
 
 S = TypeVar("S", bound=Options)
 R = TypeVar("R", bound=ExperimentResult)
@@ -82,6 +82,7 @@ class Toy(Generic[S, R]):
         """
         if run.done:
             return self.result.load(run)
+        run.check()
         return self._do(
             run, self._validated(run.manifest["spec"], f"{run.manifest_path}: "), progress or Progress(), stop
         )
@@ -105,6 +106,4 @@ class Toy(Generic[S, R]):
                 "seconds": elapsed(started),
             }
             result = self.result.of(run, values)
-            self.write_page(run, result)
-            write_json(run.result_path, result.to_dict())
-            return result
+            return conclude(run, result, self.write_page)

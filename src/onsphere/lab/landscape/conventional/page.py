@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.conventional.answer import answer, warnings_of
 from onsphere.lab.landscape.conventional.charts import elr_chart, loss_chart, phase_chart, rate_chart
 from onsphere.lab.landscape.conventional.figures import figures_of
@@ -18,7 +19,6 @@ from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["command", "subtitle", "write_page"]
 
@@ -71,7 +71,7 @@ def write_page(run: Run, result: ConventionalResult) -> Path:
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
     courses, rates = elr_chart(curves, sphere), rate_chart(result)
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     engine = {name: value for name, value in result.engine.items() if name != "invariant"}
     warnings: list[Block] = [Text(text, tone="warning") for text in warnings_of(result)]
     page = Page(

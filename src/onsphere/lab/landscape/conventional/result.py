@@ -11,9 +11,9 @@ import numpy as np
 
 from onsphere.lab.landscape.conventional.spec import SETUPS, Setup
 from onsphere.lab.regimes.classify import Regime
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 #: Relative difference of losses within which a run counts as close to the sphere.
 CLOSE = 0.15
@@ -142,6 +142,7 @@ class ConventionalResult:
         return dict(plain(values))
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> ConventionalResult:
         """Read the result of an ended run.
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.conventional.analyse import space_runs, sphere_runs
 from onsphere.lab.landscape.conventional.result import ConventionalResult, ConventionalRun
@@ -22,14 +23,12 @@ from onsphere.lab.periods.setups import prepare, set_up
 from onsphere.lab.population import Copy, Problem
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.run import read_cells
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -104,7 +103,7 @@ def resume_conventional(
     """
     if run.done:
         return ConventionalResult.load(run)
-    spec = spec_of_run(ConventionalSpec, run, data, "resume_conventional")
+    spec = spec_of_run(ConventionalSpec, run, model, data, "resume_conventional")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -176,9 +175,7 @@ class _Work:
             seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 def describe(runs: list[ConventionalRun]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.landscape.conventional.answer import answer, warnings_of
 from onsphere.lab.landscape.conventional.page import write_page
 from onsphere.lab.landscape.conventional.result import ConventionalResult, ConventionalRun
@@ -44,7 +44,7 @@ def one_line(run: Run) -> str:
 
 def show(result: ConventionalResult) -> None:
     """Print each set-up's learning rates as a table (means over seeds), the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     table.add_column("set-up", no_wrap=True)
     table.add_column("lr", justify="right", no_wrap=True)

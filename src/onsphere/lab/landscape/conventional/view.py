@@ -73,7 +73,7 @@ def curves_of(run: Run, result: ConventionalResult) -> list[Curve]:
     for setup in result.setups:
         steps = result.spec["steps"]
         factors = lr_factors(result.spec["schedule"] if setup == "all" else "constant", steps, 0, steps)
-        for folder in sorted(run.shards.glob(f"{setup}-*")):
+        for folder in run.shard_folders(setup):
             shard = ShardFolder(folder)
             invariant = result.engine["invariant"][setup]
             for course in courses(shard.readings(), shard.copies(), invariant, factors):

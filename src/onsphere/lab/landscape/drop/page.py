@@ -7,6 +7,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.drop.analyse import CONNECTED_ERROR
 from onsphere.lab.landscape.drop.answer import answer
 from onsphere.lab.landscape.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
@@ -19,7 +20,6 @@ from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["answer", "command", "subtitle", "write_page"]
 
@@ -68,7 +68,7 @@ def write_page(run: Run, result: DropResult) -> Path:
         drawn = {name: draw() for name, draw in figures_of(result, line).items()}
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     engine = result.engine | {"timings (CPU s per copy and step)": timings}
     barriers = barrier_chart(result)
     classes: list[Block] = [*([barriers] if barriers else []), classes_table(result), Text(_RULE, tone="note")]

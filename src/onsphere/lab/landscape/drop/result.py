@@ -11,7 +11,7 @@ from onsphere.lab.landscape.drop.analyse import analyse
 from onsphere.lab.landscape.drop.findings import Analysis
 from onsphere.lab.landscape.drop.rows import Average, Continuation, PathBarrier
 from onsphere.lab.regimes.classify import Cell
-from onsphere.lab.result import frame, restored
+from onsphere.lab.result import frame, restored, vouched
 from onsphere.lab.store import Run
 
 
@@ -82,6 +82,7 @@ class DropResult:
         }
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> DropResult:
         """Read the result of an ended run.
 

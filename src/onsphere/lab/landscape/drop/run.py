@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.drop.analyse import threshold
 from onsphere.lab.landscape.drop.measure import Measured, Origin, Place, What, measure
@@ -27,15 +28,13 @@ from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import write_json
 from onsphere.lab.training import (
     Data,
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -110,7 +109,7 @@ def resume_drop(
     """
     if run.done:
         return DropResult.load(run)
-    spec = spec_of_run(DropSpec, run, data, "resume_drop")
+    spec = spec_of_run(DropSpec, run, model, data, "resume_drop")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -218,9 +217,7 @@ class _Work:
             radius=self.problem.radius,
             snapshots=list(self.snapshots),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 MEASURES = ("train_loss", "train_error", "test_loss", "test_error")

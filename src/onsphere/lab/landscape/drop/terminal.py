@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.landscape.drop.answer import answer
 from onsphere.lab.landscape.drop.page import write_page
 from onsphere.lab.landscape.drop.result import DropResult
@@ -40,7 +40,7 @@ def one_line(run: Run) -> str:
 
 def show(result: DropResult) -> None:
     """Print the matrix of test errors (means over seeds ± standard errors), the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     table.add_column("from ELR", justify="right", no_wrap=True)
     table.add_column("class", no_wrap=True)

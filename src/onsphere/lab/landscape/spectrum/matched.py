@@ -19,15 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
-from onsphere.lab.store.files import atomic
+from onsphere.lab.store.files import read_tensors, write_tensors
 from onsphere.lab.threads import one_thread
 
 PIECE = 256  # steps between two looks at ``stop``
@@ -178,13 +176,10 @@ def _closest(
 def _write(path: Path, found: Mapping[int, Match]) -> None:
     tensors = {f"{k}/{name}": value for k, match in found.items() for name, value in match.weights.items()}
     steps = json.dumps({str(k): match.step for k, match in found.items()})
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"steps": steps})
+    write_tensors(path, tensors, {"steps": steps})
 
 
 def _read(path: Path, names: Sequence[str]) -> dict[int, Match]:
-    with safe_open(path, framework="pt") as file:
-        steps = json.loads(file.metadata()["steps"])
-        return {
-            int(k): Match(step, {name: file.get_tensor(f"{k}/{name}") for name in names}) for k, step in steps.items()
-        }
+    tensors, metadata = read_tensors(path)
+    steps = json.loads(metadata["steps"])
+    return {int(k): Match(step, {name: tensors[f"{k}/{name}"] for name in names}) for k, step in steps.items()}

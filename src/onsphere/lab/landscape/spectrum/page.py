@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.spectrum.answer import answer, warnings_of
 from onsphere.lab.landscape.spectrum.charts import angle_chart, error_chart, pairs_chart, sharpness_chart
 from onsphere.lab.landscape.spectrum.figures import figures_of
@@ -17,7 +18,6 @@ from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["command", "subtitle", "write_page"]
 
@@ -71,7 +71,7 @@ def write_page(run: Run, result: SpectrumResult) -> Path:
         save_figure(figure, run.folder / "figures" / name)
     pairs = pairs_chart(result)
     between: list[Block] = [angle_chart(result), *([pairs] if pairs is not None else [])]
-    timings = read_json(run.folder / "engine.json")["timings"]
+    timings = read_engine(run)["timings"]
     engine = result.engine | {"timings (CPU s per copy and step)": timings}
     warnings: list[Block] = [Text(text, tone="warning") for text in warnings_of(result)]
     page = Page(

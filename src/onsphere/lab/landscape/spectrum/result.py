@@ -8,9 +8,9 @@ from typing import Any
 
 from onsphere.lab.landscape.spectrum.trends import Trend, pair_trend, trends_of
 from onsphere.lab.regimes.classify import Regime
-from onsphere.lab.result import frame
+from onsphere.lab.result import frame, vouched
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ class SpectrumResult:
         return dict(plain(values))
 
     @classmethod
+    @vouched
     def load(cls, run: Run) -> SpectrumResult:
         """Read the result of an ended run.
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.spectrum.matched import Match, candidates, lowest_common, matched_weights
 from onsphere.lab.landscape.spectrum.measure import TrainLoss, measure_pair, measure_point
@@ -28,7 +29,7 @@ from onsphere.lab.population import Copy, Plan, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.threads import one_thread
@@ -36,7 +37,6 @@ from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -108,7 +108,7 @@ def resume_spectrum(
     """
     if run.done:
         return SpectrumResult.load(run)
-    spec = spec_of_run(SpectrumSpec, run, data, "resume_spectrum")
+    spec = spec_of_run(SpectrumSpec, run, model, data, "resume_spectrum")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -213,9 +213,7 @@ class _Work:
             seconds=elapsed(self.started),
             cpu_seconds=cpu_seconds(run),
         )
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 class _Kept:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.landscape.spectrum.answer import answer, describe, warnings_of
 from onsphere.lab.landscape.spectrum.charts import means
 from onsphere.lab.landscape.spectrum.page import write_page
@@ -51,7 +51,7 @@ def one_line(run: Run) -> str:
 
 def show(result: SpectrumResult) -> None:
     """Print means over seeds as a table, the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     table.add_column("ELR", justify="right")
     for where, _, heading, _ in _COLUMNS:

@@ -7,6 +7,7 @@ from typing import Any
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.stabilise.answer import answer, unexpected
 from onsphere.lab.landscape.stabilise.charts import (
     levels_chart,
@@ -27,7 +28,6 @@ from onsphere.lab.report.page import Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["write_page"]
 
@@ -77,7 +77,7 @@ def write_page(run: Run, result: StabiliseResult) -> Path:
         drawn = {name: draw() for name, draw in figures_of(result, lines, _TITLE, named).items()}
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    engine = result.engine | {"timings (CPU s per copy and step)": read_json(run.folder / "engine.json")["timings"]}
+    engine = result.engine | {"timings (CPU s per copy and step)": read_engine(run)["timings"]}
     given = {name: value for name, value in result.spec.items() if value is not None}
     warnings = [Text(text, tone="warning") for text in unexpected(result)]
     page = Page(

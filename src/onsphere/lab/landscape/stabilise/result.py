@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from onsphere.lab.result import ExperimentResult, restored
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain
+from onsphere.lab.store.seal import plain
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.stabilise.analyse import Course, courses, levels, memory_course, remaining
 from onsphere.lab.landscape.stabilise.result import StabiliseResult
@@ -20,15 +21,14 @@ from onsphere.lab.landscape.stabilise.spec import StabiliseSpec
 from onsphere.lab.landscape.stabilise.wander import distances, measure_ways, stays, way_lags, with_snapshots
 from onsphere.lab.population import Copy, Phase, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain, write_json
+from onsphere.lab.store.seal import plain
 from onsphere.lab.training import (
     Data,
     Model,
     Trainer,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -103,7 +103,7 @@ def resume_stabilise(
     """
     if run.done:
         return StabiliseResult.load(run)
-    spec = spec_of_run(StabiliseSpec, run, data, "resume_stabilise")
+    spec = spec_of_run(StabiliseSpec, run, model, data, "resume_stabilise")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -170,9 +170,7 @@ class _Work:
             "cpu_seconds": cpu_seconds(run),
         }
         result = StabiliseResult.of(run, plain(values))
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 def _all(trainer: Trainer, name: str, copies: list[Copy], title: str) -> list[ShardFolder]:

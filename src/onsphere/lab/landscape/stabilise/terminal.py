@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.landscape.stabilise.answer import answer, describe, unexpected
 from onsphere.lab.landscape.stabilise.page import write_page
 from onsphere.lab.landscape.stabilise.result import StabiliseResult
@@ -44,7 +44,7 @@ def show(result: StabiliseResult) -> None:
 
     Steps to the level; angle to the start (rad), steps until it is forgotten, a walk's; loss in the middle of the way.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     for heading in ("before", "after", "loss", "from start", "gap %", "/s.e.", "gradient %", "/s.e.", "steps"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -40,7 +40,7 @@ def curves(run: Run, result: StabiliseResult) -> list[Curve]:
     spec = result.spec
     change = spec["change"] if spec["change"] is not None else spec["steps"] // 2
     runs: dict[tuple[float, float], list[Course]] = {}
-    for folder in sorted(run.shards.iterdir()):
+    for folder in run.shard_folders():
         for course in courses(ShardFolder(folder), change):
             if course.after in spec["elrs"]:
                 runs.setdefault((course.before, course.after), []).append(course)

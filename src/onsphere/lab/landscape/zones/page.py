@@ -10,6 +10,7 @@ import numpy as np
 
 from onsphere import __version__
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import read_engine
 from onsphere.lab.landscape.zones.answer import answer
 from onsphere.lab.landscape.zones.charts import LOOKS, Course, course_chart, map_chart, path_chart, threshold_chart
 from onsphere.lab.landscape.zones.figures import figures_of
@@ -22,7 +23,6 @@ from onsphere.lab.report.page import Cell, Page, Section, Table
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
 from onsphere.lab.report.theme import format_duration, format_number, format_percent
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import read_json
 
 __all__ = ["write_page"]
 
@@ -61,7 +61,7 @@ def write_page(run: Run, result: ZonesResult) -> Path:
         drawn = {name: draw() for name, draw in figures_of(result, _TITLE, named).items()}
     for name, figure in drawn.items():
         save_figure(figure, run.folder / "figures" / name)
-    engine = result.engine | {"timings (CPU s per copy and step)": read_json(run.folder / "engine.json")["timings"]}
+    engine = result.engine | {"timings (CPU s per copy and step)": read_engine(run)["timings"]}
     given = {name: value for name, value in result.spec.items() if value is not None}
     paths = len(result.spec["path_elrs"]) * result.spec["seeds"]
     page = Page(
@@ -114,7 +114,7 @@ def courses(run: Run, result: ZonesResult) -> list[Course]:
     length = spec["continue_steps"]
     steps = np.arange(length, dtype=np.float64)
     found = []
-    for folder in sorted(run.shards.iterdir()):
+    for folder in run.shard_folders():
         shard = ShardFolder(folder)
         loss = shard.readings().loss
         for k, copy in enumerate(shard.copies()):

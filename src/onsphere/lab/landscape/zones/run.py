@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onsphere.lab.engine_file import engine_summary
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.landscape.zones.analyse import course, judge, zone
 from onsphere.lab.landscape.zones.measure import end_sharpness, measure_paths
@@ -24,14 +25,13 @@ from onsphere.lab.landscape.zones.result import Continuation, PathPoint, ZonesRe
 from onsphere.lab.landscape.zones.spec import ZonesSpec
 from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import elapsed
+from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
-from onsphere.lab.store.files import plain, write_json
+from onsphere.lab.store.seal import plain
 from onsphere.lab.training import (
     Data,
     Model,
     cpu_seconds,
-    engine_summary,
     fields_of_call,
     open_trainer,
     prepared,
@@ -107,7 +107,7 @@ def resume_zones(
     """
     if run.done:
         return ZonesResult.load(run)
-    spec = spec_of_run(ZonesSpec, run, data, "resume_zones")
+    spec = spec_of_run(ZonesSpec, run, model, data, "resume_zones")
     return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
 
 
@@ -216,9 +216,7 @@ class _Work:
             "cpu_seconds": cpu_seconds(run),
         }
         result = ZonesResult.of(run, plain(values))
-        write_page(run, result)
-        write_json(run.result_path, result.to_dict())
-        return result
+        return conclude(run, result, write_page)
 
 
 __all__ = ["Interrupted", "map_zones", "resume_zones"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.landscape.zones.answer import answer, describe
 from onsphere.lab.landscape.zones.page import write_page
 from onsphere.lab.landscape.zones.result import ZonesResult
@@ -43,7 +43,7 @@ def one_line(run: Run) -> str:
 
 def show(result: ZonesResult) -> None:
     """Print the map of outcomes (one letter a seed) with the path's sharpness, the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     elrs = sorted(result.spec["elrs"])
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "loss", "sharpness", *(format_number(elr) for elr in elrs)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
@@ -39,7 +39,7 @@ def one_line(run: Run) -> str:
 
 def show(result: ToyRegimesResult) -> None:
     """Print the rows as a table and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False)
     for heading in ("ELR", "ELR A", "mean loss", "range over seeds", "predicted", "loss / random"):
         table.add_column(heading, justify="right")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.console import PlainConsole
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
@@ -41,7 +41,7 @@ def one_line(run: Run) -> str:
 
 def show(result: ToyThermoResult) -> None:
     """Print the settings as a table, the Maxwell relations, the answer and the page's path."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("fixed", "rate", "wd or r", "U", "off %", "r", "off %", "p", "off %", "S", "off"):
         table.add_column(heading, justify="left" if heading == "fixed" else "right", no_wrap=True)
