@@ -193,7 +193,7 @@ def _read_python(path: Path, kind: Kind) -> _Part:
     values = load_arrays(path)
     for key in ("data", kind.label_key):
         if key not in values:
-            held = ", ".join(sorted(values)) or "nothing"
+            held = ", ".join(ascii(name)[1:-1][:40] for name in sorted(values)[:10]) or "nothing"
             raise DataError(f"{path}: has no {key!r}, only: {held}; is it a file of {kind.name}?")
     data = values["data"]
     if (
