@@ -204,7 +204,7 @@ def test_mutations_are_read_or_refused(tmp_path, protocol, capfd):
     }
     content, path = pickle.dumps(value, protocol=protocol), tmp_path / "file"
     path.write_bytes(content)
-    assert load_arrays(path).keys() == {"data", "labels", "batch", "f"}
+    assert load_arrays(path).keys() == {"data", "labels", "batch_label", "f"}
     for _ in range(100):
         path.write_bytes(mutated(content, dice))
         try:
