@@ -69,11 +69,12 @@ def _read(path: Path, command: list[str], commands: Collection[tuple[str, ...]])
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise InputError(f"--config: {path} is larger than {LARGEST:,} bytes; is it the right file?")
-        values = tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise InputError(f"--config: {path} is larger than {LARGEST:,} bytes; is it the right file?")
+    try:
+        values = tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except RecursionError:
         raise InputError(f"--config: {path} is nested too deeply; allowed are fields at the top or in tables") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process, util
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -30,6 +30,8 @@ from onsphere.lab.threads import one_thread
 from onsphere.tracing import trace
 
 PROGRESS_SECONDS = 0.2
+
+_POOLS: set[Workers] = set()  # those that are open, for a process that must end at once
 
 
 class Interrupted(Exception):  # noqa: N818 (it is not an error: the run was asked to stop)
@@ -96,6 +98,7 @@ class Workers:
     ) -> None:
         self.folder, self.stop = folder, stop
         self._handed = hand_over(problem, folder.parent / ".problem")
+        _POOLS.add(self)
         context = get_context("spawn")
         self._progress: SimpleQueue[int] = context.SimpleQueue()
         self._stopping: Event = context.Event()
@@ -140,6 +143,11 @@ class Workers:
         """End the workers."""
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the file that the workers have mapped."""
+        _POOLS.discard(self)
         self._handed.file.unlink(missing_ok=True)
 
 
@@ -160,6 +168,19 @@ def make_executor(
         yield pool
     finally:
         pool.close()
+
+
+def abandon() -> None:
+    """Kill the workers and take back what this process lent them, in a process that is about to end at once.
+
+    The semaphores of a process that ends without a word are left to multiprocessing's own helper, which warns of them.
+    """
+    for child in active_children():
+        child.kill()
+    for pool in list(_POOLS):
+        pool.forget()
+    with suppress(Exception):  # nothing that goes wrong now may keep the process from ending
+        util._run_finalizers(0)  # type: ignore[attr-defined]  # no public way leads to a clean sudden end
 
 
 @contextmanager
