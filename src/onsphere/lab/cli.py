@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -176,7 +179,15 @@ def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _leave)  # until an experiment has begun, which stops in its own way
     sys.exit(run_command(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    """Nothing has been started yet that could be continued: no exception out of a half-imported library."""
+    os.write(2, b"onsphere: interrupted\n")
+    os._exit(130)
 
 
 def run_command(arguments: list[str]) -> int:
@@ -190,6 +201,9 @@ def run_command(arguments: list[str]) -> int:
         return _refuse(str(error))
     except Stopped as stopped:
         print(visible(stopped), file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("onsphere: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("ONSPHERE_DEBUG"):

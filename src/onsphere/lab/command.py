@@ -59,7 +59,7 @@ def experiment(command: str) -> Any:
 def work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], bool]], Any]) -> None:
     """Run an experiment with a live display and orderly Ctrl-C, then print its result."""
     from onsphere.lab.display import Display
-    from onsphere.lab.execution import Interrupted, WorkerDied
+    from onsphere.lab.execution import Interrupted, WorkerDied, abandon
 
     room = experiment(command)
     stopping = threading.Event()
@@ -68,7 +68,8 @@ def work(command: str, as_json: bool, call: Callable[[Any, Any, Callable[[], boo
         def interrupt(signum: int, frame: FrameType | None) -> None:
             if stopping.is_set():
                 display.console.show_cursor(True)
-                os._exit(130)  # workers end with their parent
+                abandon()
+                os._exit(130)
             stopping.set()
             display.note("stopping at a checkpoint; Ctrl-C again kills")
 

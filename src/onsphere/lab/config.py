@@ -11,6 +11,9 @@ from typing import Any
 
 from onsphere.lab.options import InputError, Options
 
+LARGEST = 1 << 20  # bytes of a file of fields
+_BITS = 1024  # of an integer; a float has no more
+
 
 def with_config(arguments: list[str], commands: Collection[str] = ()) -> list[str]:
     """Put the fields of the TOML file named by ``--config`` in front of the options given on the line.
@@ -64,11 +67,20 @@ def _config_path(arguments: list[str]) -> Path | None:
 
 def _read(path: Path, command: list[str], commands: Collection[tuple[str, ...]]) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise InputError(f"--config: {path} is larger than {LARGEST:,} bytes; is it the right file?")
+    try:
+        values = tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
+    except RecursionError:
+        raise InputError(f"--config: {path} is nested too deeply; allowed are fields at the top or in tables") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config: {path} is not TOML: {error}") from error
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise InputError(f"--config: {path} holds a number of too many digits") from None
     fields: dict[str, Any] = {}
     for depth in range(len(command) + 1):
         table: Any = values.pop(command[depth], {}) if depth < len(command) else {}
@@ -84,7 +96,10 @@ def _read(path: Path, command: list[str], commands: Collection[tuple[str, ...]])
 def _option(path: Path, name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
-    if isinstance(value, list):
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, int) and item.bit_length() > _BITS:
+            raise InputError(f"--config: {path}: {name} is a number of too many digits")
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return [f"--{name}={','.join(map(str, value))}"]
     if isinstance(value, str | int | float):
         return [f"--{name}={value}"]

@@ -1,7 +1,8 @@
 """Who runs shards: this process, or worker processes of this machine. Nothing else in the laboratory knows.
 
 An executor takes shards and a folder and yields the names of the shards as they end. Workers are spawned, one thread
-each; they stop at a checkpoint when asked, and end with their parent however it ends.
+each, with a copy of the problem that they map from a file; they stop at a checkpoint when asked, and end with their
+parent however it ends.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process, util
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -23,11 +24,14 @@ from typing import Any, Protocol
 
 import torch
 
+from onsphere.lab.handover import Handed, hand_over
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
 from onsphere.lab.threads import one_thread
 from onsphere.tracing import trace
 
 PROGRESS_SECONDS = 0.2
+
+_POOLS: set[Workers] = set()  # those that are open, for a process that must end at once
 
 
 class Interrupted(Exception):  # noqa: N818 (it is not an error: the run was asked to stop)
@@ -77,8 +81,8 @@ class Workers:
     """Runs shards on worker processes of this machine.
 
     Args:
-        problem: Sent once to every worker.
-        folder: The folder of the shards.
+        problem: Every worker gets a copy of its own; nothing of this process is moved.
+        folder: The folder of the shards; the file that the workers map lies beside it while they live.
         workers: How many processes.
         stop: Asked now and then; True stops all workers at a checkpoint.
         checkpoint_seconds: Seconds between checkpoints.
@@ -93,6 +97,8 @@ class Workers:
         checkpoint_seconds: float,
     ) -> None:
         self.folder, self.stop = folder, stop
+        self._handed = hand_over(problem, folder.parent / ".problem")
+        _POOLS.add(self)
         context = get_context("spawn")
         self._progress: SimpleQueue[int] = context.SimpleQueue()
         self._stopping: Event = context.Event()
@@ -100,14 +106,16 @@ class Workers:
             workers,
             context,
             initializer=_start_worker,
-            initargs=(problem, self._progress, self._stopping, checkpoint_seconds),
+            initargs=(self._handed, self._progress, self._stopping, checkpoint_seconds),
         )
-        for _ in range(workers):  # they start and import while this process still decides how to execute
-            self._pool.submit(_warm_up)
+        with _interrupts_held():
+            for _ in range(workers):  # they start and import while this process still decides how to execute
+                self._pool.submit(_warm_up)
 
     def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
         """See :class:`Executor`."""
-        pending = {self._pool.submit(_work, shard, plan, self.folder / shard.name): shard for shard in shards}
+        with _interrupts_held():
+            pending = {self._pool.submit(_work, shard, plan, self.folder / shard.name): shard for shard in shards}
         stopped = False
         try:
             while pending:
@@ -135,6 +143,12 @@ class Workers:
         """End the workers."""
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the file that the workers have mapped."""
+        _POOLS.discard(self)
+        self._handed.file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -156,6 +170,32 @@ def make_executor(
         pool.close()
 
 
+def abandon() -> None:
+    """Kill the workers and take back what this process lent them, in a process that is about to end at once.
+
+    The semaphores of a process that ends without a word are left to multiprocessing's own helper, which warns of them.
+    """
+    for child in active_children():
+        child.kill()
+    for pool in list(_POOLS):
+        pool.forget()
+    with suppress(Exception):  # nothing that goes wrong now may keep the process from ending
+        util._run_finalizers(0)  # type: ignore[attr-defined]  # no public way leads to a clean sudden end
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started inside the block are deaf to Ctrl-C from their first moment; this one hears it after it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outcome(future: Future[bool]) -> bool:
     try:
         return future.result()
@@ -168,10 +208,11 @@ def _outcome(future: Future[bool]) -> bool:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(problem: Problem, progress: SimpleQueue[int], stopping: Event, checkpoint_seconds: float) -> None:
+def _start_worker(handed: Handed, progress: SimpleQueue[int], stopping: Event, checkpoint_seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    problem = handed.take()
     _worker.update(problem=problem, progress=progress, stopping=stopping, checkpoint_seconds=checkpoint_seconds)
 
 

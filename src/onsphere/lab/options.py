@@ -9,7 +9,26 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+# Far beyond what makes sense, far within what memory, float32 and a folder of files carry; a field's own may be less.
+MOST = 10**9
+MOST_OF = {
+    **{"elrs": 1000, "seeds": 1000, "refine": 1000, "workers": 1024, "points": 10_000, "evaluations": 100_000},
+    **{"gradients": 100_000, "averaged": 1000, "width": 100_000, "widths": 100_000, "chunk": 1_000_000},
+    "seed": 2**63 - 1,
+}
+SMALLEST, LARGEST = 1e-30, 1e30
+LONGEST_SHOWN = 80  # characters of a wrong value in a message
 
 
 class InputError(ValueError):
@@ -34,6 +53,17 @@ class Options(BaseModel):
     """Base of every spec: unknown fields are an error, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        """No number that only a slip of the finger asks for: it would fill the memory, or overflow while it trains."""
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and abs(number) > MOST_OF.get(str(info.field_name), MOST):
+                raise ValueError(f"must be at most {MOST_OF.get(str(info.field_name), MOST):,}")
+            if isinstance(number, float) and number != 0 and not SMALLEST <= abs(number) <= LARGEST:
+                raise ValueError(f"must be a number between {SMALLEST:g} and {LARGEST:g}")
+        return value
 
 
 class DataOptions(Options):
@@ -139,4 +169,12 @@ def one_line(error: ValidationError, *, style: Literal["option", "key"] = "optio
     if problem["type"] == "extra_forbidden":
         return f"{name}: there is no such field"
     message = message[0].lower() + message[1:]
-    return f"{name}: {problem['input']!r} is not allowed: {message}"
+    return f"{name}: {_shown(problem['input'])} is not allowed: {message}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits, a list of too many lists
+        return f"this {type(value).__name__}, which is too long to print,"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

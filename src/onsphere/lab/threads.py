@@ -1,4 +1,7 @@
-"""One torch thread, as worker processes use, so that the number of workers never changes a bit."""
+"""One thread, as worker processes use, so that neither their number nor that of the cores ever changes a bit.
+
+How a sum is split over threads decides how it is rounded: torch and the BLAS of numpy and scipy are both held to one.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one torch thread inside the block; the number of before comes back after it."""
+    """Use one thread inside the block; the numbers of before come back after it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)

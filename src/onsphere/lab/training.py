@@ -137,7 +137,7 @@ def check_images(dataset: Dataset) -> None:
 def check_device(device: str) -> None:
     """Raise :class:`InputError` if the device is not there or lacks float64."""
     try:
-        torch.zeros(1, dtype=torch.float64, device=device)
+        torch.zeros(1, dtype=torch.float64, device=device).item()  # where nothing is computed (meta) this fails
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: {device!r} is not usable here ({reason}); cpu always is") from None

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -161,3 +162,39 @@ def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
+
+
+def ended_by_interrupts(folder, arguments, delays, ready=""):
+    """Send Ctrl-C to the whole group, as a terminal does, after each delay in seconds; status and what was said."""
+    code = f"from onsphere.lab.cli import main; print('ready', flush=True); main({list(arguments)!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    if ready:
+        wait_until_training(process, folder / ready, 0.2)
+    for delay in delays:
+        time.sleep(delay)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    return process.returncode, error
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.5, 2.0])
+def test_ctrl_c_in_the_first_moments_leaves_no_traceback(tmp_path, delay):
+    status, error = ended_by_interrupts(tmp_path, ["regimes", *ENDLESS, "--out", "run"], [delay])
+    assert status == 130, error
+    assert "interrupted" in error and "Traceback" not in error and "Error" not in error
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path):
+    status, error = ended_by_interrupts(tmp_path, ["regimes", *ENDLESS, "--out", "run"], [0.0, 0.05], ready="run")
+    assert status == 130, error
+    assert "leaked" not in error and "Traceback" not in error and "Warning" not in error
+    assert not list((tmp_path / "run").glob(".problem*"))

@@ -1,10 +1,12 @@
+import dataclasses
+import hashlib
 import tarfile
 
 import numpy as np
 import pytest
 import torch
 
-from onsphere.lab.data import DataError, cifar, load
+from onsphere.lab.data import DataError, cifar, load, named
 from onsphere.lab.data.cifar import CIFAR10, CIFAR100, read_cifar
 from onsphere.lab.data.places import Place
 
@@ -172,9 +174,42 @@ def test_downloads_are_unpacked_once(tmp_path, monkeypatch, write_pickles):
         return str(archive)
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
+    md5 = tuple(hashlib.md5((tmp_path / "made/cifar-100-python" / file).read_bytes()).hexdigest() for file in files)
+    monkeypatch.setattr(named, "CIFAR100", dataclasses.replace(cifar.CIFAR100, md5=md5))
     first, second = load("cifar100"), load("cifar100", download=False)
     assert first.fingerprint() == second.fingerprint() and len(first.x_train) == 100
     assert len(asked) == 1 and asked[0]["known_hash"] == f"sha256:{cifar.CIFAR100.sha256}"
     unpacked = tmp_path / "cache" / "onsphere" / "cifar-100-python"
     assert sorted(path.name for path in unpacked.iterdir()) == ["test", "train"]
     assert [path.name for path in unpacked.parent.iterdir()] == ["cifar-100-python"]
+
+
+@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "files", "label_key", "classes"),
+    [
+        (cifar.CIFAR10, ("data_batch_1", "test_batch"), "labels", 10),
+        (cifar.CIFAR10, ("data_batch_3", "test_batch"), "labels", 10),
+        (cifar.CIFAR100, ("train", "test"), "fine_labels", 100),
+    ],
+)
+def test_files_in_the_cache_that_are_not_the_official_ones_are_refused(
+    tmp_path, write_pickles, kind, files, label_key, classes, download
+):
+    write_pickles(tmp_path / "cache" / "onsphere" / kind.python_folder, files, label_key, classes, examples=classes)
+    with pytest.raises(DataError, match=rf"{files[0]}: is not the official file \(its md5 is \w+, not "):
+        load(kind.name, download=download)
+
+
+def test_one_changed_byte_in_the_cache_is_noticed(tmp_path, write_pickles, monkeypatch):
+    folder = tmp_path / "cache" / "onsphere" / "cifar-10-batches-py"
+    files = (*cifar.CIFAR10.train_files, cifar.CIFAR10.test_file)
+    write_pickles(folder, files)
+    md5 = tuple(hashlib.md5((folder / file).read_bytes()).hexdigest() for file in files)
+    monkeypatch.setattr(named, "CIFAR10", dataclasses.replace(cifar.CIFAR10, md5=md5))
+    assert load("cifar10", download=False).source == "the official download (checksum verified)"
+    content = bytearray((folder / "test_batch").read_bytes())
+    content[500] ^= 1
+    (folder / "test_batch").write_bytes(content)
+    with pytest.raises(DataError, match="test_batch: is not the official file"):
+        load("cifar10", download=False)

@@ -1,4 +1,6 @@
 import gzip
+import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -57,9 +59,67 @@ def test_places_are_tried_in_turn(tmp_path, write_fashion, monkeypatch):
     assert len(package.x_train) == 10 and package.source == "the Debian package dataset-fashion-mnist"
 
 
-def test_an_earlier_download_needs_no_network(tmp_path, write_fashion):
-    write_fashion(tmp_path / "cache" / "onsphere", examples=10)
-    assert len(load("fashion-mnist", download=False).x_train) == 10
+def test_an_earlier_download_needs_no_network_and_is_verified(tmp_path, write_fashion, monkeypatch):
+    folder = tmp_path / "cache" / "onsphere"
+    write_fashion(folder, examples=10)
+    for file in fashion_mnist.FILES:
+        with pytest.raises(DataError, match=rf"{file}.gz: is not the official file \(its sha256 is"):
+            load("fashion-mnist", download=False)
+        digest = hashlib.sha256((folder / f"{file}.gz").read_bytes()).hexdigest()
+        monkeypatch.setitem(fashion_mnist.SHA256, file, digest)
+    found = load("fashion-mnist", download=False)
+    assert len(found.x_train) == 10 and found.source == "an earlier download (checksums verified)"
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{dashed}",
+        "{dotted}",
+        "{dotted}.gz",
+        "{dashed}/{dashed}",
+        "{dotted}/{dotted}.gz",
+        "{dashed}.gz/{dashed}",
+        "{dashed}/{dotted}",
+    ],
+)
+def test_names_do_not_matter_but_contents_do(tmp_path, write_fashion, place, compressed):
+    """Dotted names, plain content named .gz and the other way round, a folder for each file."""
+    x_train, *_ = write_fashion(tmp_path / "written", compressed)
+    for file in fashion_mnist.FILES:
+        to = tmp_path / "d" / place.format(dashed=file, dotted=file.replace("-idx", ".idx"))
+        to.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "written" / (f"{file}.gz" if compressed else file)).rename(to)
+    found = load("fashion-mnist", data_dir=tmp_path / "d", standardise=False)
+    assert sorted(found.x_train.sum((1, 2, 3)).tolist()) == pytest.approx(sorted((x_train / 255).sum((1, 2)).tolist()))
+
+
+def header(*shape):
+    return bytes((0, 0, 8, len(shape))) + b"".join(n.to_bytes(4, "big") for n in shape)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(header(2_000_000, 28, 28) + bytes(1 << 23)), "announces 1568000000 bytes .*allowed: 1073741824"),
+        (gzip.compress(header(9, 40_000, 40_000) + bytes(1 << 23)), "images of 40000x40000; Fashion-MNIST has 28x28"),
+        (gzip.compress(header(60_000, 28, 28)), "it holds only 0"),
+        (gzip.compress(header(1, 28, 28) + bytes(1 << 23)), "it holds more"),
+        (header(2**32 - 1, 28, 28) + bytes(784), "it holds only 784"),
+        (header(1, 28, 28) + bytes(1 << 23), "it holds more"),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_unpacked(tmp_path, write_fashion, content, message):
+    write_fashion(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            load("fashion-mnist", data_dir=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("download", [True, False])
@@ -151,8 +211,8 @@ def test_flipped_and_trailing_bytes_in_a_gz_are_noticed(tmp_path):
     (tmp_path / "labels.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"labels\.gz"):
         read_idx(tmp_path / "labels.gz", 1)
-    (tmp_path / "labels.gz").write_bytes(b"plain text")
-    with pytest.raises(DataError, match="damaged or cut off"):
+    (tmp_path / "labels.gz").write_bytes(b"plain text")  # the name alone makes nothing a gz
+    with pytest.raises(DataError, match="starts with the bytes 70 6c 61 69"):
         read_idx(tmp_path / "labels.gz", 1)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.lab.data.checks import DataError
-from onsphere.lab.data.fetch import cache_folder, fetch, unpack
+from onsphere.lab.data.fetch import cache_folder, fetch, unpack, verify
 from onsphere.lab.data.places import VARIABLE, Place
 from onsphere.lab.data.restricted_pickle import load_arrays
 from onsphere.lab.data.transforms import RawImages
@@ -44,6 +44,7 @@ class Kind:
         test_file: Test file of the Python layout.
         url: The official archive of the Python layout.
         sha256: Its checksum.
+        md5: The official checksums of the training files and of the test file, unpacked.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Kind:
     test_file: str
     url: str
     sha256: str
+    md5: tuple[str, ...]
 
     @property
     def classes(self) -> int:
@@ -72,6 +74,14 @@ CIFAR10 = Kind(
     "test_batch",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    (
+        "c99cafc152244af753f735de768cd75f",
+        "d4bba439e000b95fd0a9bffe97cbabec",
+        "54ebc095f3ab1f0389bbae665268c751",
+        "634d18415352ddfa80567beed471001a",
+        "482c414d41f54cd18b22e5b47cb7c3cb",
+        "40351d587109b95175f43aff81a1287e",
+    ),
 )
 CIFAR100 = Kind(
     "cifar100",
@@ -83,6 +93,7 @@ CIFAR100 = Kind(
     "test",
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    ("16019d7e3df5f24257cddd939b257f8d", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
 )
 
 
@@ -193,7 +204,7 @@ def _read_python(path: Path, kind: Kind) -> _Part:
     values = load_arrays(path)
     for key in ("data", kind.label_key):
         if key not in values:
-            held = ", ".join(sorted(values)) or "nothing"
+            held = ", ".join(ascii(name)[1:-1][:40] for name in sorted(values)[:10]) or "nothing"
             raise DataError(f"{path}: has no {key!r}, only: {held}; is it a file of {kind.name}?")
     data = values["data"]
     if (
@@ -237,6 +248,9 @@ def _downloaded(kind: Kind, download: bool) -> Path:
     cache = cache_folder()
     folder = cache / kind.python_folder
     if folder.is_dir():
+        for file, md5 in zip((*kind.train_files, kind.test_file), kind.md5, strict=True):
+            if (folder / file).is_file():  # what is missing is said when the set is read
+                verify(folder / file, "md5", md5)
         return folder
     archive = kind.url.rsplit("/", 1)[1]
     instead = (

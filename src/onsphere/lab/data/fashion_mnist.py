@@ -1,8 +1,10 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 + 10,000 grey 28x28 images of ten kinds of clothing.
 
-The four IDX files, plain or as ``.gz``, are looked for in ``data_dir`` or ONSPHERE_DATA (in a subfolder
-``fashion-mnist``, ``FashionMNIST/raw`` or ``FashionMNIST``, then in the folder itself), else in the Debian
-package dataset-fashion-mnist, else downloaded.
+The four IDX files are looked for in ``data_dir`` or ONSPHERE_DATA (in a subfolder ``fashion-mnist``,
+``FashionMNIST/raw`` or ``FashionMNIST``, then in the folder itself), else in the Debian package
+dataset-fashion-mnist, else downloaded. Whether they are compressed is told by their content; their names may be
+those of the official files or have a dot before ``idx``, with or without ``.gz``, and each may lie in a folder of
+such a name.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.lab.data.checks import DataError
-from onsphere.lab.data.fetch import cache_folder, fetch
+from onsphere.lab.data.fetch import cache_folder, fetch, verify
 from onsphere.lab.data.idx import read_idx
 from onsphere.lab.data.places import VARIABLE, Place
 from onsphere.lab.data.transforms import RawImages
@@ -72,7 +74,9 @@ def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
         return _read(files, "the Debian package dataset-fashion-mnist")
     cached = {file: cache_folder() / f"{file}.gz" for file in FILES}
     if not download and all(path.is_file() for path in cached.values()):
-        return _read(cached, "an earlier download")
+        for file, path in cached.items():
+            verify(path, "sha256", SHA256[file])
+        return _read(cached, "an earlier download (checksums verified)")
     if not download:
         raise DataError(f"fashion-mnist: is not on this machine and download=False; allow the download, or {INSTEAD}")
     fetched = {
@@ -92,8 +96,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 def _files_in(folder: Path) -> dict[str, Path]:
     """The four files in this folder; empty if there is none of them."""
-    candidates = {file: [folder / file, folder / f"{file}.gz"] for file in FILES}
-    found = {file: next((p for p in paths if p.is_file()), None) for file, paths in candidates.items()}
+    found = {file: _file(folder, file) for file in FILES}
     files = {file: path for file, path in found.items() if path is not None}
     missing = [file for file in FILES if file not in files]
     if files and missing:
@@ -103,6 +106,14 @@ def _files_in(folder: Path) -> dict[str, Path]:
     return files
 
 
+def _file(folder: Path, file: str) -> Path | None:
+    """One of the four, in this folder or in a folder of its own."""
+    stems = (file, file.replace("-idx", ".idx"))
+    names = [f"{stem}{end}" for stem in stems for end in ("", ".gz")]
+    own = [folder / name / inner for name in names if (folder / name).is_dir() for inner in names]
+    return next((path for path in (*(folder / name for name in names), *own) if path.is_file()), None)
+
+
 def _read(files: dict[str, Path], source: str) -> RawImages:
     x_train, y_train = _read_part(files[TRAIN_IMAGES], files[TRAIN_LABELS])
     x_test, y_test = _read_part(files[TEST_IMAGES], files[TEST_LABELS])
@@ -110,13 +121,14 @@ def _read(files: dict[str, Path], source: str) -> RawImages:
 
 
 def _read_part(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images = read_idx(images_path, 3)
+    def check_sides(shape: tuple[int, ...]) -> None:
+        if shape[1:] != (28, 28):
+            raise DataError(
+                f"{images_path}: images of {shape[1]}x{shape[2]}; Fashion-MNIST has 28x28; is it the right file?"
+            )
+
+    images = read_idx(images_path, 3, check_sides)
     labels = read_idx(labels_path, 1)
-    if images.shape[1:] != (28, 28):
-        raise DataError(
-            f"{images_path}: images of {images.shape[1]}x{images.shape[2]}; Fashion-MNIST has 28x28; is it "
-            "the right file?"
-        )
     if len(labels) != len(images):
         raise DataError(
             f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path.name}; both "

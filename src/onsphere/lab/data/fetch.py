@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import shutil
 import tarfile
 import tempfile
@@ -60,6 +61,21 @@ def fetch(name: str, urls: Sequence[str], sha256: str, *, instead: str) -> Path:
             reason = "wrong checksum" if isinstance(error, ValueError) else type(error).__name__
             failures.append(f"{url}: {reason}")
     raise DataError(f"{name}: download failed ({'; '.join(failures)}); {instead}")
+
+
+def verify(path: Path, algorithm: str, wanted: str) -> None:
+    """Check that a file that was found in the cache is the official one.
+
+    Raises:
+        DataError: Its checksum is another.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if found != wanted:
+        raise DataError(
+            f"{path}: is not the official file (its {algorithm} is {found}, not {wanted}); delete it and try again, "
+            "or give its folder as data_dir if it is your own"
+        )
 
 
 def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:

@@ -10,15 +10,13 @@ code runs on the file's behalf:
 
 (or the same in numpy._core).
 
-Every other name is refused; bytes, numbers, strings, lists and dicts need no names.
+Every other name is refused; bytes, numbers, strings, lists and dicts need no names. Size, memory and time are
+bounded by :mod:`onsphere.lab.data.pickle_machine`.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.lab.data.checks import DataError
+from onsphere.lab.data.pickle_machine import Function, Stateful, run_pickle
+
+LARGEST = 1 << 29  # bytes of a file; the largest official one has 155 million
+_DIMENSIONS = 32
 
 
 def load_arrays(path: Path) -> dict[str, Any]:
@@ -39,29 +41,39 @@ def load_arrays(path: Path) -> dict[str, Any]:
         (strings of Python 2 stay bytes).
 
     Raises:
-        DataError: The pickle asks for anything but arrays, is damaged, or holds no dict.
+        DataError: The pickle asks for anything but arrays, is damaged, is too large, or holds no dict.
         OSError: The file cannot be read.
     """
-    content = path.read_bytes()
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise DataError(f"{path}: has {size:,} bytes; allowed: {LARGEST:,}; is it the right file?")
+    with path.open("rb") as file:
+        content = file.read(size)
     try:
-        value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        value = run_pickle(content, _Permitted(len(content)).find)
         values = {_text(key): _plain(item) for key, item in value.items()} if isinstance(value, dict) else None
     except _RefusedError as error:
         raise DataError(
-            f"{path}: this pickle asks for {error}; only numpy arrays and plain values are allowed; "
+            f"{path}: this pickle asks for {_shown(error)}; only numpy arrays and plain values are allowed; "
             "do not trust the file, fetch it again from its official place"
         ) from None
     except Exception as error:  # a damaged pickle may raise nearly anything
         raise DataError(
-            f"{path}: is not a whole pickle ({type(error).__name__}: {error}); fetch the file again"
+            f"{path}: is not a whole pickle ({type(error).__name__}: {_shown(error)}); fetch the file again"
         ) from error
     if values is None:
         raise DataError(f"{path}: holds a {type(value).__name__}; a dict of arrays is needed; is it the right file?")
     return values
 
 
-def _text(key: object) -> str:
-    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
+def _shown(error: Exception) -> str:
+    """What an error says, without what a file could do to a terminal."""
+    text = str(error).encode("unicode_escape", "backslashreplace").decode("ascii")
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _text(key: str | bytes) -> str:
+    return key.decode("latin-1") if isinstance(key, bytes) else key
 
 
 def _plain(item: object) -> object:
@@ -72,15 +84,13 @@ class _RefusedError(Exception):
     """The pickle named something that is not allowed; the message is its name."""
 
 
-class _DType:
+class _DType(Stateful):
     """Stand-in for ``numpy.dtype``: a plain number type, nothing structured and no objects."""
-
-    __slots__ = ("code", "order")
 
     def __init__(self, code: str) -> None:
         self.code, self.order = code, "<"
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         order = _ascii(state[1])
         if order not in ("<", ">", "|", "="):
             raise ValueError(f"byte order {order!r}")
@@ -91,34 +101,19 @@ class _DType:
         return np.dtype(self.order + self.code)
 
 
-class _Array:
-    """Stand-in for ``numpy.ndarray``: filled once, from bytes whose number is checked."""
-
-    __slots__ = ("array",)
+class _Array(Stateful):
+    """Stand-in for ``numpy.ndarray``: filled from bytes whose number is checked."""
 
     array: NDArray[Any]
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state
         self.array = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
-class _Name:
-    """What a permitted global becomes: a callable without attributes that a pickle could write to."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., object]) -> None:
-        self._call = call
-
-    def __call__(self, *arguments: object) -> object:
-        return self._call(*arguments)
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise pickle.UnpicklingError("a function has no state")
-
-
 def _ascii(text: str | bytes) -> str:
+    if len(text) > 16:
+        raise ValueError("a long string where the name of a type or encoding belongs")
     return text.decode("ascii") if isinstance(text, bytes) else text
 
 
@@ -126,6 +121,8 @@ def _from_bytes(raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
     if not isinstance(raw, bytes | bytearray) or not isinstance(dtype, _DType) or not isinstance(shape, tuple):
         raise ValueError("an array that is not bytes, a number type and a shape")
     kind = dtype.dtype
+    if len(shape) > _DIMENSIONS:
+        raise ValueError(f"an array of {len(shape)} dimensions")
     if any(not isinstance(n, int) or n < 0 for n in shape) or math.prod(shape) * kind.itemsize != len(raw):
         raise ValueError(f"{len(raw)} bytes do not make an array of shape {shape} and type {kind}")
     return np.frombuffer(raw, dtype=kind).reshape(shape, order="F" if order == "F" else "C")
@@ -148,34 +145,44 @@ def _dtype(code: Any, *_: object) -> object:
     return _DType(text)
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> object:
-    if not isinstance(text, str) or _ascii(encoding) not in ("latin1", "latin-1"):
-        raise ValueError("bytes in an unknown encoding")
-    return text.encode("latin-1")
-
-
 def _empty_bytes() -> object:
     return b""
 
 
 def _marker(*_: object) -> NoReturn:
-    raise pickle.UnpicklingError("numpy.ndarray is not callable here")
+    raise ValueError("numpy.ndarray is not callable here")
 
 
-_PERMITTED: dict[tuple[str, str], Callable[..., object]] = {
-    ("numpy", "ndarray"): _marker,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _empty_bytes,
-    ("builtins", "bytes"): _empty_bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
-}
+class _Permitted:
+    """The names of one file.
 
+    Args:
+        size: Of the file; the strings that it has encoded are together not larger.
+    """
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        call = _PERMITTED.get((module, name))
-        if call is None:
+    def __init__(self, size: int) -> None:
+        self.left = size
+        multiarray, numeric = Function(_reconstruct), Function(_frombuffer)
+        self.names = {
+            ("numpy", "ndarray"): Function(_marker),
+            ("numpy", "dtype"): Function(_dtype),
+            ("_codecs", "encode"): Function(self._encode),
+            ("__builtin__", "bytes"): Function(_empty_bytes),
+            ("builtins", "bytes"): Function(_empty_bytes),
+            **{(f"numpy.{core}.multiarray", "_reconstruct"): multiarray for core in ("core", "_core")},
+            **{(f"numpy.{core}.numeric", "_frombuffer"): numeric for core in ("core", "_core")},
+        }
+
+    def find(self, module: str, name: str) -> Function:
+        function = self.names.get((module, name))
+        if function is None:
             raise _RefusedError(f"{module}.{name}")
-        return _Name(call)
+        return function
+
+    def _encode(self, text: Any, encoding: Any = "latin1") -> object:
+        if not isinstance(text, str) or _ascii(encoding) not in ("latin1", "latin-1"):
+            raise ValueError("bytes in an unknown encoding")
+        self.left -= len(text)
+        if self.left < 0:
+            raise ValueError("the same string is encoded again and again")
+        return text.encode("latin-1")

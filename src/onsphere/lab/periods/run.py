@@ -29,6 +29,7 @@ from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -134,7 +135,7 @@ class _Work:
         copies = [
             Copy(seed, lr, decay, spec.momentum_used) for lr, decay in spec.settings() for seed in range(spec.seeds)
         ]
-        with run.lock():
+        with run.lock(), one_thread():
             with open_trainer(self.problem, run, spec, len(copies), self.progress, self.stop) as trainer:
                 runs: list[PeriodsRun] = []
                 for shard in trainer.round(ROUND, copies, "whole space"):

@@ -24,6 +24,7 @@ from onsphere.lab.regimes.result import RegimesResult
 from onsphere.lab.regimes.spec import RegimesSpec
 from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -116,7 +117,7 @@ class _Work:
     def do(self, run: Run) -> RegimesResult:
         self.progress.folder(run.folder)
         spec = self.spec
-        with run.lock():
+        with run.lock(), one_thread():
             cells: list[Cell] = []
             first = spec.elrs * spec.seeds
             with open_trainer(self.problem, run, spec, first, self.progress, self.stop) as trainer:

@@ -29,6 +29,7 @@ from onsphere.lab.schedule.spec import ScheduleSpec
 from onsphere.lab.schedule.validation import validation_errors, validation_set
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -138,7 +139,7 @@ class _Work:
     def do(self, run: Run) -> ScheduleResult:
         self.progress.folder(run.folder)
         spec = self.spec
-        with run.lock():
+        with run.lock(), one_thread():
             copies = spec.seeds * (1 + len(spec.constant) + len(spec.peaks))
             with open_trainer(self.sphere, run, spec, copies, self.progress, self.stop) as trainer:
                 boundaries, proposed = self._boundaries(run, trainer)

@@ -31,6 +31,7 @@ from onsphere.lab.split.result import BudgetAnswer, Cost, SplitResult, SplitRow
 from onsphere.lab.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.store import Run
 from onsphere.lab.store.place import check_destination
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -159,7 +160,7 @@ class _Work:
 
     def do(self, run: Run) -> SplitResult:
         self.progress.folder(run.folder)
-        with run.lock():
+        with run.lock(), one_thread():
             pools = self.trainer.train(run)
             answers, curves, laws = self._predict(pools) if self.spec.predict else self._measure(pools)
             return self._conclude(run, pools, answers, curves, laws)

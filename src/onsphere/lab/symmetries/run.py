@@ -25,6 +25,7 @@ from onsphere.lab.symmetries.page import write_report
 from onsphere.lab.symmetries.prepare import Question, prepare
 from onsphere.lab.symmetries.result import SymmetriesResult
 from onsphere.lab.symmetries.spec import SymmetriesSpec
+from onsphere.lab.threads import one_thread
 
 __all__ = ["resume", "start"]
 
@@ -72,7 +73,7 @@ def _do(
 ) -> SymmetriesResult:
     progress.folder(run.folder)
     trained = [p.numel() for p in question.model.parameters() if p.requires_grad]
-    with run.lock():
+    with run.lock(), one_thread():
         if sum(trained) > _LARGE:
             progress.note(f"{spec.model}: {sum(trained):,} numbers in {len(trained)} tensors, a backward pass each")
         _ask(stop)

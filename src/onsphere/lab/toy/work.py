@@ -19,6 +19,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.result import ExperimentResult, conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_table
+from onsphere.lab.threads import one_thread
 
 S = TypeVar("S", bound=Options)
 R = TypeVar("R", bound=ExperimentResult)
@@ -96,7 +97,7 @@ class Toy(Generic[S, R]):
     def _do(self, run: Run, spec: S, progress: Progress, stop: Stop) -> R:
         progress.folder(run.folder)
         started = time.monotonic()
-        with run.lock():
+        with run.lock(), one_thread():
             outcome = self.simulate(spec, progress, stop)
             for name, columns in outcome.tables.items():
                 write_table(run.table_path(name), columns)

@@ -25,6 +25,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.regimes.run import read_cells
 from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -147,7 +148,7 @@ class _Work:
         runs: list[ConventionalRun] = []
         sphere: SphereMap | None = None
         engine: dict[str, Any] = {}
-        with run.lock():
+        with run.lock(), one_thread():
             for setup in self.spec.setups:
                 problem, copies = self.problems[setup], self._copies(setup)
                 with open_trainer(problem, run, self.spec, len(copies), self.progress, self.stop) as trainer:

@@ -30,6 +30,7 @@ from onsphere.lab.regimes.classify import Cell
 from onsphere.lab.regimes.run import read_cells
 from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -131,7 +132,7 @@ class _Work:
 
     def do(self, run: Run) -> DropResult:
         self.progress.folder(run.folder)
-        with run.lock():
+        with run.lock(), one_thread():
             before, cells, engine = self._start(run)
             after = self._drop(run, before)
             origins = self._origins(before, after)

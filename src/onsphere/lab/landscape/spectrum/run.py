@@ -128,7 +128,7 @@ class _Work:
         self.progress.folder(run.folder)
         # by ELR first: copies of a shard then reach the target at about the same time
         copies = [Copy(seed, elr) for elr in spec.elr for seed in range(spec.seeds)]
-        with run.lock():
+        with run.lock(), one_thread():
             with open_trainer(self.problem, run, spec, len(copies), self.progress, self.stop) as trainer:
                 for _ in trainer.round(ROUND, copies, "grid"):
                     pass

@@ -24,6 +24,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -128,7 +129,7 @@ class _Work:
             for seed in range(spec.seeds)
         ]
         lags = spec.lags()
-        with run.lock():
+        with run.lock(), one_thread():
             with open_trainer(
                 with_snapshots(self.problem, change, lags), run, spec, len(staying), self.progress, self.stop
             ) as trainer:

@@ -28,6 +28,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
+from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
@@ -125,7 +126,7 @@ class _Work:
         spec = self.spec
         self.progress.folder(run.folder)
         copies = [Copy(seed, elr) for elr in spec.path_elrs for seed in range(spec.seeds)]
-        with run.lock():
+        with run.lock(), one_thread():
             path = replace(self.problem, snapshots=tuple(spec.reading_steps()))
             most = max(len(copies), len(spec.branches()) * len(spec.elrs) * spec.seeds)  # one plan for both rounds
             with open_trainer(path, run, spec, most, self.progress, self.stop) as trainer:
