@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onsphere.lab.models import SCALE_INVARIANT, ModelError, build, convnet, mlp, resnet18, vgg16, wrn28
+from onsphere.lab.models import MODELS, SCALE_INVARIANT, ModelError, build, convnet, mlp, resnet18, vgg16, wrn28
 
 CIFAR, FASHION = (3, 32, 32), (1, 28, 28)
 
@@ -74,7 +74,22 @@ def test_vgg_has_no_norm_and_the_wide_resnet_is_the_published_one():
     assert len(convolutions) == 1 + 3 * 4 * 2 + 2
     assert all(m.bias is not None for m in convolutions)
     assert {m.p for m in wrn.modules() if isinstance(m, nn.Dropout)} == {0.1}
+    # the stride is on the second convolution of the first block of a stage, and on its shortcut
+    first = [stage[0] for stage in wrn.stages]
+    assert [(b.conv1.stride[0], b.conv2.stride[0]) for b in first] == [(1, 1), (1, 2), (1, 2)]
+    assert [b.shortcut and b.shortcut.stride[0] for b in first] == [None, 2, 2]
     assert (wrn.bn.momentum, wrn.stages[0][0].bn1.momentum, wrn.pool.kernel_size) == (0.9, 0.1, 8)
+
+
+def test_vgg_starts_as_published():
+    model = build("vgg16", input_shape=CIFAR, classes=10, width=16)
+    for layer in model:
+        if isinstance(layer, nn.Conv2d):
+            assert not layer.bias.any()
+            # of at least 432 draws
+            assert float(layer.weight.detach().std()) == pytest.approx((2 / (9 * layer.out_channels)) ** 0.5, rel=0.12)
+    x = torch.randn(32, *CIFAR, generator=torch.Generator().manual_seed(0))
+    assert float(model(x).detach().std(0).mean()) > 3e-4  # 1e-7 with PyTorch's default: nothing of the image arrives
 
 
 def test_the_papers_width_is_the_default():
@@ -152,6 +167,25 @@ def test_the_seed_decides_the_weights_and_no_random_state_changes():
     for p, q, r in zip(a.parameters(), b.parameters(), c.parameters(), strict=True):
         assert torch.equal(p, q)
         assert not torch.equal(p, r)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_decides_nothing_and_stays(default):
+    options = {"mlp": {"widths": (3,)}, "plain-mlp": {"widths": (3,)}}
+    for name in MODELS:
+        expected = build(name, input_shape=(1, 8, 8), classes=2, seed=3, **options.get(name, {"width": 1}))
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(default)
+        try:
+            found = build(name, input_shape=(1, 8, 8), classes=2, seed=3, **options.get(name, {"width": 1}))
+            assert torch.get_default_dtype() == default
+            with pytest.raises(ModelError):
+                build("mlp", input_shape=(8,), classes=2, widths=(0,))
+            assert torch.get_default_dtype() == default
+        finally:
+            torch.set_default_dtype(before)
+        for (key, a), (_, b) in zip(found.state_dict().items(), expected.state_dict().items(), strict=True):
+            assert a.dtype == b.dtype and torch.equal(a, b), (name, key)
 
 
 def factory(input_shape, classes, *, widths=(2,), colour="red"):

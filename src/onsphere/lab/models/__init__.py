@@ -81,7 +81,8 @@ def build(
         seed: seeds torch's CPU generator while the factory runs.
 
     Returns:
-        The network, in training mode, on the CPU unless a factory of yours puts it elsewhere.
+        The network, in training mode and float32 whatever torch's default dtype is, on the CPU; a factory of yours may
+        choose others.
 
     Raises:
         ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments
@@ -104,7 +105,7 @@ def build(
             raise ModelError("widths must name at least one layer, such as (64, 64), not ()")
         given["widths"] = tuple(positive_integer("every entry of widths", w) for w in widths)
     arguments = _accepted(name, factory, given)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _float32_by_default():
         # Not torch.manual_seed: that would reseed every accelerator as well.
         torch.default_generator.manual_seed(seed)
         try:
@@ -114,6 +115,17 @@ def build(
     if not isinstance(built, nn.Module):
         raise ModelError(f"{name} must return an nn.Module, and returned a {type(built).__name__}")
     return built
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Draws in float64 are other numbers than draws in float32, so the user's default must not decide."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., nn.Module]]:

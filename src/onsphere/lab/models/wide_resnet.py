@@ -7,9 +7,10 @@
     s(x) = x, or conv1x1(x) where the block changes the shape
 
 As in the published experiments, and unlike the textbook network, the stem has k channels (not 16), every convolution
-has a bias, and the last norm has momentum 0.9. With 100 classes it has 36,755,940 parameters at k = 160 (WRN-28-10) and
-2,315,460 at k = 40 (Lobacheva, Chirkova et al., "On Power Laws in Deep Ensembles", NeurIPS 2020; Chirkova et al., "Deep
-Ensembles on a Fixed Memory Budget", 2020). The norms have parameters and the last layer is trained.
+has a bias, a block's stride sits on its second 3x3 convolution, and the last norm has momentum 0.9. With 100 classes it
+has 36,755,940 parameters at k = 160 (WRN-28-10) and 2,315,460 at k = 40 (Lobacheva, Chirkova et al., "On Power Laws in
+Deep Ensembles", NeurIPS 2020; Chirkova et al., "Deep Ensembles on a Fixed Memory Budget", 2020). The norms have
+parameters and the last layer is trained.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride=stride, padding=1)
         changes = stride != 1 or inputs != outputs
         self.shortcut: nn.Module | None = nn.Conv2d(inputs, outputs, 1, stride=stride) if changes else None
 

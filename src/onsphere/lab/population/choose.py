@@ -18,8 +18,8 @@ from torch import nn
 
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan
+from onsphere.lab.population.layout import suits_channels_last
 from onsphere.lab.threads import one_thread
-from onsphere.normalisation import norm_layers
 
 MARGIN = 1.3  # how much faster the unlikely candidate must be
 LARGE_STEP = 0.1  # seconds; with single steps this long, operations are far too large for batching to help
@@ -58,7 +58,7 @@ def choose_plan(
     batched = Plan("vmap", chunk or max(1, min(MOST_COPIES, -(-copies // workers))))
     network = problem.build(0)
     convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in network.modules())
-    single = Plan("loop", chunk or 1, channels_last=problem.device == "cpu" and _gains_from_channels_last(network))
+    single = Plan("loop", chunk or 1, channels_last=problem.device == "cpu" and suits_channels_last(network))
     timings: dict[str, float] = {}
     if mode == "auto":
         likely, other = (single, batched) if convolutional else (batched, single)
@@ -136,12 +136,6 @@ def _clock(engine: Engine) -> float:
         torch.cuda.synchronize(engine.problem.device)
         return time.perf_counter()
     return time.process_time()
-
-
-def _gains_from_channels_last(network: nn.Module) -> bool:
-    """Channels-last convolutions are faster on a CPU, and exact only with our batch statistics (BatchStatistics)."""
-    only_batch_norm = all(isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for m in norm_layers(network).values())
-    return only_batch_norm and any(isinstance(m, nn.Conv2d) for m in network.modules())
 
 
 def _has_compiler(problem: Problem) -> bool:

@@ -22,6 +22,7 @@ from torch.func import vmap
 from onsphere.functional.recomputation import without_recomputation
 from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
+from onsphere.lab.population.layout import safe_in_channels_last
 from onsphere.lab.population.readings import FIXED
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.normalisation import BatchStatistics, without_running_statistics
@@ -40,7 +41,8 @@ class Plan:
         chunk: Copies per shard, at most.
         compiled: Whether the step goes through ``torch.compile``.
         traced: Whether the step is traced first; False only for networks that cannot be.
-        channels_last: Whether images and convolution weights lie in channels-last order.
+        channels_last: Whether images and convolution weights lie in channels-last order, where that is safe
+            (:mod:`.layout`; a plan recorded by an earlier version may ask for it where it is not).
     """
 
     mode: Literal["vmap", "loop"]
@@ -95,6 +97,7 @@ class Engine:
         if not any(module.training for module in template.modules()):
             template.train()  # else as the factory made it: some norms may be frozen
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
+        self._channels_last = plan.channels_last and safe_in_channels_last(template)
         self.template = without_running_statistics(template)
         for module in self.template.modules():
             if isinstance(module, BatchStatistics):
@@ -294,7 +297,7 @@ class Engine:
 
     def weight_layout(self, tensor: Tensor) -> Tensor:
         """A tensor in the plan's memory order."""
-        if self.plan.channels_last and tensor.dim() == 4:
+        if self._channels_last and tensor.dim() == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
