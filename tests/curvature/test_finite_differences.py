@@ -25,13 +25,14 @@ def setting(activation, norm, dtype, seed):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_eigenvalues_lie_within_their_errors(activation, norm, dtype):
     model, x, y = setting(activation, norm, dtype, 3)
-    exact = curvature.top_eigenvalues(
-        copy.deepcopy(model).double(), F.cross_entropy, (x.double(), y), 2, tolerance=1e-8
-    )
+    exact = curvature.hessian_operator(copy.deepcopy(model).double(), F.cross_entropy, (x.double(), y)).dense()
+    spectrum = torch.linalg.eigvalsh(exact)
     found = curvature.top_eigenvalues(model, F.cross_entropy, (x, y), 2, kind="finite-difference")
-    for value, expected, error, done in zip(found.values, exact.values, found.errors, found.converged, strict=True):
-        assert abs(value - expected) <= error
-        assert not done or error <= found.tolerance * abs(value)
+    for i, (value, error, done) in enumerate(zip(found.values, found.errors, found.converged, strict=True)):
+        # Kinks make products of no symmetric matrix, and eigenvalues that are none: then any may be the near one.
+        assert float((spectrum - value).abs().min()) <= error
+        if done:
+            assert abs(float(spectrum[-1 - i]) - value) <= error <= found.tolerance * abs(value)
 
 
 def test_a_long_step_shows_in_the_error():
