@@ -15,7 +15,6 @@ import copy
 import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from onsphere.functional.untouched import drop_hooks, eager, mapped
 from onsphere.normalisation import is_norm
 from onsphere.symmetry.comparisons import Comparisons, relative_change
 from onsphere.symmetry.exact_mode import EPS, ExactMode
+from onsphere.symmetry.taps import Taps
 from onsphere.symmetry.variation import HUGE, apart, constant_floats, drawn_tokens, repeated_tokens, varies
 
 __all__ = ["Probe", "SymmetryError", "relative_change"]
@@ -49,7 +49,7 @@ class Probe(Comparisons):
         inputs: positional arguments of one call; floating tensors in them are converted to float64 copies.
         kwargs: keyword arguments of the same call.
         output: picks from the model's output what to look at; None takes every floating-point tensor in it.
-        exact: False keeps the model's own eps, casts and present weights, in float64 (dropout is off all the same).
+        exact: False keeps the model's own eps and present weights, in float64 (dropout is off all the same).
 
     Attributes:
         names: trainable parameters of the model, tied ones once, in registration order.
@@ -98,7 +98,9 @@ class Probe(Comparisons):
             raise SymmetryError("the model has no trainable parameter: every requires_grad is False")
         _make_repeatable(self._model)
         self._mode = ExactMode() if exact else None
+        self._wide = self._mode or ExactMode(keep_eps=True)
         self._select = output
+        self._untappable = False
         self._generator = torch.Generator().manual_seed(0)
         self._all = [twin for _, twin in pairs]
         if exact:
@@ -236,7 +238,7 @@ class Probe(Comparisons):
         random.seed(0)
         np.random.seed(0)
         try:
-            with torch.autocast(self.parameters[0].device.type, enabled=False), eager(), self._mode or nullcontext():
+            with torch.autocast(self.parameters[0].device.type, enabled=False), eager(), self._wide:
                 output = self._model(*args, **kwargs)
             if self._select is not None:
                 output = self._select(output)
@@ -252,6 +254,23 @@ class Probe(Comparisons):
                 f"the model's output ({type(output).__name__}) holds no floating-point tensor to compare"
             )
         return tensors
+
+    def tapped_outputs(self) -> tuple[list[Tensor], Taps | None]:
+        """The output, and taps on the parameters where that is possible."""
+        if self._mode is None or self._untappable:
+            return self.outputs(), None
+        taps = self._mode.taps = Taps(self.parameters)
+        try:
+            outputs = self.outputs()
+            taps.open = False
+            if not taps.inside:
+                return outputs, taps
+        except SymmetryError:  # transforms of functions inside, which know no taps
+            pass
+        finally:
+            self._mode.taps = None
+        self._untappable = True
+        return self.outputs(), None
 
     def _checked_reference(self) -> list[Tensor]:
         with torch.no_grad():
