@@ -162,6 +162,102 @@ def _transformer() -> tuple[nn.Module, Tensor]:
     return _Transformer(1000, 512, 12, 8), torch.randint(1000, (2, 16))
 
 
+class _PlainBlock(nn.Module):
+    """LayerNorm, attention, LayerNorm, GELU; both added to the residual stream, biases everywhere."""
+
+    def __init__(self, width: int, heads: int, *, apart: bool, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        sizes = [width] * 3 if apart else [3 * width]
+        self.qkv = nn.ModuleList(nn.Linear(width, size) for size in sizes)
+        self.o, self.up, self.down = nn.Linear(width, width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        parts = torch.cat([layer(y) for layer in self.qkv], -1).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        x = x + self.o(mixed.transpose(1, 2).flatten(2))
+        down: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        return x + down
+
+
+class _ViT(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.token, self.patch = nn.Parameter(torch.zeros(1, 1, width)), nn.Conv2d(3, width, 4, 4)
+        self.position = nn.Parameter(0.02 * torch.randn(1, 65, width))
+        self.blocks = nn.Sequential(*(_PlainBlock(width, heads, apart=True, causal=False) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        logits: Tensor = self.head(self.norm(self.blocks(x))[:, 0])
+        return logits
+
+
+class _ChannelNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _ConvNeXtBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise, self.norm = nn.Conv2d(width, width, 7, padding=3, groups=width), nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.gain = nn.Parameter(torch.full((width,), 1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        return x + (self.gain * self.down(F.gelu(self.up(y)))).permute(0, 3, 1, 2)
+
+
+class _ConvNeXt(nn.Sequential):
+    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...], classes: int) -> None:
+        layers: list[nn.Module] = []
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            before = [nn.Conv2d(3, width, 4, 4), _ChannelNorm(width)]
+            if i:
+                before = [_ChannelNorm(widths[i - 1]), nn.Conv2d(widths[i - 1], width, 2, 2)]
+            layers += [*before, *(_ConvNeXtBlock(width) for _ in range(depth))]
+        pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(widths[-1])]
+        super().__init__(*layers, *pool, nn.Linear(widths[-1], classes))
+
+
+class _GPT2(nn.Module):
+    def __init__(self, vocabulary: int, context: int, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*(_PlainBlock(width, heads, apart=False, causal=True) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits
+
+
+def _vit() -> tuple[nn.Module, Tensor]:
+    return _ViT(192, 6, 3, 10), torch.randn(8, 3, 32, 32)
+
+
+def _convnext() -> tuple[nn.Module, Tensor]:
+    return _ConvNeXt((48, 96, 192, 384), (2, 2, 4, 2), 10), torch.randn(8, 3, 64, 64)
+
+
+def _gpt2() -> tuple[nn.Module, Tensor]:
+    model = _GPT2(50257, 1024, 768, 12, 12)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.02)
+    return model, torch.randint(50257, (1, 16))
+
+
 def _resnet18() -> tuple[nn.Module, Tensor]:
     from onsphere.lab.models import build
 
@@ -174,16 +270,20 @@ def _convnet() -> tuple[nn.Module, Tensor]:
     return build("convnet", input_shape=(3, 32, 32), classes=10, width=32), torch.randn(16, 3, 32, 32)
 
 
-_LARGE: dict[str, tuple[str, Callable[[], tuple[nn.Module, Tensor]], float]] = {
-    "transformer": ("RMSNorm transformer, 12 layers, width 512, 2x16 tokens", _transformer, 120),
-    "resnet18": ("ResNet-18, width 64, 8 images of 16x16", _resnet18, 120),
-    "convnet": ("ConvNet, width 32, 16 images of 32x32", _convnet, 10),
+#: What is measured, how it is made, the most CPU seconds and GiB it may take.
+_LARGE: dict[str, tuple[str, Callable[[], tuple[nn.Module, Tensor]], float, float]] = {
+    "vit": ("ViT, 6 layers, width 192, 8 images of 32x32", _vit, 60, 4),
+    "convnext": ("ConvNeXt, 10 blocks, widths 48 to 384, 8 images of 64x64", _convnext, 60, 4),
+    "gpt2": ("GPT-2 small, 12 layers, width 768, 1x16 tokens", _gpt2, 240, 8),
+    "transformer": ("RMSNorm transformer, 12 layers, width 512, 2x16 tokens", _transformer, 120, 4),
+    "resnet18": ("ResNet-18, width 64, 8 images of 16x16", _resnet18, 120, 4),
+    "convnet": ("ConvNet, width 32, 16 images of 32x32", _convnet, 10, 4),
 }
 
 
 def cost() -> Iterator[str]:
     """CPU seconds and peak memory, each model in a process of its own with one thread."""
-    for key, (name, _, seconds) in _LARGE.items():
+    for key, (name, _, seconds, most) in _LARGE.items():
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.symmetry", key],
             cwd=ROOT,
@@ -195,9 +295,9 @@ def cost() -> Iterator[str]:
         found = json.loads(done.stdout.splitlines()[-1])
         cpu, memory = found["seconds"], found["gib"]
         yield line(f"{name}: CPU s", (cpu, cpu, cpu), seconds, at_most=True)
-        yield line("    peak memory, GiB", (memory, memory, memory), 4, at_most=True)
-        size = f"{found['tensors']} tensors, dimension {found['dimension']}, {found['groups']} groups"
-        yield f"    {size}, gap {found['gap']:.1e}"
+        yield line("    peak memory, GiB", (memory, memory, memory), most, at_most=True)
+        size = f"{found['numbers']:,} numbers in {found['tensors']} tensors"
+        yield f"    {size}, dimension {found['dimension']}, {found['groups']} groups, gap {found['gap']:.1e}"
 
 
 def _measure(key: str) -> None:
@@ -208,7 +308,14 @@ def _measure(key: str) -> None:
     found = onsphere.find_symmetries(model, batch)
     seconds = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-    values = {"tensors": len(found.names), "dimension": found.dimension, "groups": len(found.groups), "gap": found.gap}
+    numbers = sum(p.numel() for p in model.parameters())
+    values = {
+        "numbers": numbers,
+        "tensors": len(found.names),
+        "dimension": found.dimension,
+        "groups": len(found.groups),
+        "gap": found.gap,
+    }
     print(json.dumps(values | {"seconds": seconds, "gib": peak}))
 
 

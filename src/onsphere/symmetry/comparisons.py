@@ -80,6 +80,7 @@ class Comparisons:
             parameter.copy_(original)
 
 
+@torch.no_grad()
 def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """Largest ``‖after - before‖ / ‖before‖`` of the pairs; infinite where shapes or zeros do not match."""
     if [t.shape for t in before] != [t.shape for t in after]:

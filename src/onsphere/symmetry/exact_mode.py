@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from onsphere.functional.nests import widened
 from onsphere.symmetry.constants import EPS, LARGEST_EPS, ConstantsMode, Place, Watch
+from onsphere.symmetry.taps import Taps
 
 __all__ = ["EPS", "ExactMode"]
 
@@ -51,22 +52,30 @@ _CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clamp_
 class ExactMode(TorchFunctionMode):
     """See the module.
 
+    Args:
+        keep_eps: Only the casts.
+
     Attributes:
         notes: What was changed, as sentences; each once.
+        taps: Uses of parameters are reported to them, if there are any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_eps: bool = False) -> None:
         super().__init__()
         self.notes: dict[str, None] = {}
+        self._keep_eps = keep_eps
+        self.taps: Taps | None = None
         self._below = ConstantsMode(self.notes)
 
     def __enter__(self) -> ExactMode:
         super().__enter__()  # type: ignore[no-untyped-call]
-        self._below.__enter__()  # type: ignore[no-untyped-call]
+        if not self._keep_eps:
+            self._below.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._below.__exit__(*error)  # type: ignore[no-untyped-call]
+        if not self._keep_eps:
+            self._below.__exit__(*error)  # type: ignore[no-untyped-call]
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @contextmanager
@@ -90,7 +99,9 @@ class ExactMode(TorchFunctionMode):
         if func is Tensor.to or func is Tensor.type or func is Tensor.type_as or "dtype" in kwargs:
             args, kwargs = self._widened(args, kwargs)
         running = func in _RUNNING and not _given(args, kwargs, *_RUNNING[func])
-        if func in _WITH_EPS and not running:
+        if self._keep_eps or running:
+            pass
+        elif func in _WITH_EPS:
             args, kwargs = self._without_eps(func, args, kwargs)
         elif func in _ADDITIONS and len(args) == 2:
             args = tuple(self._constant(x, "added") if isinstance(x, float) else x for x in args)
@@ -98,10 +109,12 @@ class ExactMode(TorchFunctionMode):
             args = (args[0], *(self._constant(x, "clamped at") for x in args[1:2]), *args[2:])
             if "min" in kwargs:
                 kwargs["min"] = self._constant(kwargs["min"], "clamped at")
-        if func in _RUNNING and args and not running:
+        if func in _RUNNING and args and not running and not self._keep_eps:
             per_example = _RUNNING[func][1] == _PER_EXAMPLE
             args = (_without_constant_channels(args[0], per_example=per_example), *args[1:])
-        result = func(*args, **kwargs)
+        result = NotImplemented if self.taps is None else self.taps(func, args, kwargs)
+        if result is NotImplemented:
+            result = func(*args, **kwargs)
         # Constants that the forward pass makes for itself come in the default type.
         if isinstance(result, Tensor) and result.dtype in _NARROW and not any(result is x for x in args):
             return widened(result)

@@ -11,6 +11,7 @@ Where the output has no backward pass, rows come from central differences in log
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from onsphere.symmetry.fading import fading_direction
 from onsphere.symmetry.probe import Probe, SymmetryError
+from onsphere.symmetry.taps import Taps
 
 __all__ = ["NullSpace", "find_null_space"]
 
@@ -68,7 +70,7 @@ class _Rows:
 
     def __init__(self, probe: Probe, *, row_products: bool) -> None:
         self.probe = probe
-        self.differences = False
+        self.differences = self._plain = False
         self.row_products: list[Tensor | None] | None = [None] * len(probe.names) if row_products else None
         self.at_point()
 
@@ -79,7 +81,12 @@ class _Rows:
         with torch.enable_grad():
             for parameter in parameters:
                 parameter.requires_grad_()
-            self._all_outputs = [] if self.differences else self.probe.outputs()
+            self._taps: Taps | None = None
+            self._all_outputs: list[Tensor] = []
+            if not self.differences and self.row_products is None and not self._plain:
+                self._all_outputs, self._taps = self.probe.tapped_outputs()
+            elif not self.differences:
+                self._all_outputs = self.probe.outputs()
             outputs = [t for t in self._all_outputs if t.requires_grad]
         self.outputs = outputs
         self.size = sum(t.numel() for t in self.probe.reference)
@@ -96,28 +103,45 @@ class _Rows:
         return np.stack([self._row() for _ in range(count)])
 
     def _row(self) -> NDArray[np.float64]:
-        parameters = self.probe.parameters
         directions = [self.probe.noise(t) for t in self.outputs]
         try:
-            gradients = torch.autograd.grad(self.outputs, parameters, directions, retain_graph=True, allow_unused=True)
+            products, sizes = self._products(directions, retain=True)
         except (RuntimeError, NotImplementedError):
+            if self._taps is not None:  # what is recomputed on the way back has no taps
+                self._plain = True
+                self.at_point()
+                return self._row()
             self.differences = True
             self.outputs = []
             self._jacobian = self._by_differences()
             return np.asarray(self.take(1)[0])
-        products, squares = [0.0] * len(parameters), 0.0
-        for i, (g, p) in enumerate(zip(gradients, parameters, strict=True)):
+        return products / (float(np.linalg.norm(sizes)) or 1.0)
+
+    def _products(
+        self, directions: Sequence[Tensor], *, retain: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Σ grad θ of <directions, outputs> for every parameter, and how large its terms are, both [n]."""
+        parameters = self.probe.parameters
+        leaves = [] if self._taps is None else self._taps.leaves
+        gradients = torch.autograd.grad(
+            self.outputs, [*parameters, *leaves], directions, retain_graph=retain, allow_unused=True
+        )
+        products, sizes = np.zeros(len(parameters)), np.zeros(len(parameters))
+        for i, (g, p) in enumerate(zip(gradients, parameters, strict=False)):
             if g is None:
                 continue
             g, theta = _real(g), _real(p.detach())
             products[i] = float(g.reshape(-1) @ theta.reshape(-1))
-            size = float(g.norm() * self.norms[i])
-            squares += size**2
-            if self.row_products is not None and p.dim() > 1 and size > 0:
-                rows = (g * theta).flatten(1).sum(1).abs() / size
+            sizes[i] = float(g.norm() * self.norms[i])
+            if self.row_products is not None and p.dim() > 1 and sizes[i] > 0:
+                rows = (g * theta).flatten(1).sum(1).abs() / sizes[i]
                 before = self.row_products[i]
                 self.row_products[i] = rows if before is None else torch.maximum(before, rows)
-        return np.array(products) / (squares**0.5 or 1.0)
+        for i, g in enumerate(gradients[len(parameters) :]):
+            if g is not None:
+                products[i] += float(g[0])
+                sizes[i] += float(g[1])
+        return products, sizes
 
     def confirms(self, direction: NDArray[np.float64]) -> bool:
         """Whether the output's slope along a direction of log-scales is what gradients say: a dependence, however weak.
@@ -143,13 +167,7 @@ class _Rows:
             return False
         self.at_point()
         shown = [s / size for t, s in zip(self._all_outputs, slopes, strict=True) if t.requires_grad]
-        gradients = torch.autograd.grad(self.outputs, parameters, shown, allow_unused=True)
-        terms = [
-            c * float((_real(g) * _real(p.detach())).sum())
-            for g, p, c in zip(gradients, parameters, direction, strict=True)
-            if g is not None
-        ]
-        return bool(abs(sum(terms) / size - 1) < 0.5)
+        return bool(abs(float(direction @ self._products(shown)[0]) / size - 1) < 0.5)
 
     @torch.no_grad()
     def _by_differences(self) -> Tensor:
@@ -214,9 +232,8 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
         raise SymmetryError(
             f"no clear gap between symmetries and the rest: the {n} singular values fall from "
             f"{values[rank - 1] if rank else 1.0:.1e} to {values[rank] if rank < n else 0.0:.1e} at best, a ratio of "
-            f"{gap:.1e} where {_LEAST_GAP:g} is clear. Something in the model computes in low precision or adds small "
-            "constants out of sight (a custom kernel, an eps that is a tensor): give it float64, or probe a part of "
-            "the model"
+            f"{gap:.1e} where {_LEAST_GAP:g} is clear. Something in the model computes in low precision out of sight "
+            "(a custom kernel): give it float64, or probe a part of the model"
         )
     _, _, directions = np.linalg.svd(gathered, full_matrices=True)
     for value, direction in zip(values, directions, strict=True):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from onsphere.functional.wrappers import unwrapped
 from onsphere.symmetry.comparisons import Comparisons, relative_change
 from onsphere.symmetry.exact_mode import ExactMode
 from onsphere.symmetry.repeatable import as_trained, lift, make_repeatable, without_eps
+from onsphere.symmetry.taps import Taps
 from onsphere.symmetry.variation import HUGE, apart, constant_floats, drawn_tokens, repeated_tokens, varies
 
 __all__ = ["Probe", "SymmetryError", "relative_change"]
@@ -50,7 +50,7 @@ class Probe(Comparisons):
         inputs: positional arguments of one call; floating tensors in them are converted to float64 copies.
         kwargs: keyword arguments of the same call.
         output: picks from the model's output what to look at; None takes every floating-point tensor in it.
-        exact: False keeps the model's own eps, casts and present weights, in float64 (dropout is off all the same).
+        exact: False keeps the model's own eps and present weights, in float64 (dropout is off all the same).
 
     Attributes:
         names: trainable parameters of the model, tied ones once, in registration order.
@@ -101,7 +101,9 @@ class Probe(Comparisons):
             if twin.requires_grad:  # what F.embedding(sparse=True) gives has no dot products
                 twin.register_hook(lambda g: g.to_dense() if g.is_sparse else g)  # type: ignore[no-untyped-call]
         self._mode = ExactMode() if exact else None
+        self._wide = self._mode or ExactMode(keep_eps=True)
         self._select = output
+        self._untappable = False
         self._generator = torch.Generator().manual_seed(0)
         self._all = [twin for _, twin in pairs]
         if exact:
@@ -253,7 +255,7 @@ class Probe(Comparisons):
                 torch.autocast(self.parameters[0].device.type, enabled=False),
                 eager(),
                 without_recomputation(),
-                self._mode or nullcontext(),
+                self._wide,
             ):
                 output = self._model(*args, **kwargs)
             if self._select is not None:
@@ -277,6 +279,23 @@ class Probe(Comparisons):
                 f"the model's output ({type(output).__name__}) holds no floating-point tensor to compare"
             )
         return tensors
+
+    def tapped_outputs(self) -> tuple[list[Tensor], Taps | None]:
+        """The output, and taps on the parameters where that is possible."""
+        if self._mode is None or self._untappable:
+            return self.outputs(), None
+        taps = self._mode.taps = Taps(self.parameters)
+        try:
+            outputs = self.outputs()
+            taps.open = False
+            if not taps.inside:
+                return outputs, taps
+        except SymmetryError:  # transforms of functions inside, which know no taps
+            pass
+        finally:
+            self._mode.taps = None
+        self._untappable = True
+        return self.outputs(), None
 
     def _checked_reference(self) -> list[Tensor]:
         with torch.no_grad():
