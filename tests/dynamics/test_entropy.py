@@ -84,7 +84,7 @@ def test_caps_in_two_and_three_dimensions():
 @pytest.mark.parametrize("neighbours", [1, 4])
 def test_uniform_directions_without_bias_at_any_dimension(dimension, neighbours):
     # In many dimensions a chord says less about the mass within it than a cap does: more clouds for the same error.
-    clouds = 200 if dimension == 300 else 60
+    clouds = 400 if dimension == 300 else 60
     found = [
         sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(clouds)
     ]
@@ -172,7 +172,7 @@ def test_differences_in_any_dimension(dimension, cosine):
     estimates = [sphere_entropy(points) for points in clouds]
     noise = 4 * math.hypot(*(e.error for e in estimates))
     assert abs(estimates[1].value - estimates[0].value - exact) < 0.005 * exact + noise
-    assert noise < 0.12 * exact or cosine == 0.3
+    assert noise < (0.12 if dimension > 3 else 0.3) * exact or cosine == 0.3
     graphs = [graph_entropy(points) for points in clouds]
     # The graph's is a Rényi entropy with 50 neighbours: it is biased at d = 3, where neighbours are far at T large.
     assert graphs[1] - graphs[0] == pytest.approx(exact, rel=0.02 if dimension > 3 else 0.13, abs=noise)
