@@ -157,9 +157,10 @@ def of_model(model: nn.Module, point: Point, what: str) -> tuple[dict[str, Tenso
         else:
             raise ValueError(f"{what} has {len(given)} tensors; the model has {len(own)} parameters")
     else:
-        known = {**own, **dict(model.named_buffers()), **model.state_dict(keep_vars=True)}
-        named = matched_names(tensors_of(point), known)
-        if unknown := sorted(set(named) - set(known)):
+        everything = {**own, **dict(model.named_buffers())}
+        named = matched_names(tensors_of(point), everything)
+        known = set(everything) | set(model.state_dict(keep_vars=True))
+        if unknown := sorted(set(named) - known):
             raise ValueError(f"{unknown[0]!r} of {what} is unknown to the model; it has {_some([*own])}")
         if missing := sorted(set(own) - set(named)):
             raise ValueError(f"{what} lacks the model's parameter {missing[0]!r}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -55,6 +56,27 @@ class Comparisons:
             for i, tensor in before.items():
                 self.parameters[i].copy_(tensor)
         return relative_change(*ends)
+
+    def changes_along(self, exponents: Sequence[float]) -> Iterator[float]:
+        """Relative changes of the output from 2^(k c) to 2^((k + 1) c) times the parameters, k = 0, 1, ... in turn.
+
+        Args:
+            exponents: c, one for each parameter.
+        """
+        last: list[Tensor] | None = None
+        for k in itertools.count():
+            with torch.no_grad():
+                before = {i: self.parameters[i].detach().clone() for i, c in enumerate(exponents) if c != 0}
+                try:
+                    for i, tensor in before.items():
+                        self.parameters[i].copy_(tensor * 2.0 ** (k * float(exponents[i])))
+                    now = self.reference if k == 0 else self.outputs()
+                finally:
+                    for i, tensor in before.items():
+                        self.parameters[i].copy_(tensor)
+            if last is not None:
+                yield relative_change(last, now)
+            last = now
 
     @torch.no_grad()
     def change_when_replaced(self, index: int) -> float:

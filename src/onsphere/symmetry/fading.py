@@ -14,6 +14,7 @@ Real dependences grow, stay, or end abruptly where a function saturates. Two fal
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -36,14 +37,14 @@ _LARGEST_EXPONENT = 3
 def fading_direction(
     singular_values: NDArray[np.float64],
     directions: NDArray[np.float64],
-    change: Callable[[NDArray[np.float64], int], float],
+    changes: Callable[[NDArray[np.float64]], Iterator[float]],
 ) -> tuple[NDArray[np.float64], float, float] | None:
     """The first weak direction along which the output's change falls as an eps would have it.
 
     Args:
         singular_values: Of the log-scale Jacobian, descending, [n].
         directions: Its right singular vectors, [n, n].
-        change: D(k) for exponents c (multiples of 1/12, [n]) and k.
+        changes: D(0), D(1), ... for exponents c (multiples of 1/12, [n]).
 
     Returns:
         The exponents, D(0) and the factor it falls by; None: there is none.
@@ -59,7 +60,7 @@ def fading_direction(
             if key in tried or np.linalg.norm(outside) < 1e-6:
                 continue
             tried.add(key)
-            found = _falls(signed, change) if _grows(signed, null) and not _grows(-signed, null) else None
+            found = _falls(changes(signed)) if _grows(signed, null) and not _grows(-signed, null) else None
             if found is not None:
                 return signed, *found
     return None
@@ -82,16 +83,13 @@ def _candidates(values: NDArray[np.float64], directions: NDArray[np.float64]) ->
                 yield vector
 
 
-def _falls(
-    vector: NDArray[np.float64], change: Callable[[NDArray[np.float64], int], float]
-) -> tuple[float, float] | None:
+def _falls(changes: Iterator[float]) -> tuple[float, float] | None:
     """D(0) and by what D falls, if evenly."""
-    first = last = change(vector, 0)
+    first = last = next(changes)
     if not _FLOOR < first < 0.5:
         return None
     rates: list[float] = []
-    for k in range(1, _DOUBLINGS):
-        now = change(vector, k)
+    for now in itertools.islice(changes, _DOUBLINGS - 1):
         if not now > 30 * _FLOOR:
             break
         rates.append(last / now)

@@ -259,7 +259,7 @@ def find_null_space(probe: Probe, *, row_products: bool = False) -> NullSpace:
             "Something in the model rounds or computes in low precision out of sight: give it float64, or probe a part "
             "of the model"
         )
-    fading = fading_direction(values, directions, lambda c, k: probe.change_between(c.tolist(), k, k + 1))
+    fading = fading_direction(values, directions, lambda c: probe.changes_along(c.tolist()))
     if fading is not None:
         exponents, change, fall = fading
         raise SymmetryError(_cannot_tell(probe, exponents, change, fall))
