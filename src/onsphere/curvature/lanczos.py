@@ -81,7 +81,6 @@ def lanczos(
     max_products: int = 200,
     start: Tensor | None = None,
     seed: int = 0,
-    guide: Tensor | None = None,
     orthogonal_to: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
@@ -98,8 +97,6 @@ def lanczos(
         start: First vector; eigenvectors of a matrix nearby (their sum) save most of the work. A rival that has no part
             in it is not looked for.
         seed: Of the random first vector.
-        guide: A vector, itself random, that has more of the wanted eigenvectors in it than others; the first vector is
-            then half the random one and half this. It matters only without ``start``.
         orthogonal_to: A vector that is left out.
         dtype: Precision of the product, in which vectors are stored.
         device: Where.
@@ -119,8 +116,6 @@ def lanczos(
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance is {tolerance}; it must be positive and finite")
     drawn = start is None
-    if drawn and guide is not None:
-        start = _guided(guide, size, seed)
     krylov = Krylov(product, size, start=start, seed=seed, orthogonal_to=orthogonal_to, dtype=dtype, device=device)
     krylov.random_block |= drawn
     if krylov.dimension < 1:
@@ -142,16 +137,6 @@ def lanczos(
     allowed = np.where(np.abs(theta) > floor, tolerance * np.abs(theta), floor)
     converged = tuple((residuals <= allowed).tolist())
     return Ritz(theta, residuals, residuals.copy(), converged, krylov.steps, krylov.combine(s))
-
-
-def _guided(guide: Tensor, size: int, seed: int) -> Tensor | None:
-    """A random vector and this one, of equal lengths; None where this one has none."""
-    length = float(guide.double().norm())
-    if not (np.isfinite(length) and length > 0):
-        return None
-    drawn = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(guide.device)
-    blended: Tensor = drawn / drawn.norm() + guide.double() / length
-    return blended
 
 
 def _floor(krylov: Krylov, theta: Any) -> float:
