@@ -290,7 +290,7 @@ def test_stopped_in_every_stage_and_resumed_gives_the_same(spectrum, tmp_path, m
             else:
                 resume_spectrum(Run(run), progress=stopper, stop=stop)
         assert stopper.here and not Run(run).done
-    assert len(json.loads((run / "measurements.json").read_text())) == 1
+    assert len(set(json.loads((run / "measurements.json").read_text())) - {"digest"}) == 1
     resumed = resume_spectrum(Run(run))
     assert (resumed.runs, resumed.pairs, resumed.target) == (spectrum.runs, spectrum.pairs, spectrum.target)
 
