@@ -27,7 +27,7 @@ MOST_OF = {
     **{"gradients": 100_000, "averaged": 1000, "width": 100_000, "widths": 100_000, "chunk": 1_000_000},
     "seed": 2**63 - 1,
 }
-SMALLEST, LARGEST = 1e-30, 1e30
+SMALLEST, LARGEST = 1e-37, 1e30
 LONGEST_SHOWN = 80  # characters of a wrong value in a message
 
 

@@ -58,8 +58,8 @@ def test_windows_line_ends_are_read_as_before(tmp_path):
         (RegimesSpec, {"elr_min": 1e-300}, "elr_min: 1e-300 is not allowed"),
         (RegimesSpec, {"checkpoint_seconds": math.inf}, "checkpoint_seconds: inf is not allowed"),
         (RegimesSpec, {"widths": [8, 10**8]}, "widths: .*at most 100,000"),
-        (PeriodsSpec, {"lr": [1e31]}, "lr: .*between 1e-30 and 1e"),
-        (ScheduleSpec, {"peaks": [1.0, 1e200]}, "peaks: .*between 1e-30 and 1e"),
+        (PeriodsSpec, {"lr": [1e31]}, "lr: .*between 1e-37 and 1e"),
+        (ScheduleSpec, {"peaks": [1.0, 1e200]}, "peaks: .*between 1e-37 and 1e"),
         (SplitSpec, {"budget": [10**13]}, "budget: .*at most 1,000,000,000"),
     ],
 )
@@ -70,7 +70,7 @@ def test_numbers_out_of_all_bounds(spec, fields, message):
 
 
 def test_the_largest_that_are_allowed():
-    spec = validated(RegimesSpec, {"seeds": 1000, "elr_max": 1e30, "elr_min": 1e-30, "seed": 2**63 - 1, "steps": 10**9})
+    spec = validated(RegimesSpec, {"seeds": 1000, "elr_max": 1e30, "elr_min": 1e-37, "seed": 2**63 - 1, "steps": 10**9})
     assert spec.grid()[-1] == 1e30
 
 
