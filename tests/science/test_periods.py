@@ -95,4 +95,5 @@ def test_equilibrium_mirrors_the_sphere(tmp_path):
         assert run.elr_spread < 0.1
     for row in result.comparison:
         assert row.ratio == pytest.approx(1, abs=0.1)
-        assert row.sphere_delta_jumps <= 0.2  # one larger step in one of the five runs on some machines, else none
+        # Larger steps in none, one or two of the five runs, by the machine's rounding; a periodic run has 15 and more.
+        assert row.sphere_delta_jumps < 1
