@@ -240,3 +240,21 @@ def test_a_product_with_a_parameter_as_head_is_named():
     with pytest.raises(ValueError, match=r"made by a product with a parameter.*head=False"):
         make_scale_invariant(Tied(), check=ids)
     assert make_scale_invariant(Tied(), head=False).scale_invariance.head is None
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_frozen_norms_are_left_as_they_are(traced):
+    class Net(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if traced or x.sum() != 12345 else x
+
+    model = Net(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    model[1].eval()
+    changes = make_scale_invariant(model).scale_invariance
+    assert changes.frozen == ("1",) and changes.norms == changes.affine == ("4",)
+    assert changes.biases == ("3.bias",) and "left as they are: 1" in str(changes)
+    model[4].eval()
+    with pytest.raises(ValueError, match="are frozen"):
+        make_scale_invariant(model)
+    # A model that is looked at in evaluation mode is one that will train.
+    assert make_scale_invariant(model.eval()).scale_invariance.norms == ("1", "4")

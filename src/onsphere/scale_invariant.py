@@ -22,8 +22,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -31,7 +29,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
+from onsphere.changes import Changes
 from onsphere.functional.batches import call_arguments
+from onsphere.functional.frozen import frozen_norms
 from onsphere.normalisation import BatchStatistics, is_norm
 from onsphere.recognise import NormForm, hidden_eps, norm_forms, set_eps
 from onsphere.symmetry import find_symmetries
@@ -43,83 +43,6 @@ logger = logging.getLogger("onsphere")
 
 # An eps that a layer casting to float32 shows by rounding alone stays below this.
 _VISIBLE_EPS = 1e-10
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What :func:`make_scale_invariant` did to a model; ``str()`` reads as a short report.
-
-    Attributes:
-        norms: names of all norm layers.
-        affine: names of those among them that had a weight or bias and have it no more (a layer that is not one of
-            torch's keeps a frozen gain of one and a frozen bias of zero, which its forward pass reads).
-        biases: names of the removed biases, each of a layer feeding straight into a norm.
-        kept_biases: names of the trainable biases that remain, because no norm directly follows.
-        head: name of the frozen head, or None with ``head=False``.
-        head_norm: Frobenius norm of the head's weight now.
-        head_norm_before: the same before.
-        eps: eps of every norm layer but those in ``hidden_eps``.
-        traced: whether the model's graph or a forward pass said what feeds what; otherwise the order of registration
-            did.
-        not_invariant: names of the trainable parameters that are not on the joint sphere, found by
-            :func:`onsphere.find_symmetries`; None if no batch was given to look at.
-        kept_gains: names of the norms whose weight and bias stayed trainable, because nothing that reads their output
-            could make up for them, or because it is not known what reads it.
-        hidden_eps: norms whose eps is written into their forward pass, where it cannot be changed, with that eps.
-    """
-
-    norms: tuple[str, ...]
-    affine: tuple[str, ...]
-    biases: tuple[str, ...]
-    kept_biases: tuple[str, ...]
-    head: str | None
-    head_norm: float | None
-    head_norm_before: float | None
-    eps: float
-    traced: bool
-    not_invariant: tuple[str, ...] | None = None
-    kept_gains: tuple[str, ...] = ()
-    hidden_eps: Mapping[str, float] = field(default_factory=dict)
-
-    def lines(self) -> list[str]:
-        """One line for each kind of change."""
-        lines = [
-            f"{len(self.norms)} norm layers: eps {self.eps:g}",
-            f"weight and bias removed from {_listing(self.affine)}" if self.affine else "no norm had an affine",
-            f"biases removed before norms: {_listing(self.biases)}",
-            "no head was frozen: what makes the output trains on, and its norm sets the size of the outputs"
-            if self.head is None
-            else f"head {self.head!r}: norm {self.head_norm_before:.4g} -> {self.head_norm:g}, frozen",
-        ]
-        if self.kept_gains:
-            lines.append(
-                "weight and bias kept, no linear layer that reads the output could make up for them: "
-                f"{_listing(self.kept_gains)}"
-            )
-        if self.hidden_eps:
-            listed = (f"{name} ({eps:.1g})" for name, eps in self.hidden_eps.items())
-            lines.append(f"eps written into the forward pass, which stays: {', '.join(listed)}")
-        if self.kept_biases:
-            lines.append(f"biases kept, no norm directly follows: {_listing(self.kept_biases)}")
-        if self.not_invariant is not None:
-            lines.append(
-                f"trainable but not scale-invariant: {_listing(self.not_invariant)}"
-                if self.not_invariant
-                else "every trainable parameter is scale-invariant, certified by rescaling"
-            )
-        if not self.traced:
-            lines.append(
-                "the model cannot be traced by torch.fx, so what feeds which norm was taken in part from the "
-                "order in which layers are registered; give a batch (check=) to have it seen"
-            )
-        return lines
-
-    def __str__(self) -> str:
-        return "made scale-invariant\n  " + "\n  ".join(self.lines())
-
-
-def _listing(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if names else "none"
 
 
 # -- the head ----------------------------------------------------------------------------------------------
@@ -238,7 +161,13 @@ def make_scale_invariant(
         raise ValueError(f"eps must be positive and finite, not {eps}: torch refuses 0, 1e-12 is as good")
     if any(isinstance(p, nn.UninitializedParameter) for p in model.parameters()):
         raise ValueError("the model has lazy parameters without a shape: run one forward pass first")
-    norms = norm_forms(model)
+    frozen = tuple(frozen_norms(model))
+    norms = {name: form for name, form in norm_forms(model).items() if name not in frozen}
+    if not norms and frozen:
+        raise ValueError(
+            f"the norms of {type(model).__name__} are frozen (in evaluation mode while the rest trains) and so only "
+            "scale and shift: put them into training mode"
+        )
     if not norms:
         raise ValueError(
             f"{type(model).__name__} has no norm layer (no part of it computes what one does), so none of its weights "
@@ -300,6 +229,7 @@ def make_scale_invariant(
         not_invariant=None if check is None else _not_invariant(result, check),
         kept_gains=tuple(kept),
         hidden_eps=left,
+        frozen=frozen,
     )
     result.scale_invariance = changes  # type: ignore[assignment]
     logger.info("%s", changes)

@@ -134,9 +134,9 @@ class Wiring:
     def _by_registration(self, parent: nn.Module, prefix: str) -> None:
         """The next registered child that is no dropout, flatten or pooling decides: it must be one of torch's norms."""
         children = [(n, c) for n, c in parent.named_children() if not isinstance(c, _TRANSPARENT_LAYERS)]
-        for (name, child), (_, following) in zip(children, [*children[1:], ("", parent)], strict=True):
+        for (name, child), (after, following) in zip(children, [*children[1:], ("", parent)], strict=True):
             if isinstance(child, LINEAR_LAYERS):
-                if following is not parent and is_norm(following):
+                if following is not parent and is_norm(following) and prefix + after in self._names:
                     self.before_norm.add(prefix + name)
             elif next(child.children(), None) is not None and not self._trace(child, f"{prefix}{name}."):
                 self._by_registration(child, f"{prefix}{name}.")
