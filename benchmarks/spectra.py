@@ -138,15 +138,21 @@ def survey(nets: int = 100, file: str | None = None) -> Iterator[str]:
             if path is not None:
                 with path.open("a") as handle:
                     handle.write(json.dumps(rows[-1]) + "\n")
-    wrong = [r for r in rows if r["converged"] and abs(r["value"] - r["first"]) > 1.001e-3 * abs(r["first"])]
+    another = {
+        key: [r["net"] for r in rows if abs(r[key] - r["second"]) < abs(r[key] - r["first"])]
+        for key in ("value", "before")
+    }
+    taken = [r["net"] for r in rows if r["net"] in another["value"] and r["converged"]]
+    off = [abs(r["value"] - r["first"]) / abs(r["first"]) for r in rows if r["converged"] and r["net"] not in taken]
     outside = [r for r in rows if abs(r["value"] - r["first"]) > r["error"]]
-    wrong_before = [r for r in rows if abs(r["before"] - r["first"]) > 1.001e-3 * abs(r["first"])]
     ratio = statistics.median(r["products"] / r["products_before"] for r in rows)
     medians = [statistics.median(r[key] for r in rows) for key in ("products_before", "products")]
     yield f"top eigenvalue of {len(rows)} random small networks (LayerNorm, GroupNorm, none) against the dense Hessian"
-    yield f"    converged and another eigenvalue: {len(wrong)}, nets {[r['net'] for r in wrong]}"
-    yield f"    outside its error bound: {len(outside)}; not converged: {sum(not r['converged'] for r in rows)}"
-    yield f"    by residual and r² / gap alone: {len(wrong_before)}, nets {[r['net'] for r in wrong_before]}"
+    yield f"    converged at another eigenvalue than the first: {len(taken)}, nets {taken}"
+    yield f"    by residual and r² / gap alone: {len(another['before'])}, nets {another['before']}"
+    beyond = sum(x > 1.001e-3 for x in off)
+    yield f"    converged at the first, off by more than the tolerance: {beyond}, worst {max(off):.1e}"
+    yield f"    outside the error bound: {len(outside)}; not converged: {sum(not r['converged'] for r in rows)}"
     yield f"    products: median {medians[1]:g} for {medians[0]:g}, median ratio {ratio:.3g} (bar <= 1.2)"
 
 
