@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from command import here
-from conftest import findings, strip_digests, train  # of this folder
 from onsphere.lab import InputError, Interrupted, resume_regimes
 from onsphere.lab.store import Damaged, Run
+from store_runs import findings, strip_digests, train
 
 
 def edit(path, change):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from command import flags, here
-from conftest import strip_digests  # of this folder
+from store_runs import strip_digests
 
 JUNK = {
     "null": None,

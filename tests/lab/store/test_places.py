@@ -12,12 +12,12 @@ import pytest
 
 import onsphere.lab.regimes.page as regimes_page
 from command import flags, here
-from conftest import FIELDS, findings, train  # of this folder
 from onsphere.lab import InputError, Interrupted, map_regimes, resume_regimes
 from onsphere.lab.console import PlainConsole, visible
 from onsphere.lab.result import PageFailed
 from onsphere.lab.store import Run, resume_command
 from onsphere.lab.store import files as store_files
+from store_runs import FIELDS, findings, train
 
 QUICK = {"steps": 40, "elrs": 2, "seeds": 1}
 TOY = ("toy", "regimes", *flags(alphas=[1, 2], grid=3, steps=50, seeds=2))
