@@ -75,8 +75,16 @@ class Findings:
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
-        """From what :meth:`to_dict` gave, among other keys."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        """From what :meth:`to_dict` gave, among other keys.
+
+        Raises:
+            ValueError: A group is empty, or holds what is no tensor's name.
+        """
+        found = cls(**{field.name: values[field.name] for field in fields(cls)})
+        for group in found.groups:
+            if not group or not set(group) <= set(found.names):
+                raise ValueError(f"a group {str(group)[:40]} of tensors that the model does not have")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
