@@ -140,6 +140,9 @@ def test_export_errors(x, tmp_path):
         ensemble.export(tmp_path / "a.pt2", x)
     with pytest.raises(ValueError, match="with a batch above 0"):
         ensemble.export(tmp_path / "a.pt2", x[:0])
+    for taken in (tmp_path, "/dev/null"):
+        with pytest.raises(ValueError, match="no regular file"):
+            ensemble.export(taken, x)
 
 
 def changed(change):

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -222,9 +223,11 @@ class Ensemble(nn.Module):
             dynamic_batch: Whether the file takes any batch size, or the example's alone.
 
         Raises:
-            ValueError: The example has no batch dimension or is empty, or the network's code does not allow any batch
-                size.
+            ValueError: The example has no batch dimension or is empty, the network's code does not allow any batch
+                size, or ``path`` is there and no regular file.
         """
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError(f"{path} is there and is no regular file (a folder, a device): give the path of a file")
         if example.ndim < 1 or not len(example):
             raise ValueError(f"example has shape {tuple(example.shape)}; it must be [batch, ...] with a batch above 0")
         shapes: Any = None
