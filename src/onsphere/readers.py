@@ -245,6 +245,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in a nest; not those within objects (a cache of keys and values is no output)."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

@@ -12,7 +12,6 @@ copy of the module on a few numbers of its own.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from onsphere.functional.copying import copied
+from onsphere.functional.nests import widened
 from onsphere.functional.untouched import untouched_random_state
 from onsphere.normalisation import is_norm
 from onsphere.symmetry.exact_mode import EPS, ExactMode
@@ -85,13 +86,13 @@ def norm_form(module: nn.Module) -> NormForm | None:
     if not _may_normalise(module, own_parameters):
         return None
     try:
-        copied = copy.deepcopy(module).double().train().requires_grad_(False)
+        twin = copied(module, change=widened).train().requires_grad_(False)
     except Exception:  # whatever a user's module does when it is copied
         return None
-    for name in _eps_names(copied):
-        _set_number(copied, name, EPS)
+    for name in _eps_names(twin):
+        _set_number(twin, name, EPS)
     for x in _inputs(module, own_parameters):
-        form = _form_for(copied, list(own_parameters), x)
+        form = _form_for(twin, list(own_parameters), x)
         if form is not None:
             return NormForm(form[0], form[1], form[2], _eps_names(module))
     return None
@@ -118,14 +119,14 @@ def hidden_eps(module: nn.Module, form: NormForm) -> float:
     own = dict(module.named_parameters(recurse=False))
     with torch.no_grad(), untouched_random_state(module), torch.inference_mode(False):
         try:
-            copied = copy.deepcopy(module).double().train().requires_grad_(False)
+            twin = copied(module, change=widened).train().requires_grad_(False)
             for name, value in ((form.gain, form.neutral), (form.bias, 0.0)):
                 if name is not None:
-                    getattr(copied, name).fill_(value)
+                    getattr(twin, name).fill_(value)
         except Exception:  # whatever a user's module does when it is copied
             return 0.0
         for x in _inputs(module, own):
-            small, large = _call(copied, 1e-3 * x), _call(copied, 1e3 * x)
+            small, large = _call(twin, 1e-3 * x), _call(twin, 1e3 * x)
             if small is not None and large is not None and small.shape == x.shape:
                 ratio = float(small.norm() / large.norm())
                 return max(0.0, 1e-6 * (1 / ratio**2 - 1)) if ratio > 0 else float("inf")
