@@ -197,7 +197,6 @@ def operator_eigenvalues(
         seed: Of the random first vector.
     """
     functional, before = operator.functional, operator.products
-    first = _start(start, operator.size)
     ritz = lanczos(
         operator.product,
         operator.size,
@@ -205,7 +204,7 @@ def operator_eigenvalues(
         which=which,
         tolerance=tolerance,
         max_products=max_products,
-        start=first,
+        start=_start(start, operator.size),
         seed=seed,
         orthogonal_to=operator.position,
         dtype=operator.dtype,
