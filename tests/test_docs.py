@@ -30,7 +30,7 @@ def test_links_and_pictures_exist(page):
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
 def test_options_named_in_the_docs_exist(page):
-    from onsphere.lab.regimes.spec import RegimesSpec
+    from onsphere.lab.experiments.regimes.spec import RegimesSpec
 
     known = {name.replace("_", "-") for name in RegimesSpec.model_fields} | {"out", "json", "config", "help"}
     for line in re.findall(r"onsphere regimes[^`\n]*", page.read_text(encoding="utf-8")):

@@ -9,8 +9,8 @@ import torch
 
 from onsphere import lab
 from onsphere.lab.data import load
+from onsphere.lab.experiments.symmetries import run as symmetries
 from onsphere.lab.progress import Progress
-from onsphere.lab.symmetries import run as symmetries
 
 SHARED = {"widths": [32], "batch_size": 20, "steps": 40, "evaluations": 2, "seeds": 2}
 SHARED |= {"mode": "vmap", "chunk": 3, "compiled": "no"}

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from onsphere.lab import data
+from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, run_shard
 from onsphere.lab.preparation import prepare_model
-from onsphere.lab.regimes.classify import Cell
-from onsphere.lab.regimes.run import read_cells
 
 SEEDS = range(5)
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

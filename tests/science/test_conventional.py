@@ -3,7 +3,7 @@
 import pytest
 from populations import FASHION_MNIST, SEEDS
 
-from onsphere.lab.landscape.conventional.run import compare_conventional
+from onsphere.lab.experiments.conventional.run import compare_conventional
 
 pytestmark = [pytest.mark.science, pytest.mark.slow]
 

@@ -7,7 +7,7 @@ Seen on 2000 images of Fashion-MNIST, 7x7 pixels: 18.4 % test error from ELR 2.6
 import pytest
 from populations import FASHION_MNIST
 
-from onsphere.lab.landscape.drop.run import drop_elr
+from onsphere.lab.experiments.drop.run import drop_elr
 
 pytestmark = [
     pytest.mark.science,

@@ -5,7 +5,7 @@ import pytest
 from populations import FASHION_MNIST, SEEDS
 
 from onsphere.lab import train_periods
-from onsphere.lab.periods.result import summaries
+from onsphere.lab.experiments.periods.result import summaries
 
 pytestmark = [pytest.mark.science, pytest.mark.slow]
 

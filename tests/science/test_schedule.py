@@ -3,7 +3,7 @@
 import pytest
 from populations import FASHION_MNIST, SEEDS
 
-from onsphere.lab.schedule.run import compare_schedules
+from onsphere.lab.experiments.schedule.run import compare_schedules
 
 pytestmark = [pytest.mark.science, pytest.mark.slow]
 

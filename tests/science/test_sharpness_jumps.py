@@ -12,7 +12,7 @@ import torch
 from onsphere.curvature import SharpnessTracker
 from onsphere.dynamics.detect import zigzag_jumps
 from onsphere.lab import data
-from onsphere.lab.landscape.networks import batches, criterion
+from onsphere.lab.networks import batches, criterion
 from onsphere.lab.population import Copy, Engine, Plan, Problem
 from onsphere.lab.preparation import prepare_model
 

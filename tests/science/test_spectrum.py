@@ -3,7 +3,7 @@
 import pytest
 from populations import FASHION_MNIST, SEEDS
 
-from onsphere.lab.landscape.spectrum.run import map_spectrum
+from onsphere.lab.experiments.spectrum.run import map_spectrum
 
 pytestmark = [
     pytest.mark.science,

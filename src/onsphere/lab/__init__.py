@@ -14,62 +14,62 @@ if TYPE_CHECKING:
     from onsphere.lab.ensemble_files import load_ensemble as load_ensemble
     from onsphere.lab.ensemble_files import save_ensemble as save_ensemble
     from onsphere.lab.execution import Interrupted as Interrupted
-    from onsphere.lab.landscape.conventional.run import compare_conventional as compare_conventional
-    from onsphere.lab.landscape.conventional.run import resume_conventional as resume_conventional
-    from onsphere.lab.landscape.drop.run import drop_elr as drop_elr
-    from onsphere.lab.landscape.drop.run import resume_drop as resume_drop
-    from onsphere.lab.landscape.spectrum.run import map_spectrum as map_spectrum
-    from onsphere.lab.landscape.spectrum.run import resume_spectrum as resume_spectrum
-    from onsphere.lab.landscape.stabilise.run import resume_stabilise as resume_stabilise
-    from onsphere.lab.landscape.stabilise.run import stabilise as stabilise
-    from onsphere.lab.landscape.zones.run import map_zones as map_zones
-    from onsphere.lab.landscape.zones.run import resume_zones as resume_zones
+    from onsphere.lab.experiments.conventional.run import compare_conventional as compare_conventional
+    from onsphere.lab.experiments.conventional.run import resume_conventional as resume_conventional
+    from onsphere.lab.experiments.drop.run import drop_elr as drop_elr
+    from onsphere.lab.experiments.drop.run import resume_drop as resume_drop
+    from onsphere.lab.experiments.periods.run import resume_periods as resume_periods
+    from onsphere.lab.experiments.periods.run import train_periods as train_periods
+    from onsphere.lab.experiments.regimes.run import map_regimes as map_regimes
+    from onsphere.lab.experiments.regimes.run import resume_regimes as resume_regimes
+    from onsphere.lab.experiments.schedule.run import compare_schedules as compare_schedules
+    from onsphere.lab.experiments.schedule.run import resume_schedules as resume_schedules
+    from onsphere.lab.experiments.spectrum.run import map_spectrum as map_spectrum
+    from onsphere.lab.experiments.spectrum.run import resume_spectrum as resume_spectrum
+    from onsphere.lab.experiments.split.run import resume_split as resume_split
+    from onsphere.lab.experiments.split.run import split_budget as split_budget
+    from onsphere.lab.experiments.stabilise.run import resume_stabilise as resume_stabilise
+    from onsphere.lab.experiments.stabilise.run import stabilise as stabilise
+    from onsphere.lab.experiments.symmetries.page import symmetries_page as symmetries_page
+    from onsphere.lab.experiments.toy_periods.run import toy_periods as toy_periods
+    from onsphere.lab.experiments.toy_regimes.run import toy_regimes as toy_regimes
+    from onsphere.lab.experiments.toy_thermo.run import toy_thermo as toy_thermo
+    from onsphere.lab.experiments.zones.run import map_zones as map_zones
+    from onsphere.lab.experiments.zones.run import resume_zones as resume_zones
     from onsphere.lab.monitored import monitor_page as monitor_page
     from onsphere.lab.monitored import write_readings as write_readings
     from onsphere.lab.options import InputError as InputError
-    from onsphere.lab.periods.run import resume_periods as resume_periods
-    from onsphere.lab.periods.run import train_periods as train_periods
-    from onsphere.lab.regimes.run import map_regimes as map_regimes
-    from onsphere.lab.regimes.run import resume_regimes as resume_regimes
-    from onsphere.lab.schedule.run import compare_schedules as compare_schedules
-    from onsphere.lab.schedule.run import resume_schedules as resume_schedules
-    from onsphere.lab.split.run import resume_split as resume_split
-    from onsphere.lab.split.run import split_budget as split_budget
     from onsphere.lab.store import Run as Run
-    from onsphere.lab.symmetries.page import symmetries_page as symmetries_page
-    from onsphere.lab.toy.periods.run import toy_periods as toy_periods
-    from onsphere.lab.toy.regimes.run import toy_regimes as toy_regimes
-    from onsphere.lab.toy.thermo.run import toy_thermo as toy_thermo
 
 _HOME = {
     "InputError": "onsphere.lab.options",
     "Interrupted": "onsphere.lab.execution",
     "Run": "onsphere.lab.store",
-    "compare_conventional": "onsphere.lab.landscape.conventional.run",
-    "compare_schedules": "onsphere.lab.schedule.run",
-    "drop_elr": "onsphere.lab.landscape.drop.run",
+    "compare_conventional": "onsphere.lab.experiments.conventional.run",
+    "compare_schedules": "onsphere.lab.experiments.schedule.run",
+    "drop_elr": "onsphere.lab.experiments.drop.run",
     "load_ensemble": "onsphere.lab.ensemble_files",
-    "map_regimes": "onsphere.lab.regimes.run",
-    "map_spectrum": "onsphere.lab.landscape.spectrum.run",
-    "map_zones": "onsphere.lab.landscape.zones.run",
+    "map_regimes": "onsphere.lab.experiments.regimes.run",
+    "map_spectrum": "onsphere.lab.experiments.spectrum.run",
+    "map_zones": "onsphere.lab.experiments.zones.run",
     "monitor_page": "onsphere.lab.monitored",
-    "resume_conventional": "onsphere.lab.landscape.conventional.run",
-    "resume_drop": "onsphere.lab.landscape.drop.run",
-    "resume_periods": "onsphere.lab.periods.run",
-    "resume_regimes": "onsphere.lab.regimes.run",
-    "resume_schedules": "onsphere.lab.schedule.run",
-    "resume_spectrum": "onsphere.lab.landscape.spectrum.run",
-    "resume_split": "onsphere.lab.split.run",
-    "resume_stabilise": "onsphere.lab.landscape.stabilise.run",
-    "resume_zones": "onsphere.lab.landscape.zones.run",
+    "resume_conventional": "onsphere.lab.experiments.conventional.run",
+    "resume_drop": "onsphere.lab.experiments.drop.run",
+    "resume_periods": "onsphere.lab.experiments.periods.run",
+    "resume_regimes": "onsphere.lab.experiments.regimes.run",
+    "resume_schedules": "onsphere.lab.experiments.schedule.run",
+    "resume_spectrum": "onsphere.lab.experiments.spectrum.run",
+    "resume_split": "onsphere.lab.experiments.split.run",
+    "resume_stabilise": "onsphere.lab.experiments.stabilise.run",
+    "resume_zones": "onsphere.lab.experiments.zones.run",
     "save_ensemble": "onsphere.lab.ensemble_files",
-    "split_budget": "onsphere.lab.split.run",
-    "stabilise": "onsphere.lab.landscape.stabilise.run",
-    "symmetries_page": "onsphere.lab.symmetries.page",
-    "toy_periods": "onsphere.lab.toy.periods.run",
-    "toy_regimes": "onsphere.lab.toy.regimes.run",
-    "toy_thermo": "onsphere.lab.toy.thermo.run",
-    "train_periods": "onsphere.lab.periods.run",
+    "split_budget": "onsphere.lab.experiments.split.run",
+    "stabilise": "onsphere.lab.experiments.stabilise.run",
+    "symmetries_page": "onsphere.lab.experiments.symmetries.page",
+    "toy_periods": "onsphere.lab.experiments.toy_periods.run",
+    "toy_regimes": "onsphere.lab.experiments.toy_regimes.run",
+    "toy_thermo": "onsphere.lab.experiments.toy_thermo.run",
+    "train_periods": "onsphere.lab.experiments.periods.run",
     "write_readings": "onsphere.lab.monitored",
 }
 

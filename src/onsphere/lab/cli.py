@@ -19,13 +19,13 @@ from onsphere import __version__
 from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, go_on, listed, rewrite, work
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
+from onsphere.lab.experiments.periods.spec import PeriodsSpec
+from onsphere.lab.experiments.regimes.spec import RegimesSpec
+from onsphere.lab.experiments.schedule.spec import ScheduleSpec
+from onsphere.lab.experiments.split.spec import SplitSpec
+from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
 from onsphere.lab.landscape.commands import landscape
 from onsphere.lab.options import InputError, one_line
-from onsphere.lab.periods.spec import PeriodsSpec
-from onsphere.lab.regimes.spec import RegimesSpec
-from onsphere.lab.schedule.spec import ScheduleSpec
-from onsphere.lab.split.spec import SplitSpec
-from onsphere.lab.symmetries.spec import SymmetriesSpec
 from onsphere.lab.toy.commands import toy
 
 app = App(

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 # Where each experiment's side of the terminal lives: run, resume, rewrite its report, show its result.
 EXPERIMENTS = {
-    "regimes": "onsphere.lab.regimes.terminal",
-    "periods": "onsphere.lab.periods.terminal",
-    "landscape spectrum": "onsphere.lab.landscape.spectrum.terminal",
-    "landscape drop": "onsphere.lab.landscape.drop.terminal",
-    "landscape zones": "onsphere.lab.landscape.zones.terminal",
-    "landscape stabilise": "onsphere.lab.landscape.stabilise.terminal",
-    "landscape conventional": "onsphere.lab.landscape.conventional.terminal",
-    "schedule": "onsphere.lab.schedule.terminal",
-    "split": "onsphere.lab.split.terminal",
-    "symmetries": "onsphere.lab.symmetries.terminal",
-    "toy regimes": "onsphere.lab.toy.regimes.terminal",
-    "toy periods": "onsphere.lab.toy.periods.terminal",
-    "toy thermo": "onsphere.lab.toy.thermo.terminal",
+    "regimes": "onsphere.lab.experiments.regimes.terminal",
+    "periods": "onsphere.lab.experiments.periods.terminal",
+    "landscape spectrum": "onsphere.lab.experiments.spectrum.terminal",
+    "landscape drop": "onsphere.lab.experiments.drop.terminal",
+    "landscape zones": "onsphere.lab.experiments.zones.terminal",
+    "landscape stabilise": "onsphere.lab.experiments.stabilise.terminal",
+    "landscape conventional": "onsphere.lab.experiments.conventional.terminal",
+    "schedule": "onsphere.lab.experiments.schedule.terminal",
+    "split": "onsphere.lab.experiments.split.terminal",
+    "symmetries": "onsphere.lab.experiments.symmetries.terminal",
+    "toy regimes": "onsphere.lab.experiments.toy_regimes.terminal",
+    "toy periods": "onsphere.lab.experiments.toy_periods.terminal",
+    "toy thermo": "onsphere.lab.experiments.toy_thermo.terminal",
 }
 
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]

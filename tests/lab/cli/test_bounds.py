@@ -5,11 +5,11 @@ import math
 import pytest
 
 from onsphere.lab.config import with_config
+from onsphere.lab.experiments.periods.spec import PeriodsSpec
+from onsphere.lab.experiments.regimes.spec import RegimesSpec
+from onsphere.lab.experiments.schedule.spec import ScheduleSpec
+from onsphere.lab.experiments.split.spec import SplitSpec
 from onsphere.lab.options import InputError
-from onsphere.lab.periods.spec import PeriodsSpec
-from onsphere.lab.regimes.spec import RegimesSpec
-from onsphere.lab.schedule.spec import ScheduleSpec
-from onsphere.lab.split.spec import SplitSpec
 from onsphere.lab.training import check_device, validated
 
 FILES = {

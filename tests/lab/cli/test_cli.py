@@ -88,7 +88,7 @@ def test_a_second_run_does_not_overwrite_the_first(finished):
 def test_the_command_on_the_page_repeats_the_run(finished):
     import shlex
 
-    from onsphere.lab.regimes.page import command
+    from onsphere.lab.experiments.regimes.page import command
 
     folder, process = finished
     words = shlex.split(command(last_json(process)["spec"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import onsphere.lab.regimes.page as regimes_page
+import onsphere.lab.experiments.regimes.page as regimes_page
 from command import flags, here
 from onsphere.lab import InputError, Interrupted, map_regimes, resume_regimes
 from onsphere.lab.console import PlainConsole, visible

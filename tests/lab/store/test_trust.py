@@ -104,8 +104,8 @@ def test_trust_imports_and_says_what(started):
 
 
 def test_trust_in_python(started):
+    from onsphere.lab.experiments.symmetries import run as room
     from onsphere.lab.progress import Progress
-    from onsphere.lab.symmetries import run as room
 
     shutil.copytree(started, started.parent / "copy")
     with pytest.raises(InputError, match="trust=True"):

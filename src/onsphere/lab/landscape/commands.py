@@ -7,11 +7,11 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from onsphere.lab.command import Config, Json, Out, work
-from onsphere.lab.landscape.conventional.spec import ConventionalSpec
-from onsphere.lab.landscape.drop.spec import DropSpec
-from onsphere.lab.landscape.spectrum.spec import SpectrumSpec
-from onsphere.lab.landscape.stabilise.spec import StabiliseSpec
-from onsphere.lab.landscape.zones.spec import ZonesSpec
+from onsphere.lab.experiments.conventional.spec import ConventionalSpec
+from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
+from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
+from onsphere.lab.experiments.zones.spec import ZonesSpec
 
 landscape = App(
     name="landscape",

@@ -7,9 +7,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from onsphere.lab.command import Config, Json, Out, work
-from onsphere.lab.toy.periods.spec import ToyPeriodsSpec
-from onsphere.lab.toy.regimes.spec import ToyRegimesSpec
-from onsphere.lab.toy.thermo.spec import ToyThermoSpec
+from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
+from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
+from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
 
 toy = App(
     name="toy",

@@ -1,0 +1,1 @@
+"""The experiments, a room each; ``onsphere.lab.registry`` lists them."""

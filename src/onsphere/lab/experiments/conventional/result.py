@@ -1,0 +1,188 @@
+"""The result of a comparison of ordinary training with the sphere: one row a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onsphere.lab.experiments.conventional.spec import SETUPS, Setup
+from onsphere.lab.experiments.regimes.classify import Regime
+from onsphere.lab.result import frame, vouched
+from onsphere.lab.store import Run
+from onsphere.lab.store.seal import plain
+
+#: Relative difference of losses within which a run counts as close to the sphere.
+CLOSE = 0.15
+
+
+@dataclass(frozen=True)
+class ConventionalRun:
+    """One run. Q4 is its last quarter; losses are means over minibatches unless they say otherwise.
+
+    Attributes:
+        setup: "sphere", "invariant" or "all".
+        lr: Learning rate; on the sphere the effective one.
+        seed: Seed.
+        regime: Its label.
+        reason: Which rule gave the label, with the numbers.
+        finite: Whether it stayed finite; if not, numbers are from its finite part, or None.
+        loss: Mean minibatch loss over Q4.
+        train_loss: On all training images, mean over the evaluations in Q4.
+        train_error: The same, fraction.
+        test_error: On all test images, at the end, fraction.
+        gradient_norm: Mean effective norm of the stochastic gradient of the scale-invariant weights over Q4.
+        angular_update: Mean angle of a step over Q4, radians; None with momentum.
+        elr: Effective learning rate over Q4, geometric mean; on the sphere the fixed one.
+        lowest_elr: Lowest of the whole run.
+        highest_elr: Highest of the whole run.
+        sphere_regime: The regime that ``elr`` has on the sphere; None on the sphere itself or without it.
+        sphere_loss: The loss that belongs to ``elr`` on the sphere; None outside its grid as well.
+        shares: Share of the run's steps whose ELR has each regime on the sphere; None on the sphere or without it.
+    """
+
+    setup: Setup
+    lr: float
+    seed: int
+    regime: Regime
+    reason: str
+    finite: bool
+    loss: float | None
+    train_loss: float | None
+    train_error: float | None
+    test_error: float | None
+    gradient_norm: float | None
+    angular_update: float | None
+    elr: float | None
+    lowest_elr: float | None
+    highest_elr: float | None
+    sphere_regime: Regime | None
+    sphere_loss: float | None
+    shares: dict[str, float] | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Loss over the sphere's loss at the same effective learning rate."""
+        return self.loss / self.sphere_loss if self.loss is not None and self.sphere_loss else None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the levelled-off runs of a set-up are from the sphere's loss at their effective learning rates.
+
+    Attributes:
+        setup: "invariant" or "all".
+        runs: Runs in chaotic equilibrium whose ELR lies in chaotic equilibrium on the sphere's grid.
+        median: Median of loss over sphere's loss; None without runs.
+        low: Smallest.
+        high: Largest.
+        close: Runs within :data:`CLOSE` of the sphere's loss.
+    """
+
+    setup: Setup
+    runs: int
+    median: float | None
+    low: float | None
+    high: float | None
+    close: int
+
+
+@dataclass(frozen=True, repr=False)
+class ConventionalResult:
+    """What :func:`onsphere.lab.experiments.conventional.run.compare_conventional` returns.
+
+    Attributes:
+        run: The run's folder.
+        report: The page.
+        runs: One row a run, by set-up, learning rate, seed.
+        spec: What was asked for.
+        engine: How it was executed: mode, chunk, compiled, workers; and the scale-invariant tensors of each set-up.
+        seconds: Wall-clock seconds of this call.
+        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
+    """
+
+    run: Path
+    report: Path
+    runs: list[ConventionalRun]
+    spec: dict[str, Any]
+    engine: dict[str, Any]
+    seconds: float
+    cpu_seconds: float
+
+    def of(self, setup: Setup, lr: float | None = None) -> list[ConventionalRun]:
+        """The runs of a set-up, or of one learning rate of it."""
+        return [run for run in self.runs if run.setup == setup and lr in (None, run.lr)]
+
+    @property
+    def setups(self) -> list[Setup]:
+        """The set-ups that were run."""
+        return [setup for setup in SETUPS if self.of(setup)]
+
+    @property
+    def distances(self) -> list[Distance]:
+        """How far each set-up in the whole space is from the sphere."""
+        return [distance(setup, self.of(setup)) for setup in self.setups if setup != "sphere"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
+        values = {
+            "command": "landscape conventional",
+            "run": str(self.run),
+            "report": str(self.report),
+            "distances": [asdict(distance) for distance in self.distances],
+            "runs": [asdict(run) | {"ratio": run.ratio} for run in self.runs],
+            "spec": self.spec,
+            "engine": self.engine,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
+        return dict(plain(values))
+
+    @classmethod
+    @vouched
+    def load(cls, run: Run) -> ConventionalResult:
+        """Read the result of an ended run.
+
+        Raises:
+            InputError: The run has no result yet.
+        """
+        stored = run.result()
+        rows = [{name: value for name, value in row.items() if name != "ratio"} for row in stored["runs"]]
+        return cls(
+            run=run.folder,
+            report=run.folder / "report.html",
+            runs=[ConventionalRun(**row) for row in rows],
+            **{name: stored[name] for name in ("spec", "engine", "seconds", "cpu_seconds")},
+        )
+
+    def to_frame(self) -> Any:
+        """The runs as a pandas data frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return frame(self.to_dict()["runs"])
+
+    def __repr__(self) -> str:
+        lines = [f"ConventionalResult: {len(self.runs)} runs, {self.seconds:.0f} s"]
+        for one in self.distances:
+            found = "none" if one.median is None else f"median {one.median:.3g} ({one.low:.3g} to {one.high:.3g})"
+            lines.append(f"  {one.setup}: loss over the sphere's at equal ELR, {one.runs} runs: {found}")
+        lines.append(f"  page: {self.report}")
+        return "\n".join(lines)
+
+
+def distance(setup: Setup, runs: Sequence[ConventionalRun]) -> Distance:
+    """The distance of one set-up's runs from the sphere."""
+    ratios = [
+        run.ratio
+        for run in runs
+        if run.regime == run.sphere_regime == "chaotic_equilibrium" and run.ratio is not None and run.finite
+    ]
+    if not ratios:
+        return Distance(setup, 0, None, None, None, 0)
+    close = sum(max(ratio, 1 / ratio) <= 1 + CLOSE for ratio in ratios)
+    return Distance(setup, len(ratios), float(np.median(ratios)), min(ratios), max(ratios), close)

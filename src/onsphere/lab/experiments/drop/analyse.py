@@ -1,0 +1,249 @@
+"""What follows from the rows: the matrix, the convergence threshold, the best start, the class of each start.
+
+Means and standard errors are over seeds. Two starts are compared seed by seed: the differences d_i of n seeds give the
+95 % interval mean(d) ± t(n - 1) sd(d) / √n, and a difference is *clear* if zero lies outside.
+
+Convergence threshold: the largest starting effective learning rate up to which most seeds converge in the first phase
+(rules of :mod:`onsphere.lab.experiments.regimes.classify`); the true one lies between it and the next start.
+
+Class of a start, after Sadrtdinov, Kodryan et al., NeurIPS 2024; the rule is ours:
+
+    1    most seeds converge before the drop
+    3    most seeds diverge before the drop
+    2A   neither, and in most seeds all paths between the continuations at the smallest and the largest final effective
+         learning rate and the average of the last snapshots are connected: one basin
+    2B   neither, and they are not
+
+A path is connected if its error barrier is at most 1 % of the training examples or, if that is more, two standard
+errors √(p (1 - p) / N) of the mean error p of its ends over N examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onsphere.lab.experiments.drop.findings import (
+    Analysis,
+    Best,
+    BestAverage,
+    BestConstant,
+    Difference,
+    Label,
+    MatrixCell,
+    StartClass,
+    Threshold,
+)
+from onsphere.lab.experiments.drop.rows import Average, Continuation, PathBarrier
+from onsphere.lab.experiments.regimes.classify import REGIMES, Cell, Regime
+from onsphere.lab.intervals import quantile, standard_error
+
+CONNECTED_ERROR = 0.01  # of the training examples
+CONNECTED_NOISE = 2.0  # standard errors
+WITHIN = 10.0  # times the threshold: where Sadrtdinov et al. find the best starts
+
+Array = NDArray[np.float64]
+
+
+def analyse(
+    cells: Sequence[Cell],
+    continuations: Sequence[Continuation],
+    paths: Sequence[PathBarrier],
+    averages: Sequence[Average] = (),
+) -> Analysis:
+    """The analysis of a whole experiment.
+
+    Args:
+        cells: The runs before the drop.
+        continuations: The runs after it.
+        paths: What was measured between them.
+        averages: Of the snapshots before it.
+    """
+    starts, ends = sorted({c.start for c in continuations}), sorted({c.end for c in continuations})
+    limits = threshold(cells)
+    best = [best_start([c for c in continuations if c.end == end], end, limits) for end in ends]
+    lowest = min(best, key=lambda one: one.test_error)
+    drop = [c for c in continuations if (c.start, c.end) == (lowest.start, lowest.end)]
+    return Analysis(
+        matrix=[_cell([c for c in continuations if (c.start, c.end) == (s, e)], s, e) for e in ends for s in starts],
+        threshold=limits,
+        best=best,
+        classes=[classify_start(s, cells, paths) for s in starts],
+        constant=None if lowest.gain is None else best_constant(best, continuations, drop),
+        average=best_average(averages, drop),
+    )
+
+
+def best_constant(best: Sequence[Best], rows: Sequence[Continuation], drop: Sequence[Continuation]) -> BestConstant:
+    """The best final effective learning rate without a drop, beside a drop.
+
+    Args:
+        best: Of every final effective learning rate.
+        rows: All continuations.
+        drop: Those of the best drop.
+    """
+    found = min(best, key=lambda one: one.no_drop)
+    constant = {row.seed: row.test_error for row in rows if row.start == row.end == found.end and row.finite}
+    dropped = {row.seed: row.test_error for row in drop if row.finite}
+    return BestConstant(found.end, found.no_drop, _paired(dropped, constant))
+
+
+def best_average(averages: Sequence[Average], drop: Sequence[Continuation]) -> BestAverage | None:
+    """The best average of snapshots beside a drop.
+
+    Args:
+        averages: Of every start and seed.
+        drop: The continuations of the best drop.
+    """
+    errors: dict[float, dict[int, float]] = {}
+    for one in averages:
+        errors.setdefault(one.start, {})[one.seed] = one.test_error
+    if not errors:
+        return None
+    start = min(errors, key=lambda s: _mean(list(errors[s].values())))
+    values = list(errors[start].values())
+    over = _paired(errors[start], {row.seed: row.test_error for row in drop if row.finite})
+    return BestAverage(start, _mean(values), standard_error(values), over)
+
+
+def difference(a: Array, b: Array) -> Difference:
+    """The mean of a - b over seeds and its interval.
+
+    Args:
+        a: One value a seed, [n].
+        b: The same seeds.
+    """
+    d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    if len(d) < 2:
+        return Difference(float(d.mean()) if len(d) else math.nan, math.nan, math.nan, len(d))
+    reach = quantile(len(d)) * standard_error(d)
+    return Difference(float(d.mean()), float(d.mean()) - reach, float(d.mean()) + reach, len(d))
+
+
+def majority(cells: Sequence[Cell]) -> Regime:
+    """The regime of most seeds; the one of the larger effective learning rates in a tie."""
+    counts = {regime: sum(cell.regime == regime for cell in cells) for regime in REGIMES}
+    return max(reversed(REGIMES), key=lambda regime: counts[regime])
+
+
+def threshold(cells: Sequence[Cell]) -> Threshold:
+    """The convergence threshold and the beginning of divergence, by the majority of seeds at each start."""
+    elrs = sorted({cell.elr for cell in cells})
+    labels = [majority([cell for cell in cells if cell.elr == elr]) for elr in elrs]
+    converging = next((i for i, label in enumerate(labels) if label != "convergence"), len(elrs))
+    diverging = len(elrs) - next((i for i, label in enumerate(reversed(labels)) if label != "divergence"), len(elrs))
+    return Threshold(
+        low=elrs[converging - 1] if converging else None,
+        high=elrs[converging] if 0 < converging < len(elrs) else None,
+        fitted=any(cell.interpolates for cell in cells),
+        divergence=elrs[diverging] if diverging < len(elrs) else None,
+    )
+
+
+def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> Best:
+    """The best start for one final effective learning rate, and how sure that is.
+
+    Args:
+        rows: The continuations at ``end``.
+        end: The final effective learning rate.
+        limits: The convergence threshold.
+    """
+    starts = sorted({row.start for row in rows})
+    errors = {s: {r.seed: r.test_error for r in rows if r.start == s and r.finite} for s in starts}
+    errors = {s: own for s, own in errors.items() if own}
+    if end not in errors:
+        raise ValueError(f"no run that stays at ELR {end:g} is finite, so there is nothing to compare a drop with")
+    starts = [s for s in starts if s in errors]
+    means = {s: float(np.mean(list(own.values()))) for s, own in errors.items()}
+    start = min(starts, key=lambda s: means[s])
+    place = starts.index(start)
+    beside = [starts[i] for i in (place - 1, place + 1) if 0 <= i < len(starts)]
+    norms = {s: np.mean([r.gradient_norm for r in rows if r.start == s and r.finite]) for s in (start, end)}
+    value = limits.value
+    return Best(
+        end=end,
+        start=start,
+        test_error=means[start],
+        test_error_se=standard_error(list(errors[start].values())),
+        no_drop=means[end],
+        no_drop_se=standard_error(list(errors[end].values())),
+        gain=None if start == end else _paired(errors[start], errors[end]),
+        neighbours=[(other, _paired(errors[start], errors[other])) for other in beside],
+        held_out=_held_out(errors, end),
+        within=None if value is None else value <= start <= WITHIN * value,
+        gradient_ratio=float(norms[start] / norms[end]),
+    )
+
+
+def _paired(a: dict[int, float], b: dict[int, float]) -> Difference:
+    seeds = sorted(set(a) & set(b))
+    return difference(np.array([a[s] for s in seeds]), np.array([b[s] for s in seeds]))
+
+
+def _held_out(errors: dict[float, dict[int, float]], end: float) -> float | None:
+    """Mean gain over no drop if every seed's start is chosen by the other seeds."""
+    seeds = sorted(set.intersection(*(set(own) for own in errors.values())))
+    if len(seeds) < 3:
+        return None
+    gains = []
+    for seed in seeds:
+        others = {s: np.mean([own[other] for other in seeds if other != seed]) for s, own in errors.items()}
+        chosen = min(others, key=lambda s: others[s])
+        gains.append(errors[chosen][seed] - errors[end][seed])
+    return float(np.mean(gains))
+
+
+def allowed_barrier(first: float, second: float, examples: int) -> float:
+    """The error barrier up to which two ends with these errors count as connected.
+
+    Args:
+        first: Error of one end.
+        second: Error of the other.
+        examples: On how many examples.
+    """
+    p = (first + second) / 2
+    return max(CONNECTED_ERROR, CONNECTED_NOISE * math.sqrt(p * (1 - p) / examples))
+
+
+def classify_start(start: float, cells: Sequence[Cell], paths: Sequence[PathBarrier]) -> StartClass:
+    """The class of a start by the rule of this module."""
+    before = [cell for cell in cells if cell.elr == start]
+    own = [path for path in paths if path.start == start]
+    seeds = sorted({path.seed for path in own})
+    connected = sum(all(path.connected for path in own if path.seed == seed) for seed in seeds)
+    regime = majority(before)
+    label: Label = "2"
+    if regime != "chaotic_equilibrium":
+        label = "1" if regime == "convergence" else "3"
+    elif seeds:
+        label = "2A" if connected > len(seeds) / 2 else "2B"
+    pairs = list(dict.fromkeys(path.pair for path in own))
+    return StartClass(
+        start=start,
+        label=label,
+        regimes={name: count for name in REGIMES if (count := sum(cell.regime == name for cell in before))},
+        connected=connected,
+        measured=len(seeds),
+        barriers={pair: _mean([p.error_barrier for p in own if p.pair == pair]) for pair in pairs},
+        loss_barriers={pair: _mean([p.loss_barrier for p in own if p.pair == pair]) for pair in pairs},
+        angles={pair: _mean([p.angle for p in own if p.pair == pair]) for pair in pairs},
+    )
+
+
+def _cell(rows: Sequence[Continuation], start: float, end: float) -> MatrixCell:
+    finite = [row for row in rows if row.finite]
+    values: dict[str, Any] = {}
+    for name in ("test_error", "test_loss", "train_loss", "train_error", "gradient_norm", "angle", "sharpness"):
+        numbers = [value for row in finite if (value := getattr(row, name)) is not None]
+        missing = name == "sharpness" and not numbers
+        values[name] = None if missing else _mean(numbers)
+        values[f"{name}_se"] = None if missing else standard_error(numbers)
+    return MatrixCell(start=start, end=end, seeds=len(finite), **values)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

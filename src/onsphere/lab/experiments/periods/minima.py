@@ -1,0 +1,189 @@
+"""The minima of different periods: their distances, how differently they predict, what an ensemble gains.
+
+Training is a function of seed and step to the last bit, so the shards are trained once more and stopped where the
+readings of the first time say a period's minibatch loss was lowest (running mean of log loss over τ/15 steps).
+Predictions use batch statistics of all training images at the kept weights.
+
+Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 5 (minima of different periods).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiments.periods.analyse import Course, PeriodsRun, courses
+from onsphere.lab.experiments.periods.result import Minima
+from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
+from onsphere.lab.population.evaluate import BATCH
+from onsphere.lab.population.step import loss_function
+from onsphere.lab.progress import Progress
+from onsphere.lab.store.files import read_tensors, write_tensors
+from onsphere.lab.threads import one_thread
+from onsphere.normalisation import reestimate_batch_statistics
+
+MOST = 12  # minima of a run; further periods are thinned out evenly
+PIECE = 256  # steps between two looks at ``stop``
+
+
+def find_minima(
+    problem: Problem,
+    plan: Plan,
+    shards: Sequence[ShardFolder],
+    invariant: Sequence[str],
+    runs: Sequence[PeriodsRun],
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> list[Minima]:
+    """Keep and compare the minima of every run with at least two.
+
+    Args:
+        problem: What was trained.
+        plan: How.
+        shards: The ended shards.
+        invariant: Names of the scale-invariant tensors, between which angles are measured.
+        runs: What was measured.
+        progress: Told the copy-steps done.
+        stop: Asked between pieces of work.
+
+    Raises:
+        Interrupted: ``stop`` returned True; shards whose minima are on disk are not trained again.
+    """
+    wanted = {shard.folder: _steps_of(shard, invariant, runs) for shard in shards}
+    work = sum(max(map(max, steps.values())) * len(s.copies()) for s in shards if (steps := wanted[s.folder]))
+    progress.begin("minima of the periods", work)
+    found = []
+    for shard in shards:
+        if wanted[shard.folder]:
+            with one_thread():
+                weights = _weights(problem, plan, shard, wanted[shard.folder], progress, stop)
+                found += _compare(problem, shard, invariant, wanted[shard.folder], weights)
+    order = {(run.lr, run.weight_decay, run.seed): i for i, run in enumerate(runs)}
+    return sorted(found, key=lambda m: order[m.lr, m.weight_decay, m.seed])
+
+
+def minima_steps(course: Course, jumps: Sequence[int]) -> list[int]:
+    """The step of the lowest smoothed loss of each whole period, at most :data:`MOST` of them."""
+    width = 2 * max(0, round(course.tau / 30)) + 1
+    if len(jumps) < 2 or len(course.loss) < width:
+        return []
+    smooth = np.convolve(np.log(np.maximum(course.loss, 1e-300)), np.ones(width) / width, mode="same")
+    steps = [first + int(np.argmin(smooth[first:last])) for first, last in pairwise(jumps)]
+    if len(steps) > MOST:
+        steps = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOST).round().astype(int))]
+    return steps
+
+
+def _steps_of(shard: ShardFolder, invariant: Sequence[str], runs: Sequence[PeriodsRun]) -> dict[int, list[int]]:
+    """Which steps of which copies are kept, by the copy's place in the shard."""
+    own = {(run.lr, run.weight_decay, run.seed): run.jumps for run in runs}
+    found = {}
+    for k, course in enumerate(courses(shard.readings(), shard.copies(), invariant)):
+        copy = course.copy
+        steps = minima_steps(course, own[copy.lr, copy.weight_decay, copy.seed])
+        if len(steps) >= 2:
+            found[k] = steps
+    return found
+
+
+def _weights(
+    problem: Problem,
+    plan: Plan,
+    shard: ShardFolder,
+    wanted: dict[int, list[int]],
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> dict[str, Tensor]:
+    """The kept tensors ``COPY/STEP/NAME``, from disk or by training again; the constants ``COPY/NAME`` as well."""
+    path = shard.folder / "minima.safetensors"
+    copies = tuple(shard.copies())
+    if path.exists():
+        progress.advance(max(map(max, wanted.values())) * len(copies))
+        return read_tensors(path)[0]
+    engine = Engine(problem, copies, plan)
+    state = engine.initial_state()
+    ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
+    kept = {
+        f"{k}/{name}": values[k].cpu().clone()
+        for name, values in zip(engine.constant_names, state.constants, strict=True)
+        for k in wanted
+    }
+    for step in sorted({step for steps in wanted.values() for step in steps}):
+        while state.step < step:
+            before = state.step
+            state = engine.advance(state, min(step, before + PIECE), ring)
+            progress.advance((state.step - before) * len(copies))
+            if stop():
+                raise Interrupted
+        for k in (k for k, steps in wanted.items() if step in steps):
+            for name, values in zip(problem.trained, state.params, strict=True):
+                kept[f"{k}/{step}/{name}"] = values[k].cpu().contiguous().clone()
+    write_tensors(path, kept)
+    return kept
+
+
+def _compare(
+    problem: Problem,
+    shard: ShardFolder,
+    invariant: Sequence[str],
+    wanted: dict[int, list[int]],
+    weights: dict[str, Tensor],
+) -> list[Minima]:
+    copies, network = shard.copies(), problem.build(0).to(problem.device, problem.dtype)
+    own = dict(network.named_parameters()) | dict(network.named_buffers())
+    data = problem.data.to(problem.device, problem.dtype)
+    criterion = loss_function(problem.loss)
+    found = []
+    for k, steps in wanted.items():
+        outputs, losses = [], []
+        with torch.no_grad():
+            for name, tensor in own.items():
+                if f"{k}/{name}" in weights:
+                    tensor.copy_(weights[f"{k}/{name}"])
+            for step in steps:
+                for name in problem.trained:
+                    own[name].copy_(weights[f"{k}/{step}/{name}"])
+                reestimate_batch_statistics(network, torch.split(data.x_train, BATCH))
+                network.eval()
+                outputs.append(torch.cat([network(x) for x in torch.split(data.x_test, BATCH)]).double().cpu())
+                trained = torch.cat([network(x) for x in torch.split(data.x_train, BATCH)])
+                losses.append(float(criterion(trained.double(), data.y_train)))
+        flat = torch.stack([torch.cat([weights[f"{k}/{s}/{n}"].double().flatten() for n in invariant]) for s in steps])
+        logits, labels = torch.stack(outputs), data.y_test.cpu()
+        found.append(
+            Minima(
+                lr=copies[k].lr,
+                weight_decay=copies[k].weight_decay,
+                seed=copies[k].seed,
+                steps=steps,
+                test_error=[float((one.argmax(-1) != labels).double().mean()) for one in logits],
+                train_loss=losses,
+                angles=pair_angles(flat.numpy()).tolist(),
+                disagreement=_disagreement(logits.argmax(-1)),
+                ensemble_error=_ensemble_error(logits if problem.loss == "mse" else logits.softmax(-1), labels),
+            )
+        )
+    return found
+
+
+def pair_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles between the rows, radians [M, M], from chords: 2 atan2(|a - b|, |a + b|) of the unit vectors."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    difference, total = (np.linalg.norm(unit[:, None] + sign * unit[None], axis=-1) for sign in (-1, 1))
+    return np.asarray(2 * np.arctan2(difference, total))
+
+
+def _disagreement(predicted: Tensor) -> list[list[float]]:
+    return [[float((a != b).double().mean()) for b in predicted] for a in predicted]
+
+
+def _ensemble_error(scores: Tensor, labels: Tensor) -> list[float]:
+    """Test error of the mean of the last m scores, for every m."""
+    sums = scores.flip(0).cumsum(0)
+    return [float((one.argmax(-1) != labels).double().mean()) for one in sums]

@@ -1,0 +1,88 @@
+"""The three set-ups of the periodic behaviour: which parameters are trained, and of which network.
+
+    scale-invariant    norms without affine parameters, frozen head: every trained weight is scale-invariant
+    all-parameters     the norms have weights and biases and the head is trained from its default initial weights;
+                       ELR, norm and gradient are those of the scale-invariant tensors alone
+    practical          the same with momentum 0.9
+
+Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 4 (set-ups); augmentation and schedules are options of
+any set-up (``Problem.augment``, ``Problem.schedule``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from onsphere.lab import models
+from onsphere.lab.experiments.periods.spec import Setup
+from onsphere.lab.models import ModelError
+from onsphere.lab.population import Problem
+from onsphere.lab.preparation import check_output, prepare_model, split_trainable
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class AllTrained:
+    """A factory of networks all of whose parameters are trained.
+
+    Reference networks get affine batch norms and a trained head with PyTorch's default weights; a network of one's own
+    is taken as it is.
+
+    Attributes:
+        model: A name of :mod:`onsphere.lab.models`, a path to a factory, or a factory.
+    """
+
+    model: str | Callable[..., nn.Module]
+
+    def __call__(self, **given: Any) -> nn.Module:
+        """Build the network; torch's CPU generator is seeded by whoever calls."""
+        # The same seed once more: hidden weights are those of the scale-invariant network.
+        network = models.build(self.model, seed=torch.default_generator.initial_seed(), **given)
+        if self.model not in models.MODELS:
+            return network
+        for module in network.modules():
+            if isinstance(module, _BATCH_NORMS) and not module.affine:
+                module.affine = True
+                module.weight = nn.Parameter(torch.ones(module.num_features))
+                module.bias = nn.Parameter(torch.zeros(module.num_features))
+        head: Any = network.get_submodule("head")
+        head.reset_parameters()
+        head.requires_grad_(True)
+        return network
+
+
+def set_up(problem: Problem, setup: Setup) -> Problem:
+    """The problem with the set-up's network."""
+    return problem if setup == "scale-invariant" else replace(problem, model=AllTrained(problem.model))
+
+
+def prepare(problem: Problem, setup: Setup) -> tuple[Problem, tuple[str, ...], list[str]]:
+    """Name the trained and the scale-invariant tensors.
+
+    Args:
+        problem: What :func:`set_up` gave.
+        setup: Which set-up.
+
+    Returns:
+        The problem with ``trained`` set, the names of its scale-invariant tensors, and sentences about changes.
+
+    Raises:
+        ModelError: The network cannot be trained so, or nothing in it is scale-invariant.
+    """
+    if setup == "scale-invariant":
+        ready, notes = prepare_model(problem)
+        return ready, ready.trained, notes
+    network = problem.build(0)
+    check_output(problem, network)
+    invariant, rest = split_trainable(problem, network)
+    if not invariant:
+        raise ModelError("no trainable tensor is scale-invariant: follow linear or convolution layers by norm layers")
+    order = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    notes = [f"trained: {len(invariant)} scale-invariant tensors and {len(rest)} others"]
+    return replace(problem, trained=tuple(order)), tuple(invariant), notes

@@ -1,0 +1,185 @@
+"""The weights of every run where its train loss was closest to the target, by training to there once more.
+
+    running loss   mean of the minibatch losses of ``window`` consecutive steps: where to look
+    train loss     at fixed weights, mean over given minibatches with their own batch statistics: what is matched
+
+The running loss alone would not do: a minibatch is met just before its step and long after its last one, so that the
+loss of the weights themselves is lower, the more so the larger the steps. Training is a function of seed and step to
+the last bit, so the second pass meets the weights of the first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
+from onsphere.lab.progress import Progress
+from onsphere.lab.store.files import read_tensors, write_tensors
+from onsphere.lab.threads import one_thread
+
+PIECE = 256  # steps between two looks at ``stop``
+LOOKS = 30  # steps of a run at which its train loss is measured
+EARLY = 1.6  # times the target: the running loss from where on
+FILE = "matched.safetensors"
+Array = NDArray[np.float64]
+
+
+def running_loss(loss: Array, window: int) -> Array:
+    """Means over ``window`` consecutive steps [T - window + 1], NaN where one of them is not finite."""
+    clean = np.where(np.isfinite(loss), loss, 0.0)
+    sums = np.cumsum(np.concatenate([[0.0], clean]))
+    bad = np.cumsum(np.concatenate([[0], ~np.isfinite(loss)]))
+    means = (sums[window:] - sums[:-window]) / window
+    return np.where(bad[window:] == bad[:-window], means, np.nan)
+
+
+def candidates(loss: Array, window: int, target: float) -> list[int]:
+    """Steps at which to look for the target: evenly spaced around where the running loss first reaches it.
+
+    They go from where it first reaches :data:`EARLY` times the target to a window after it reaches the target, because
+    the loss at fixed weights is lower than the running one: half of the minibatches were seen a moment ago.
+
+    Returns:
+        At most :data:`LOOKS` steps, ascending; none if the running loss never reaches the target.
+    """
+    running = running_loss(loss, window)
+    below = np.flatnonzero(running <= target)
+    if not len(below):
+        return []
+    first = int(np.flatnonzero(running <= EARLY * target)[0])
+    last = min(int(below[0]) + 2 * window, len(loss))
+    return [int(step) for step in np.unique(np.linspace(first, last, LOOKS).round())]
+
+
+def lowest_common(losses: Mapping[tuple[float, int], Array], cells: Sequence[Cell], window: int) -> float | None:
+    """The lowest running loss that every run in convergence reaches; None without such a run.
+
+    Args:
+        losses: Minibatch losses [T] by ELR and seed.
+        cells: The labelled runs.
+        window: Steps of the running mean.
+    """
+    lowest = [
+        float(np.nanmin(running_loss(losses[cell.elr, cell.seed], window)))
+        for cell in cells
+        if cell.regime == "convergence" and cell.finite
+    ]
+    return max(lowest, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """A run at matched loss.
+
+    Attributes:
+        step: Which step.
+        weights: Its trained tensors there, without a leading axis.
+    """
+
+    step: int
+    weights: dict[str, Tensor]
+
+
+def matched_weights(
+    problem: Problem,
+    plan: Plan,
+    shards: Sequence[ShardFolder],
+    looks: Mapping[tuple[float, int], Sequence[int]],
+    target: float,
+    loss_at: Callable[[Mapping[str, Tensor], int], float],
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> dict[tuple[float, int], Match]:
+    """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
+
+    Args:
+        problem: What was trained.
+        plan: How.
+        shards: The ended shards.
+        looks: The steps to look at by ELR and seed; runs without any are left out.
+        target: The train loss.
+        loss_at: The train loss of trained tensors and a seed.
+        progress: Told the copy-steps done.
+        stop: Asked between pieces of work.
+
+    Raises:
+        Interrupted: ``stop`` returned True; shards whose weights are on disk are not trained again.
+    """
+    wanted = []
+    for shard in shards:
+        keys = [(copy.lr, copy.seed) for copy in shard.copies()]
+        own = {k: list(steps) for k, key in enumerate(keys) if (steps := looks.get(key))}
+        if own:
+            wanted.append((shard, keys, own))
+    progress.begin("weights at matched loss", sum(_last(own) * len(keys) for _, keys, own in wanted))
+    found: dict[tuple[float, int], Match] = {}
+    for shard, keys, own in wanted:
+        path = shard.folder / FILE
+        if path.exists():
+            progress.advance(_last(own) * len(keys))
+        else:
+            with one_thread():
+                _write(path, _closest(problem, plan, shard, own, target, loss_at, progress, stop))
+        found |= {keys[k]: match for k, match in _read(path, problem.trained).items()}
+    return found
+
+
+def _last(looks: Mapping[int, Sequence[int]]) -> int:
+    return max(max(steps) for steps in looks.values())
+
+
+def _closest(
+    problem: Problem,
+    plan: Plan,
+    shard: ShardFolder,
+    looks: Mapping[int, Sequence[int]],
+    target: float,
+    loss_at: Callable[[Mapping[str, Tensor], int], float],
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> dict[int, Match]:
+    """Train a shard again and keep each copy where it is closest, by its place in the shard."""
+    copies = tuple(shard.copies())
+    engine = Engine(problem, copies, plan)
+    state = engine.initial_state()
+    ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
+    found: dict[int, Match] = {}
+    misses = dict.fromkeys(looks, math.inf)
+    for step in sorted({step for steps in looks.values() for step in steps}):
+        while state.step < step:
+            if stop():
+                raise Interrupted
+            before = state.step
+            state = engine.advance(state, min(step, before + PIECE), ring)
+            progress.advance((state.step - before) * len(copies))
+        for k in (k for k, steps in looks.items() if step in steps):
+            weights = {name: values[k] for name, values in zip(problem.trained, state.params, strict=True)}
+            loss = loss_at(weights, copies[k].seed)
+            miss = abs(math.log(loss / target)) if loss > 0 and math.isfinite(loss) else math.inf
+            if miss < misses[k]:
+                kept = {name: value.cpu().contiguous().clone() for name, value in weights.items()}
+                misses[k], found[k] = miss, Match(step, kept)
+    return found
+
+
+def _write(path: Path, found: Mapping[int, Match]) -> None:
+    tensors = {f"{k}/{name}": value for k, match in found.items() for name, value in match.weights.items()}
+    steps = json.dumps({str(k): match.step for k, match in found.items()})
+    write_tensors(path, tensors, {"steps": steps})
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[int, Match]:
+    tensors, metadata = read_tensors(path)
+    steps = json.loads(metadata["steps"])
+    return {int(k): Match(step, {name: tensors[f"{k}/{name}"] for name in names}) for k, step in steps.items()}

@@ -1,0 +1,213 @@
+"""How far training wanders from where its stationary phase began, and what lies between: angles, walks, barriers.
+
+    angle          of the trained weights at step t + lag to those at step t
+    random walk    steps in fresh random tangent directions have the expected cosine (1 + s²)^(-lag/2), s the effective
+                   step; with the angular updates θ of the run itself the product of all cos θ
+    barrier        of the training loss on the great circle between both, batch statistics re-estimated at each point
+
+Source: Kodryan et al., NeurIPS 2022, sections 5 and 6 (local and global stabilisation, the random walk of divergence).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiments.regimes.classify import REGIMES, summarise
+from onsphere.lab.experiments.stabilise.analyse import student, window
+from onsphere.lab.experiments.stabilise.result import Distance, Stay, Way
+from onsphere.lab.networks import batches, criterion, network
+from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.progress import Progress
+from onsphere.lab.result import restored
+from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.threads import one_thread
+from onsphere.landscape import barrier
+
+__all__ = ["distances", "measure_ways", "stays", "steps_to_forget", "way_lags", "with_snapshots"]
+
+Array = NDArray[np.float64]
+
+EXAMPLES = 2000  # training images at most behind a barrier
+FORGOTTEN = math.exp(-1)  # cosine
+
+
+def distances(shard: ShardFolder, change: int, lags: Sequence[int]) -> list[Distance]:
+    """Angles of every run of an ended shard to itself at step ``change``."""
+    copies, readings = shard.copies(), shard.readings()
+    updates = readings.angular_update(np.array([copy.lr for copy in copies]))
+    walk = np.cumprod(np.cos(updates[change:]), axis=0)
+    start = _directions(shard, change)
+    found = []
+    for lag in lags:
+        here = _directions(shard, change + lag)
+        angle = 2 * np.arctan2(np.linalg.norm(here - start, axis=1), np.linalg.norm(here + start, axis=1))
+        cosine = (here * start).sum(1)
+        for k, copy in enumerate(copies):
+            reference = float(walk[lag - 1, k]) if lag else 1.0
+            found.append(Distance(copy.lr, copy.seed, lag, float(cosine[k]), float(angle[k]), reference))
+    return found
+
+
+def way_lags(lags: Sequence[int]) -> list[int]:
+    """Those lags at which barriers are measured: about 16, about 128, and the last."""
+    return sorted({min(lags[1:], key=lambda lag: abs(math.log(lag / wanted))) for wanted in (16, 128, lags[-1])})
+
+
+def measure_ways(
+    problem: Problem,
+    shards: Sequence[ShardFolder],
+    change: int,
+    lags: Sequence[int],
+    points: int,
+    folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> list[Way]:
+    """Barriers between the start of each run's stationary phase and later times.
+
+    Args:
+        problem: What was trained.
+        shards: The ended shards with their snapshots.
+        change: Step at which the stationary phase starts.
+        lags: Steps after it.
+        points: Of each path.
+        folder: Where the barriers of each shard are kept.
+        progress: Told the paths measured.
+        stop: Asked between paths.
+
+    Raises:
+        Interrupted: ``stop`` returned True; shards whose barriers are on disk are not measured again.
+    """
+    folder.mkdir(exist_ok=True)
+    progress.begin("barriers", sum(len(shard.copies()) for shard in shards) * len(lags))
+    found: list[Way] = []
+    for shard in shards:
+        path = folder / f"{shard.folder.name}.json"
+        if path.exists():
+            progress.advance(len(shard.copies()) * len(lags))
+        else:
+            with one_thread():
+                rows = _ways(problem, shard, change, lags, points, progress, stop)
+            write_json(path, {"rows": [asdict(row) for row in rows]})
+        found += [restored(Way, row) for row in read_json(path)["rows"]]
+    return found
+
+
+def stays(shards: Sequence[ShardFolder], change: int, apart: Sequence[Distance], ways: Sequence[Way]) -> list[Stay]:
+    """One row for each ELR at which runs stay, ascending.
+
+    Args:
+        shards: The ended shards.
+        change: Step at which the stationary phase starts.
+        apart: Their distances.
+        ways: Their barriers.
+    """
+    rows: dict[float, list[tuple[str, list[float]]]] = {}
+    for shard in shards:
+        readings, evaluations, copies = shard.readings(), shard.evaluations(), shard.copies()
+        elrs, seeds = np.array([c.lr for c in copies]), np.array([c.seed for c in copies])
+        cells = summarise(readings, evaluations, elrs, seeds, 0)
+        part = window(change, len(readings.values))
+        loss, gradient = readings.loss[part].mean(0), readings.effective_gradient_norm[part].mean(0)
+        update = readings.angular_update(elrs)[part].mean(0)
+        error = evaluations[1][evaluations[0] > part.start, :, 3].mean(0)
+        for k, copy in enumerate(copies):
+            numbers = [float(v[k]) for v in (loss, gradient, error, update)]
+            rows.setdefault(copy.lr, []).append((cells[k].regime, numbers))
+    return [_stay(elr, rows[elr], apart, ways) for elr in sorted(rows)]
+
+
+def steps_to_forget(lags: Sequence[int], cosines: Sequence[float]) -> float | None:
+    """Steps until the cosine is 1/e, linearly between lags; None if it stays above.
+
+    Args:
+        lags: Ascending, the first 0.
+        cosines: At these lags, the first 1.
+    """
+    for i in range(1, len(lags)):
+        if cosines[i] < FORGOTTEN:
+            part = (cosines[i - 1] - FORGOTTEN) / (cosines[i - 1] - cosines[i])
+            return lags[i - 1] + part * (lags[i] - lags[i - 1])
+    return None
+
+
+def _stay(
+    elr: float,
+    rows: Sequence[tuple[str, list[float]]],
+    apart: Sequence[Distance],
+    ways: Sequence[Way],
+) -> Stay:
+    own = [row for row in apart if row.elr == elr]
+    lags = sorted({row.lag for row in own})
+    cosines = [float(np.mean([row.cosine for row in own if row.lag == lag])) for lag in lags]
+    walk = [float(np.mean([row.walk_cosine for row in own if row.lag == lag])) for lag in lags]
+    angle, angle_error = student([row.angle for row in own if row.lag == lags[-1]])
+    by_seed = [[r.cosine - r.walk_cosine for r in own if r.seed == seed and r.lag] for seed in {r.seed for r in own}]
+    excess, excess_error = student([float(np.mean(values)) for values in by_seed])
+    last = [way for way in ways if way.elr == elr and way.lag == lags[-1]]
+    height, height_error = student([way.barrier for way in last])
+    middle, middle_error = student([way.middle for way in last])
+    loss, gradient, error, update = (float(np.mean([row[1][i] for row in rows])) for i in range(4))
+    return Stay(
+        elr=elr,
+        regimes={regime: sum(row[0] == regime for row in rows) for regime in REGIMES},
+        loss=loss,
+        gradient_norm=gradient,
+        test_error=error,
+        angular_update=update,
+        angle=angle,
+        angle_error=angle_error,
+        steps_to_forget=steps_to_forget(lags, cosines),
+        walk_steps_to_forget=steps_to_forget(lags, walk),
+        walk_excess=excess,
+        walk_excess_error=excess_error,
+        barrier=height,
+        barrier_error=height_error,
+        middle=middle,
+        middle_error=middle_error,
+    )
+
+
+def _directions(shard: ShardFolder, step: int) -> Array:
+    """Unit vectors of the trained weights of all copies, [K, P]."""
+    flat = torch.cat([tensor.flatten(1).double() for _, tensor in sorted(shard.snapshot(step).items())], 1).numpy()
+    return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))
+
+
+def _ways(
+    problem: Problem,
+    shard: ShardFolder,
+    change: int,
+    lags: Sequence[int],
+    points: int,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> list[Way]:
+    data = batches(problem, examples=EXAMPLES)
+    weights = {lag: shard.snapshot(change + lag) for lag in (0, *lags)}
+    found = []
+    for k, copy in enumerate(shard.copies()):
+        start = network(problem, weights[0], k, copy.seed)
+        for lag in lags:
+            if stop():
+                raise Interrupted
+            end = network(problem, weights[lag], k, copy.seed)
+            way = barrier(start, start, end, criterion(problem), data, points, parameters=list(problem.trained))
+            middle = float(way.losses[points // 2] - (way.losses[0] + way.losses[-1]) / 2)
+            errors = math.nan if way.error_barrier is None else way.error_barrier
+            found.append(Way(copy.lr, copy.seed, lag, way.angle, way.loss_barrier, errors, middle))
+            progress.advance(1)
+    return found
+
+
+def with_snapshots(problem: Problem, change: int, lags: Sequence[int]) -> Problem:
+    """The problem, its weights kept at these lags after the change."""
+    return replace(problem, snapshots=tuple(change + lag for lag in lags))

@@ -1,0 +1,158 @@
+"""Run the periods toy: one run with its traces, and the periods at other floors and weight decays around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onsphere.dynamics.toys import PeriodsRun, pair_threshold, period_law, simulate_periods
+from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiments.toy_periods.page import write_page
+from onsphere.lab.experiments.toy_periods.result import ToyPeriodsResult
+from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
+from onsphere.lab.progress import Progress
+from onsphere.lab.toy.work import Outcome, Toy, never
+
+_FLOORS = (1e-8, 1e-16, 1e-24, 1e-32, 1e-40)
+_FACTORS = (1 / 3, 1.0, 3.0)  # of the weight decay
+_LEAST_DECAY = 1e-5  # of lr weight_decay: below, neighbours would take longer than the run itself
+_READINGS = 8000  # of the traces, about
+
+
+def toy_periods(
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+    **fields: Any,
+) -> ToyPeriodsResult:
+    """Train the pairs toy with weight decay and compare its periods with √(2 ln(1/floor) / (lr weight_decay)).
+
+    Args:
+        out: Folder of the run; must be new or empty. Default: ``runs/toy-periods-DATE-TIME``.
+        progress: Told what happens.
+        stop: Asked between pieces of work; when it returns True, :class:`Interrupted` is raised.
+        **fields: Any field of :class:`~onsphere.lab.experiments.toy_periods.spec.ToyPeriodsSpec`:
+            ``lr``, ``weight_decay``,
+            ``floor``, ``alphas``, ``steps``, ``seed``, ``backend``.
+
+    Returns:
+        Jumps, periods, their law, and the law's neighbourhood; everything is also on disk.
+
+    Raises:
+        InputError: A field is wrong; the message is one line.
+        Interrupted: ``stop`` returned True; ``onsphere resume`` runs it again.
+
+    Source: Lobacheva, Kodryan et al., NeurIPS 2021 (the mechanism); :func:`onsphere.dynamics.toys.period_law`.
+    """
+    return TOY.start(fields, out, progress, stop)
+
+
+def simulate(spec: ToyPeriodsSpec, progress: Progress, stop: Callable[[], bool]) -> Outcome:
+    """See :class:`~onsphere.lab.toy.work.Toy`."""
+    if stop():
+        raise Interrupted
+    expected = _expected_steps(spec)
+    progress.begin("pairs with weight decay", expected)
+    run = simulate_periods(
+        spec.lr,
+        spec.weight_decay,
+        floor=spec.floor,
+        alphas=spec.alphas,
+        steps=spec.steps,
+        seed=spec.seed,
+        record_every=max(1, expected // _READINGS),
+        backend=spec.backend,
+    )
+    progress.advance(expected)
+    if stop():
+        raise Interrupted
+    trace = {
+        "step": run.recorded_steps,
+        "elr": run.recorded_elr[0],
+        "log_radius": run.recorded_log_radius[0],
+        "loss": run.recorded_loss[0],
+        "effective_gradient_norm": run.recorded_effective_gradient_norm[0],
+        "angle": run.recorded_angle[0],
+    }
+    return Outcome(_values(run) | {"law": _law(spec)}, {"backend": run.backend}, {"trace": trace})
+
+
+def _expected_steps(spec: ToyPeriodsSpec) -> int:
+    """About how many steps the run takes: given, or the descent to the threshold and twelve periods."""
+    if spec.steps is not None:
+        return spec.steps
+    decay = spec.lr * spec.weight_decay
+    law = float(period_law(spec.lr, spec.weight_decay, spec.floor))
+    return round(math.log(10) / (2 * decay) + 12 * law) if math.isfinite(law) else round(20 / decay)
+
+
+def _values(run: PeriodsRun) -> dict[str, Any]:
+    jumps, periods = run.jumps[0], run.periods[0]
+    zero = np.flatnonzero(run.recorded_loss[0] > 0)
+    vanished = int(zero[-1]) + 1 if zero.size else 0
+    gone = bool((run.fractions[0] == 0).all()) and vanished < len(run.recorded_steps)
+    outcome = "periods" if len(jumps) > 1 else "instability" if gone else "undecided"
+    return {
+        "outcome": "instability" if gone else outcome,
+        "period": float(run.period[0]),
+        "predicted_period": float(run.predicted_period[0]),
+        "periods": periods.tolist(),
+        "jumps": _jumps(run, jumps),
+        "threshold": pair_threshold(run.alphas),
+        "steps": run.steps,
+        "burn_in": int(run.burn_in[0]),
+        "vanished": int(run.recorded_steps[vanished]) if gone else None,
+        "log_radius": [float(run.recorded_log_radius[0, 0]), float(run.log_radius[0])],
+    }
+
+
+def _jumps(run: PeriodsRun, jumps: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Each jump with the ELR at its peak and the least one after it, read from the traces."""
+    steps, elr = run.recorded_steps, run.recorded_elr[0]
+    at = np.searchsorted(steps, jumps).clip(max=len(steps) - 1)
+    rows = []
+    for (first, last), step in zip(pairwise([*at, len(steps)]), jumps.tolist(), strict=True):
+        peak, trough = float(elr[first]), float(elr[first : max(last, first + 1)].min())
+        rows.append({"step": step, "elr": peak, "trough_elr": trough, "drop": peak / trough})
+    return rows
+
+
+def _law(spec: ToyPeriodsSpec) -> list[dict[str, Any]]:
+    """Periods at other floors and weight decays, the given ones among them."""
+    floors = sorted({*_FLOORS, *([spec.floor] if spec.floor else [])}, reverse=True)
+    decays = [
+        spec.weight_decay * factor for factor in _FACTORS if _LEAST_DECAY <= spec.lr * spec.weight_decay * factor < 1
+    ]
+    if not decays:
+        return []
+    grid = [(decay, floor) for decay in decays for floor in floors]
+    run = simulate_periods(
+        spec.lr,
+        [decay for decay, _ in grid],
+        floor=[floor for _, floor in grid],
+        alphas=spec.alphas,
+        seed=spec.seed,
+        backend=spec.backend,
+    )
+    return [
+        {
+            "lr": spec.lr,
+            "weight_decay": decay,
+            "floor": floor,
+            "jumps": len(run.jumps[k]),
+            "period": float(run.period[k]),
+            "predicted_period": float(run.predicted_period[k]),
+            "strength": spec.lr * decay * math.log(1 / floor),
+        }
+        for k, (decay, floor) in enumerate(grid)
+    ]
+
+
+TOY: Toy[ToyPeriodsSpec, ToyPeriodsResult] = Toy(ToyPeriodsSpec, ToyPeriodsResult, simulate, write_page)

@@ -1,0 +1,140 @@
+"""Run the thermodynamics toy: every protocol at a grid of settings, one rate after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onsphere.dynamics.maxwell import maxwell_residuals
+from onsphere.dynamics.toys import NoiseRun, simulate_noise
+from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiments.toy_thermo.page import write_page
+from onsphere.lab.experiments.toy_thermo.result import ThermoRow, ToyThermoResult
+from onsphere.lab.experiments.toy_thermo.spec import Protocol, ToyThermoSpec
+from onsphere.lab.progress import Progress
+from onsphere.lab.toy.work import Outcome, Toy, never
+
+
+def toy_thermo(
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+    **fields: Any,
+) -> ToyThermoResult:
+    """Train the isotropic-noise model under three protocols and compare it with the laws of an ideal gas.
+
+    Args:
+        out: Folder of the run; must be new or empty. Default: ``runs/toy-thermo-DATE-TIME``.
+        progress: Told what happens.
+        stop: Asked between two rates; when it returns True, :class:`Interrupted` is raised.
+        **fields: Any field of :class:`~onsphere.lab.experiments.toy_thermo.spec.ToyThermoSpec`:
+            ``dimension``, ``sigma``,
+            ``protocols``, ``elrs``, ``lrs``, ``weight_decays``, ``radii``, ``copies``, ``points``, ``neighbours``,
+            ``seed``.
+
+    Returns:
+        One row a setting and the Maxwell relations; everything is also on disk.
+
+    Raises:
+        InputError: A field is wrong; the message is one line.
+        Interrupted: ``stop`` returned True; ``onsphere resume`` runs it again.
+
+    Source: Sadrtdinov et al. 2025 (ideal gas); :func:`onsphere.dynamics.toys.simulate_noise`.
+    """
+    return TOY.start(fields, out, progress, stop)
+
+
+def simulate(spec: ToyThermoSpec, progress: Progress, stop: Callable[[], bool]) -> Outcome:
+    """See :class:`~onsphere.lab.toy.work.Toy`."""
+    rows: list[dict[str, Any]] = []
+    relations: list[dict[str, Any]] = []
+    for protocol in dict.fromkeys(spec.protocols):
+        rates = _ascending(spec.lrs if protocol == "fixed_lr" else spec.elrs)
+        settings = spec.copies * len(_knob(spec, protocol)[1])
+        lengths = [sum(spec.lengths(protocol, rate)) for rate in rates]
+        progress.begin(f"noise, {protocol}", settings * sum(lengths))
+        runs: list[NoiseRun] = []
+        for number, (rate, length) in enumerate(zip(rates, lengths, strict=True)):
+            if stop():
+                raise Interrupted
+            runs.append(_run(spec, protocol, rate, number))
+            progress.advance(settings * length)
+        rows += [row for run in runs for row in _rows(run)]
+        relations += _maxwell(spec, protocol, runs)
+    table = {name: [row[name] for row in rows] for name in rows[0]}
+    return Outcome({"rows": rows, "maxwell": relations}, {"backend": "numpy"}, {"settings": table})
+
+
+def _ascending(values: tuple[float, ...]) -> list[float]:
+    return sorted(set(values))
+
+
+def _knob(spec: ToyThermoSpec, protocol: Protocol) -> tuple[str, list[float]]:
+    """What a protocol varies beside its rate."""
+    return (
+        ("radius", _ascending(spec.radii)) if protocol == "sphere" else ("weight_decay", _ascending(spec.weight_decays))
+    )
+
+
+def _run(spec: ToyThermoSpec, protocol: Protocol, rate: float, number: int) -> NoiseRun:
+    """All settings of one rate: they need the same number of steps, other rates other numbers."""
+    order = ("fixed_elr", "fixed_lr", "sphere").index(protocol)
+    child = np.random.SeedSequence([spec.seed, order, number])  # so that no two rates share their noise
+    name, values = _knob(spec, protocol)
+    burn_in, steps = spec.lengths(protocol, rate)
+    given: dict[str, Any] = {"lr" if protocol == "fixed_lr" else "elr": rate, name: np.array(values)}
+    return simulate_noise(
+        spec.dimension,
+        protocol=protocol,
+        sigma=spec.sigma,
+        copies=spec.copies,
+        burn_in=burn_in,
+        steps=steps,
+        entropy_points=spec.points,
+        neighbours=spec.neighbours,
+        seed=int(child.generate_state(1, np.uint64)[0]),
+        **given,
+    )
+
+
+def _rows(run: NoiseRun) -> list[dict[str, Any]]:
+    law, corrected, state = run.predicted, run.corrected, run.state
+    columns: dict[str, Any] = {
+        **{name: getattr(run, name) for name in ("elr", "lr", "weight_decay", "temperature")},
+        **{name: getattr(run, name) for name in ("energy", "radius", "pressure", "entropy")},
+        **{f"{name}_error": getattr(run, f"{name}_error") for name in ("energy", "radius", "pressure", "entropy")},
+        **{f"predicted_{name}": getattr(law, name) for name in ("energy", "radius", "pressure", "entropy")},
+        **{f"corrected_{name}": getattr(corrected, name) for name in ("radius", "pressure")},
+        "gas_law": state.gas_law_residual,
+    }
+    wide = {name: np.broadcast_to(values, run.energy.shape).tolist() for name, values in columns.items()}
+    fixed = {"protocol": run.protocol, "burn_in": run.burn_in, "steps": run.steps}
+    rows = [fixed | {name: values[i] for name, values in wide.items()} for i in range(len(run.energy))]
+    return [{name: row[name] for name in ThermoRow.__annotations__} for row in rows]
+
+
+def _maxwell(spec: ToyThermoSpec, protocol: Protocol, runs: list[NoiseRun]) -> list[dict[str, Any]]:
+    """The protocol's relation, or nothing where its settings do not tell the slope."""
+
+    def column(name: str) -> Any:
+        return np.concatenate([np.broadcast_to(getattr(run, name), run.energy.shape) for run in runs])
+
+    knobs = {"fixed_elr": ("elr", "weight_decay"), "fixed_lr": ("lr", "weight_decay"), "sphere": ("elr", "radius")}
+    try:
+        test = maxwell_residuals(
+            protocol,
+            dimension=spec.dimension,
+            entropy=column("entropy"),
+            entropy_error=column("entropy_error"),
+            **{name: column(name) for name in knobs[protocol]},
+        )
+    except ValueError:  # too few settings, or none at the same temperature
+        return []
+    return [test.to_dict()]
+
+
+TOY: Toy[ToyThermoSpec, ToyThermoResult] = Toy(ToyThermoSpec, ToyThermoResult, simulate, write_page)

@@ -1,0 +1,122 @@
+"""Labels, brackets and the next runs, on hand-made cells."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onsphere.lab.experiments.regimes.boundaries import bracket, find_boundaries, next_cells
+from onsphere.lab.experiments.regimes.classify import Cell, classify
+
+C, E, D = "convergence", "chaotic_equilibrium", "divergence"
+
+
+def cell(elr, regime, seed=0, error=None):
+    error = {C: 0.0, E: 0.2, D: 0.9}[regime] if error is None else error
+    return Cell(elr, seed, regime, "", 0.1, 0.1, 4.0, error, 0.1, 0.1, 1.0, 1.0, True, 0)
+
+
+def row(labels, seed=0):
+    return [cell(10.0**i, label, seed) for i, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        ({"angular_update": 1.3, "train_error": 0.0, "trend": 0.5}, D),
+        ({"angular_update": 1.1, "train_error": 0.009, "trend": 1.5}, C),
+        ({"angular_update": 0.1, "train_error": 0.3, "trend": 0.92}, C),
+        ({"angular_update": 0.1, "train_error": 0.3, "trend": 0.94}, E),
+        ({"angular_update": float("nan"), "train_error": 0.3, "trend": float("nan")}, E),
+    ],
+)
+def test_rules(values, label):
+    regime, reason = classify(finite=True, **values)
+    assert regime == label and reason
+
+
+def test_a_run_that_became_non_finite_diverges():
+    assert classify(angular_update=0.0, train_error=0.0, trend=0.0, finite=False)[0] == D
+
+
+def test_monotone_map():
+    found = find_boundaries(row([C, C, E, E, D]))
+    assert (found["convergence"].low, found["convergence"].high) == (10, 100)
+    assert (found["divergence"].low, found["divergence"].high) == (1000, 10000)
+    assert found["convergence"].resolved and found["divergence"].resolved
+
+
+def test_seeds_that_disagree_widen_the_bracket_and_stay_visible():
+    found = find_boundaries(row([C, C, E, E, D]) + row([C, E, E, D, D], seed=1))
+    assert (found["convergence"].low, found["convergence"].high) == (1, 100)
+    assert [(b.low, b.high) for b in found["convergence"].per_seed] == [(10, 100), (1, 10)]
+    assert (found["divergence"].low, found["divergence"].high) == (100, 10000)
+
+
+def test_a_metastable_run_is_inside_the_bracket():
+    low, high = bracket(row([C, E, C, E, D]), "convergence")
+    assert (low, high) == (1, 1000)
+
+
+def test_without_interpolation_convergence_is_not_resolved():
+    cells = [cell(1, C, error=0.2), cell(10, E), cell(100, D)]
+    found = find_boundaries(cells)
+    assert not found["convergence"].resolved and found["convergence"].low is None
+    assert "interpolates" in found["convergence"].reason
+    assert found["divergence"].resolved
+    assert all(elr > 10 for elr, _ in next_cells(cells, 1.5))
+
+
+@pytest.mark.parametrize("labels", [[C, C], [E, E], [D, D], [C, E], [C, D]])
+def test_ends_that_were_not_seen_are_none_not_guessed(labels):
+    found = find_boundaries(row(labels))
+    for name, below in (("convergence", {C}), ("divergence", {C, E})):
+        sides = {label in below for label in labels}
+        boundary = found[name]
+        if len(sides) == 2 and C in labels:
+            assert boundary.resolved
+        else:
+            assert not boundary.resolved and None in (boundary.low, boundary.high) and boundary.reason
+
+
+def test_next_cells_are_the_geometric_middles_of_each_seeds_gaps():
+    cells = row([C, C, E, D]) + row([C, E, E, D], seed=1)
+    assert next_cells(cells, 1.5) == [
+        (pytest.approx(math.sqrt(10)), 1),
+        (pytest.approx(math.sqrt(1000)), 0),
+        (pytest.approx(math.sqrt(100000)), 0),
+        (pytest.approx(math.sqrt(100000)), 1),
+    ]
+    assert next_cells(cells, 10.1) == []
+
+
+@given(st.lists(st.sampled_from([C, E, D]), min_size=1, max_size=12))
+def test_bracket_says_only_what_was_seen(labels):
+    cells = row(labels)
+    for name, below in (("convergence", {C}), ("divergence", {C, E})):
+        low, high = bracket(cells, name)
+        if low is not None:
+            assert all(c.regime in below for c in cells if c.elr <= low)
+        if high is not None:
+            assert all(c.regime not in below for c in cells if c.elr >= high)
+        if low is not None and high is not None:
+            assert low < high
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1.2, 4), st.integers(4, 10))
+def test_refining_a_sharp_threshold_brackets_it_within_the_factor(threshold, factor, elrs):
+    def label(elr):
+        return C if elr < threshold else (E if elr < 30 * threshold else D)
+
+    grid = [1e-5 * (1e11) ** (i / (elrs - 1)) for i in range(elrs)]
+    cells = [cell(e, label(e)) for e in grid]
+    for _ in range(40):
+        wanted = next_cells(cells, factor)
+        if not wanted:
+            break
+        cells += [cell(e, label(e)) for e, _ in wanted]
+    found = find_boundaries(cells)
+    for name, value in (("convergence", threshold), ("divergence", 30 * threshold)):
+        low, high = found[name].low, found[name].high
+        assert low < value <= high and high / low <= factor * (1 + 1e-12)

@@ -1,0 +1,173 @@
+"""The experiment from call to page: the JSON, resuming to the same bits, a map's run, own arrays, wrong input."""
+
+import dataclasses
+import json
+import shlex
+
+import numpy as np
+import pytest
+from cyclopts.exceptions import CycloptsError
+
+from onsphere.lab import InputError, Interrupted, Run
+from onsphere.lab.cli import app, run_command
+from onsphere.lab.config import to_toml
+from onsphere.lab.experiments.schedule import terminal
+from onsphere.lab.experiments.schedule.page import command
+from onsphere.lab.experiments.schedule.result import ScheduleResult
+from onsphere.lab.experiments.schedule.run import compare_schedules, resume_schedules
+from onsphere.lab.experiments.schedule.spec import ScheduleSpec
+from onsphere.lab.population import ShardFolder
+
+SMALL = {
+    **{"train": 60, "widths": [8], "steps": 40, "batch_size": 16, "evaluations": 2, "workers": 1, "seeds": 2},
+    **{"constant": [0.5, 1.0], "peaks": [4.0], "lr": [1.0], "weight_decay": [1e-3], "mode": "vmap", "chunk": 20},
+    **{"compiled": "no", "checkpoint_seconds": 0.01},
+}
+LINE = (
+    "schedule --train 60 --widths 8 --steps 40 --batch-size 16 --evaluations 2 --workers 1 --seeds 2 "
+    "--constant 0.5,1 --peaks 4 --lr 1 --weight-decay 1e-3 --mode vmap --chunk 20 --compiled no "
+    "--checkpoint-seconds 0.01"
+)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A comparison that makes its own map."""
+    return compare_schedules(**SMALL, out=tmp_path_factory.mktemp("quick") / "run")
+
+
+def test_the_json_has_what_programs_read(quick):
+    values = json.loads(json.dumps(quick.to_dict(), allow_nan=False))
+    assert values["command"] == "schedule"
+    proposal = values["proposal"]
+    assert proposal["start_elr"] >= proposal["threshold"] > proposal["end_elr"] > 0
+    assert [m["family"] for m in values["methods"]] == [
+        *("proposed", "constant", "constant", "cosine", "space-constant", "space-cosine"),
+    ]
+    assert sum(m["tuned"] for m in values["methods"]) == 5
+    for row in values["methods"]:
+        assert len(row["test_error"]) == len(row["validation_error"]) == 2
+        assert row["means"]["test_error"]["low"] <= np.mean(row["test_error"]) <= row["means"]["test_error"]["high"]
+    verdict = values["verdict"]
+    assert verdict["not_worse"] == (verdict["difference"] <= verdict["standard_error"])
+    assert values["tuned_on"] == "validation"
+    assert (quick.run / "map.json").exists()
+
+
+def test_the_errors_are_those_that_the_engine_evaluated(quick):
+    folders = [path for name in ("sphere", "space") for path in sorted(quick.run.glob(f"shards/{name}-*"))]
+    shards = [ShardFolder(folder) for folder in folders]
+    copies = [copy for shard in shards for copy in shard.copies()]
+    errors = np.concatenate([shard.evaluations()[1][-1, :, 3] for shard in shards])
+    assert errors.tolist() == [error for method in quick.methods for error in method.test_error]
+    assert [copy.lr for copy in copies[::2]] == [method.lr for method in quick.methods]
+    assert [copy.weight_decay for copy in copies[::2]] == [method.weight_decay for method in quick.methods]
+
+
+def test_the_result_comes_back_from_disk_and_the_page_is_written_again(quick, capsys):
+    again = resume_schedules(Run(quick.run))
+    assert again == dataclasses.replace(quick, seconds=again.seconds, cpu_seconds=again.cpu_seconds, spec=again.spec)
+    assert len(quick.to_frame()) == 12 and "validation_error" in quick.to_frame().columns
+    before = quick.report.read_text()
+    assert terminal.rewrite_report(Run(quick.run)) == quick.report
+    assert quick.report.read_text() == before
+    for name in ("schedules", "errors"):
+        assert (quick.run / "figures" / f"{name}.png").stat().st_size > 5000
+    terminal.show(quick)
+    printed = capsys.readouterr().out
+    assert "proposed schedule" in printed and "paired difference" in printed and "…" not in printed
+    assert "than the best of the others" in terminal.one_line(Run(quick.run))
+    assert "cosine ELR" in repr(quick)
+
+
+def test_interrupted_and_resumed_it_gives_the_same_numbers(quick, tmp_path):
+    out, asked = tmp_path / "run", 0
+
+    def stop():
+        nonlocal asked
+        asked += 1
+        return asked % 60 == 0
+
+    with pytest.raises(Interrupted):
+        compare_schedules(**SMALL, out=out, stop=stop)
+    sittings = 1
+    while True:
+        try:
+            result = resume_schedules(Run(out), stop=stop)
+            break
+        except Interrupted:
+            sittings += 1
+    assert sittings > 2
+    assert result.methods == quick.methods
+    assert (result.proposal, result.verdict) == (quick.proposal, quick.verdict)
+
+
+def test_the_command_on_the_page_repeats_the_run(quick):
+    words = shlex.split(command(quick.spec))
+    assert words[:2] == ["onsphere", "schedule"]
+    _, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
+    assert bound.kwargs["spec"] == ScheduleSpec(**quick.spec)
+
+
+def test_a_command_with_a_file_prints_one_json_line(tmp_path, capsys):
+    (tmp_path / "spec.toml").write_text(to_toml({"seed": 3, "end_factor": 0.2}))
+    line = f"{LINE} --convergence 4e-3,9e-3 --config spec.toml --out run --json"
+    assert run_command(shlex.split(line)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    values = json.loads(printed[-1])
+    assert len(printed) == 1
+    assert values["boundaries"] == {"convergence": [4e-3, 9e-3], "divergence": None}
+    assert values["proposal"]["end_elr"] == pytest.approx(0.2 * 6e-3) and values["spec"]["seed"] == 3
+    assert not (tmp_path / "run" / "map.json").exists()
+    assert isinstance(ScheduleResult.load(Run(tmp_path / "run")), ScheduleResult)
+
+
+def test_it_reads_the_run_of_a_map(tmp_path, capsys):
+    grid = "--elr-min 1e-3 --elr-max 1 --elrs 4 --refine 0 --train 60 --widths 8 --steps 40 --batch-size 16 --workers 1"
+    assert run_command(shlex.split(f"regimes {grid} --label-noise 0.1 --seeds 2 --evaluations 4 --out map --json")) == 0
+    shared = "--workers 1 --evaluations 2 --seeds 2 --constant 1 --peaks 4 --lr 1 --weight-decay 1e-3"
+    assert run_command(shlex.split(f"schedule --map map {shared} --compiled no --out run --json")) == 0
+    mapped, values = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert values["spec"]["label_noise"] == 0.1 and values["spec"]["widths"] == [8] and values["spec"]["steps"] == 40
+    assert values["boundaries"]["divergence"] == mapped["boundaries"]["divergence"]["low"]
+    assert "--map" not in command(values["spec"]) and "--convergence" in command(values["spec"])
+
+
+def test_own_arrays_are_tuned_on_the_test_set(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 5)).astype(np.float32), rng.integers(3, size=90)
+    fields = {name: value for name, value in SMALL.items() if name != "train"}
+    arrays = (x[:60], y[:60], x[60:], y[60:])
+    result = compare_schedules(data=arrays, **fields, convergence=[8e-3], out=tmp_path / "run")
+    assert result.tuned_on == "test" and all(not method.validation_error for method in result.methods)
+    with pytest.raises(InputError, match="no such field"):
+        compare_schedules(data=arrays, **fields, bananas=1)
+    assert "on the test set itself" in result.report.read_text()
+
+
+BAD = {
+    "unsorted bracket": ("--convergence 2e-2,1e-2", "--convergence"),
+    "three numbers": ("--convergence 1,2,3", "--convergence"),
+    "no map": ("--map nowhere", "nowhere"),
+    "start below the threshold": ("--start-factor 0.5", "--start-factor"),
+    "end above it": ("--end-factor 1", "--end-factor"),
+    "hold and tail": ("--hold 0.7 --tail 0.5", "--tail"),
+    "one seed": ("--seeds 1", "--seeds"),
+    "a rate twice": ("--peaks 2,2", "--peaks"),
+    "decay of 1 / lr": ("--lr 2 --weight-decay 0.5", "--weight-decay"),
+    "batch": ("--batch-size 600", "--batch-size"),
+    "shape": ("--shape stairs", "--shape"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD.keys())
+def test_wrong_input_is_one_line_and_status_2(arguments, said, capsys, tmp_path):
+    assert run_command(["schedule", *arguments.split()]) == 2
+    message = capsys.readouterr().err.strip()
+    assert said in message and len(message.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_app_knows_no_other_options():
+    with pytest.raises(CycloptsError):
+        app.parse_args(["schedule", "--bananas", "1"], exit_on_error=False, print_error=False)
