@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from onsphere.lab.store.files import write_text
 
-from .theme import json_for_script
+from .words import json_for_script
 
 __all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Slider", "Table", "Text"]
 

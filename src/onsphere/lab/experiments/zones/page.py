@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.regimes import page as regimes_page
@@ -18,10 +19,9 @@ from onsphere.lab.experiments.zones.figures import figures_of
 from onsphere.lab.experiments.zones.result import ZonesResult
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Cell, Page, Section, Table
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration, format_number, format_percent
+from onsphere.lab.report.words import format_duration, format_number, format_percent
 from onsphere.lab.store import Run
 
 __all__ = ["write_page"]

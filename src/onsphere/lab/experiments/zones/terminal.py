@@ -14,7 +14,7 @@ from onsphere.lab.experiments.zones.result import ZonesResult
 from onsphere.lab.experiments.zones.run import map_zones, resume_zones
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
 

@@ -1,136 +1,27 @@
-"""What every report shares in looks: colours that colour-blind readers can tell apart, and short numbers.
-
-Regimes take three of the Okabe-Ito colours, chosen so that their pale tints differ too; effective learning
-rates take viridis on a logarithmic scale, position ``u = (log ELR - log min) / (log max - log min)``, cut at
-the end that would vanish against the background (yellow on white, violet on black).
-"""
+"""Numbers in words: short texts for pages, tables and charts, and plain JSON values."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.colors import ListedColormap, to_hex
 
 __all__ = [
     "MISSING",
-    "OKABE_ITO",
-    "REGIME_COLOURS",
-    "REGIME_COLOURS_ON_DARK",
-    "REGIME_NAMES",
-    "elr_colormap",
-    "elr_colours",
-    "elr_limits",
     "format_duration",
     "format_interval",
     "format_number",
     "format_percent",
     "json_for_script",
     "jsonable",
-    "rgba",
-    "series_colours",
 ]
 
-OKABE_ITO: Mapping[str, str] = {
-    "black": "#000000",
-    "orange": "#E69F00",
-    "sky": "#56B4E9",
-    "green": "#009E73",
-    "yellow": "#F0E442",
-    "blue": "#0072B2",
-    "vermillion": "#D55E00",
-    "purple": "#CC79A7",
-}
-
-REGIME_COLOURS: Mapping[str, str] = {
-    "convergence": OKABE_ITO["blue"],
-    "chaotic_equilibrium": OKABE_ITO["orange"],
-    "divergence": OKABE_ITO["purple"],
-}
-
-#: Blue alone would sink into a dark background.
-REGIME_COLOURS_ON_DARK: Mapping[str, str] = {**REGIME_COLOURS, "convergence": OKABE_ITO["sky"]}
-
-REGIME_NAMES: Mapping[str, str] = {
-    "convergence": "convergence",
-    "chaotic_equilibrium": "chaotic equilibrium",
-    "divergence": "divergence",
-}
-
-#: Colours of a few unordered series, told apart without colour vision too; the second list is for dark pages.
-_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_SERIES_ON_DARK = ("#56B4E9", "#E8743B", "#1FC79A", "#DD93BC", "#E69F00", "#8FA8FF")
-
 MISSING = "–"
-
-# The part of viridis that stands out from a light and from a dark background.
-_VIRIDIS_ON_LIGHT = (0.0, 0.92)
-_VIRIDIS_ON_DARK = (0.22, 1.0)
-
-
-def elr_limits(elrs: Iterable[float]) -> tuple[float, float]:
-    """Ends of the logarithmic colour scale; a single ELR gets a decade around itself.
-
-    Args:
-        elrs: Effective learning rates, positive.
-
-    Returns:
-        Smallest and largest ELR, always different.
-    """
-    values = [float(elr) for elr in elrs]
-    low, high = min(values), max(values)
-    if low == high:
-        return low / math.sqrt(10), high * math.sqrt(10)
-    return low, high
-
-
-def elr_colormap(*, dark: bool = False) -> ListedColormap:
-    """Viridis without the end that is hard to see on a light (or ``dark``) background."""
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
-    return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(start, stop, 256)))
-
-
-def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str]:
-    """Give each ELR its colour on the logarithmic scale.
-
-    Args:
-        elrs: Effective learning rates, positive; repeats are welcome.
-        dark: Whether the colours are for a dark background.
-
-    Returns:
-        ELR to ``#rrggbb``, in ascending order of the ELR.
-    """
-    unique = sorted({float(elr) for elr in elrs})
-    low, high = elr_limits(unique)
-    colormap = elr_colormap(dark=dark)
-    span = math.log(high / low)
-    return {elr: to_hex(colormap(math.log(elr / low) / span)) for elr in unique}
-
-
-def series_colours(n: int, *, dark: bool = False) -> list[str]:
-    """Colours for n unordered series: six that differ well, or evenly spaced ones of viridis for more.
-
-    Args:
-        n: How many.
-        dark: Whether the colours are for a dark background.
-    """
-    few = _SERIES_ON_DARK if dark else _SERIES
-    if n <= len(few):
-        return list(few[:n])
-    colormap = elr_colormap(dark=dark)
-    return [to_hex(colormap(i / (n - 1))) for i in range(n)]
-
-
-def rgba(colour: str, alpha: float) -> str:
-    """Write ``#rrggbb`` with an opacity, as CSS and plotly read it."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha:g})"
 
 
 def format_number(value: object, digits: int = 3) -> str:
