@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from onsphere import dynamics
-from onsphere.lab.report.figures import log_axis, new_figure, panel_letter, style
+from onsphere.lab.chart.style import log_axis, new_figure, panel_letter, style
 
 IMAGES = Path(__file__).parent / "images"
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a8f94"

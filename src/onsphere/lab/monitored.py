@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onsphere import __version__
+from onsphere.lab.chart.theme import series_colours
 from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Cell, Chart, Page, Section, Table, Text
 from onsphere.lab.report.sections import counted, measured_section
-from onsphere.lab.report.theme import series_colours
 from onsphere.lab.store.files import write_table
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from onsphere.lab.console import PlainConsole
 from onsphere.lab.experiment import Experiment
 from onsphere.lab.report.page import Table
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import format_duration
+from onsphere.lab.report.words import format_duration
 from onsphere.lab.result import ExperimentResult, TrainedResult
 from onsphere.lab.tables import print_table
 

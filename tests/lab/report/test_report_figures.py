@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from onsphere.lab.report.figures import DPI, figure_title, new_figure, save_figure, style
+from onsphere.lab.chart.style import DPI, figure_title, new_figure, save_figure, style
 from onsphere.lab.report.regimes_figures import gradient_norm_ceiling, overview, phase_diagram
 from onsphere.lab.report.regimes_map_figure import regime_map
 from onsphere.lab.report.regimes_view import RegimesView

@@ -19,7 +19,7 @@ from onsphere.lab.report.regimes import answer, regimes_page
 from onsphere.lab.report.regimes_charts import overview_chart, phase_chart
 from onsphere.lab.report.regimes_map_chart import map_chart
 from onsphere.lab.report.regimes_view import RegimesView
-from onsphere.lab.report.theme import jsonable
+from onsphere.lab.report.words import jsonable
 
 
 class Reader(HTMLParser):

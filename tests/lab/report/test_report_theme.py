@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onsphere.lab.report.theme import (
-    elr_colours,
+from onsphere.lab.chart.theme import elr_colours, rgba
+from onsphere.lab.report.words import (
     format_duration,
     format_interval,
     format_number,
     format_percent,
     json_for_script,
     jsonable,
-    rgba,
 )
 
 

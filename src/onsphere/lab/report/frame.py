@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onsphere import __version__
+from onsphere.lab.chart.page import block
+from onsphere.lab.chart.paper import save_figures
+from onsphere.lab.chart.spec import Chart
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import ENGINE, read_engine
 from onsphere.lab.registry import entry_of
 from onsphere.lab.report.page import Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration
+from onsphere.lab.report.words import format_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +71,8 @@ def write_page(
     Returns:
         The page.
     """
+    said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
+    save_figures(said, report.subtitle, run.folder / "figures")
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
     if (run.folder / ENGINE).exists():
@@ -80,7 +85,7 @@ def write_page(
         answer=answer,
         summary=[*report.summary, format_duration(result.seconds)],
         sections=[
-            *report.sections,
+            *(_drawn(section) for section in report.sections),
             measured_section((report.heading, "what it is"), report.measured, note=report.note),
             cost_section(result.seconds, runs, engine, run.manifest["environment"]),
             repeat_section(repeated(result, report.left_out), to_toml(given)),
@@ -89,6 +94,11 @@ def write_page(
         data=values | {"version": __version__},
     )
     return page.write(run.folder / "report.html")
+
+
+def _drawn(section: Section) -> Section:
+    """A section with its charts drawn for the browser."""
+    return replace(section, blocks=[block(one) if isinstance(one, Chart) else one for one in section.blocks])
 
 
 def repeated(result: ExperimentResult, left_out: Sequence[str] = ()) -> str:

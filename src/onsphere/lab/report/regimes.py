@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .figures import save_figure, style
+from onsphere.lab.chart.style import save_figure, style
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
+
 from .page import Cell, Page, Section, Table, Text
 from .regimes_charts import overview_chart, phase_chart
 from .regimes_figures import overview, phase_diagram
@@ -20,14 +22,7 @@ from .regimes_map_chart import map_chart
 from .regimes_map_figure import regime_map
 from .regimes_view import Boundary, Curve, RegimesView, number
 from .sections import cost_section, counted, measured_section, repeat_section
-from .theme import (
-    REGIME_COLOURS,
-    REGIME_NAMES,
-    format_duration,
-    format_interval,
-    format_number,
-    format_percent,
-)
+from .words import format_duration, format_interval, format_number, format_percent
 
 __all__ = ["Boundary", "Curve", "RegimesView", "answer", "regimes_page", "write_regimes_report"]
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import REGIME_NAMES, elr_colours
+
 from .charts import REGIME_SYMBOLS, layout_of, legend_of, linear_axis, log_axis, note_at, rule
 from .page import Chart
 from .regimes_figures import gradient_norm_ceiling
 from .regimes_view import Curve, RegimesView
 from .smoothing import binned_mean
-from .theme import REGIME_NAMES, elr_colours, format_number
+from .words import format_number
 
 __all__ = ["overview_chart", "phase_chart"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import (
+from onsphere.lab.chart.style import (
     INK,
     REGIME_MARKERS,
     add_elr_colorbar,
@@ -24,9 +24,10 @@ from .figures import (
     panel_letter,
     regime_handle,
 )
+from onsphere.lab.chart.theme import REGIME_NAMES, elr_colours
+
 from .regimes_view import Curve, RegimesView
 from .smoothing import binned_mean
-from .theme import REGIME_NAMES, elr_colours
 
 __all__ = ["gradient_norm_ceiling", "overview", "phase_diagram"]
 

@@ -12,18 +12,12 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_COLOURS_ON_DARK, REGIME_NAMES, rgba
+
 from .charts import GREY, REGIME_SYMBOLS, layout_of, legend_of, linear_axis, log_axis, note_at, rule
 from .page import Chart
 from .regimes_view import RegimesView, cell_value
-from .theme import (
-    REGIME_COLOURS,
-    REGIME_COLOURS_ON_DARK,
-    REGIME_NAMES,
-    format_interval,
-    format_number,
-    format_percent,
-    rgba,
-)
+from .words import format_interval, format_number, format_percent
 
 __all__ = ["map_chart"]
 

@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from .figures import INK, REGIME_MARKERS, figure_title, log_axis, new_figure, regime_handle
+from onsphere.lab.chart.style import INK, REGIME_MARKERS, figure_title, log_axis, new_figure, regime_handle
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
+
 from .regimes_view import Boundary, RegimesView, cell_value
-from .theme import REGIME_COLOURS, REGIME_NAMES, format_interval, format_number
+from .words import format_interval, format_number
 
 __all__ = ["regime_map"]
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .theme import REGIME_NAMES
+from onsphere.lab.chart.theme import REGIME_NAMES
 
 __all__ = ["CELL_KEYS", "MEASUREMENTS", "Boundary", "Curve", "RegimesView", "Region", "cell_value", "number"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .page import Code, Facts, Section, Table, Text
-from .theme import format_duration, format_number
+from .words import format_duration, format_number
 
 __all__ = ["cost_section", "counted", "measured_section", "repeat_section"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onsphere.lab.report.page import Cell, Table
-from onsphere.lab.report.theme import format_number, format_percent
+from onsphere.lab.report.words import format_number, format_percent
 
 __all__ = ["Column", "number", "percent", "table"]
 

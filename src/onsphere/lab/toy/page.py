@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.old_result import ExperimentResult
 from onsphere.lab.options import Options
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
 from onsphere.lab.store import Run

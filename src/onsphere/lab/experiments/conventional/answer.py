@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, median
 
+from onsphere.lab.chart.theme import REGIME_NAMES
 from onsphere.lab.experiments.conventional.result import CLOSE, ConventionalResult, ConventionalRun, Distance
 from onsphere.lab.experiments.conventional.spec import Setup
 from onsphere.lab.experiments.regimes.classify import REGIMES
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import REGIME_NAMES, format_number, format_percent
+from onsphere.lab.report.words import format_number, format_percent
 
 __all__ = ["answer", "best_rate", "outcomes", "warnings_of"]
 

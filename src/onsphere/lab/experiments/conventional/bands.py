@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES, rgba
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.report.charts import GREY
-from onsphere.lab.report.theme import REGIME_COLOURS, REGIME_NAMES, rgba
 
 __all__ = ["band_notes", "band_shapes", "turned"]
 

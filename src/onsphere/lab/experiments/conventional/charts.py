@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import REGIME_NAMES, elr_colours
 from onsphere.lab.experiments.conventional.bands import band_notes, band_shapes, turned
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
 from onsphere.lab.experiments.conventional.spec import Setup
@@ -15,7 +16,7 @@ from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.view import NAMES, Curve, geometric_mean, rate_name
 from onsphere.lab.report.charts import GREY, REGIME_SYMBOLS, layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import REGIME_NAMES, elr_colours, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["LOOKS", "elr_chart", "loss_chart", "phase_chart", "rate_chart"]
 

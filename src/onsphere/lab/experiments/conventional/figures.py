@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import REGIME_MARKERS, figure_title, log_axis, new_figure, panel_letter
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
 from onsphere.lab.experiments.conventional.charts import LOOKS, calm_curves, calm_runs, colours_of
 from onsphere.lab.experiments.conventional.result import ConventionalResult
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.view import NAMES, Curve, geometric_mean
-from onsphere.lab.report.figures import REGIME_MARKERS, figure_title, log_axis, new_figure, panel_letter
-from onsphere.lab.report.theme import REGIME_COLOURS, REGIME_NAMES, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["figures_of"]
 

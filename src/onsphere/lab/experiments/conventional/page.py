@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.conventional.answer import answer, warnings_of
@@ -14,10 +15,9 @@ from onsphere.lab.experiments.conventional.result import ConventionalResult
 from onsphere.lab.experiments.conventional.spec import ConventionalSpec
 from onsphere.lab.experiments.conventional.tables import runs_table
 from onsphere.lab.experiments.conventional.view import curves_of, sphere_map_of
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration, format_number
+from onsphere.lab.report.words import format_duration, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["command", "subtitle", "write_page"]

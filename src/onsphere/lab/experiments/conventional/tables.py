@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
 from onsphere.lab.experiments.conventional.result import ConventionalResult
 from onsphere.lab.report.page import Cell, Table
-from onsphere.lab.report.theme import MISSING, REGIME_COLOURS, REGIME_NAMES, format_number, format_percent
+from onsphere.lab.report.words import MISSING, format_number, format_percent
 
 __all__ = ["runs_table"]
 

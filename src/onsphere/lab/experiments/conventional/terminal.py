@@ -15,7 +15,7 @@ from onsphere.lab.experiments.conventional.result import ConventionalResult, Con
 from onsphere.lab.experiments.conventional.run import compare_conventional, describe, resume_conventional
 from onsphere.lab.experiments.conventional.spec import ConventionalSpec
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onsphere.lab.experiments.drop.analyse import WITHIN
 from onsphere.lab.experiments.drop.findings import Analysis, Best, Difference, StartClass
 from onsphere.lab.experiments.drop.result import DropResult
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "described_classes", "interval", "percent"]
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import series_colours
 from onsphere.lab.experiments.drop.findings import MatrixCell
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.rows import PAIRS, Average
 from onsphere.lab.report.charts import GREY, INK, layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["after_chart", "averages_by_start", "barrier_chart", "error_chart", "error_range", "matrix_chart"]
 

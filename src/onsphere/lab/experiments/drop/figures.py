@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure
+from onsphere.lab.chart.theme import series_colours
 from onsphere.lab.experiments.drop.charts import BARRIER_FLOOR, PAIR_NAMES, averages_by_start, error_range
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.rows import PAIRS
-from onsphere.lab.report.figures import INK, figure_title, log_axis, new_figure
-from onsphere.lab.report.theme import format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["figures_of"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR
@@ -15,10 +16,9 @@ from onsphere.lab.experiments.drop.figures import figures_of
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.drop.tables import best_table, classes_table, matrix_table
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration, format_number
+from onsphere.lab.report.words import format_duration, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["answer", "command", "subtitle", "write_page"]

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 
+from onsphere.lab.chart.theme import REGIME_NAMES
 from onsphere.lab.experiments.drop.analyse import difference
 from onsphere.lab.experiments.drop.answer import interval
 from onsphere.lab.experiments.drop.findings import Best, Difference, MatrixCell, StartClass
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.report.page import Cell, Table
-from onsphere.lab.report.theme import MISSING, REGIME_NAMES, format_number
+from onsphere.lab.report.words import MISSING, format_number
 
 __all__ = ["best_table", "classes_table", "matrix_table"]
 

@@ -6,7 +6,7 @@ from statistics import median
 
 from onsphere.lab.experiments.periods.result import PeriodsResult, Setting, summaries
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["answer"]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import OKABE_ITO, series_colours
 from onsphere.lab.experiments.periods.result import PeriodsResult, Setting, summaries
 from onsphere.lab.experiments.periods.view import Shown, thinned
 from onsphere.lab.report.charts import GREY, INK, layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart, Slider
-from onsphere.lab.report.theme import OKABE_ITO, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["DARK", "PALE", "course_chart", "law_chart", "law_lines", "loop_chart", "setting_name"]
 

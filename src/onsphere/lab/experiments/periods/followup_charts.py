@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import series_colours
 from onsphere.lab.experiments.periods.charts import DARK, PALE, setting_name
 from onsphere.lab.experiments.periods.result import PeriodsResult
 from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart, Slider
-from onsphere.lab.report.theme import series_colours
 
 __all__ = ["ensemble_chart", "minima_chart", "sharpness_chart", "sphere_chart"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.periods.answer import answer
@@ -22,10 +23,9 @@ from onsphere.lab.experiments.periods.tables import (
     sharpness_table,
 )
 from onsphere.lab.experiments.periods.view import shown_runs
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Chart, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration, format_number
+from onsphere.lab.report.words import format_duration, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["answer", "command", "write_page"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from onsphere.lab.experiments.periods.result import PeriodsResult, summaries
 from onsphere.lab.report.page import Cell, Table
-from onsphere.lab.report.theme import format_number, format_percent
+from onsphere.lab.report.words import format_number, format_percent
 
 __all__ = [
     "comparison_table",

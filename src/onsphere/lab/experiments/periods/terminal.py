@@ -13,7 +13,7 @@ from onsphere.lab.experiments.periods.result import PeriodsResult, describe, sum
 from onsphere.lab.experiments.periods.run import resume_periods, train_periods
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
 

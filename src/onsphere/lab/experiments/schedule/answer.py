@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onsphere.lab.experiments.schedule.result import Method, ScheduleResult, Verdict
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "numbers"]
 

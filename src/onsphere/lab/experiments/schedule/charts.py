@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onsphere.lab.chart.theme import OKABE_ITO
 from onsphere.lab.experiments.schedule.answer import numbers
 from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.experiments.schedule.result import Method, ScheduleResult
 from onsphere.lab.experiments.schedule.view import Course
 from onsphere.lab.report.charts import INK, layout_of, legend_of, linear_axis, log_axis, rule
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import OKABE_ITO, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["COLOURS", "SYMBOLS", "courses_chart", "errors_chart", "schedules_chart", "settings_chart"]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure, panel_letter
 from onsphere.lab.experiments.schedule.answer import numbers
 from onsphere.lab.experiments.schedule.charts import COLOURS
 from onsphere.lab.experiments.schedule.methods import Family
 from onsphere.lab.experiments.schedule.result import ScheduleResult
 from onsphere.lab.experiments.schedule.view import Course
-from onsphere.lab.report.figures import INK, figure_title, log_axis, new_figure, panel_letter
 
 __all__ = ["errors_figure", "schedules_figure"]
 

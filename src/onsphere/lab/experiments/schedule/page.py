@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.schedule.answer import answer, numbers
@@ -21,10 +22,9 @@ from onsphere.lab.experiments.schedule.result import Method, ScheduleResult
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.experiments.schedule.view import courses
 from onsphere.lab.intervals import Interval, difference
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Cell, Page, Section, Table
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration, format_number
+from onsphere.lab.report.words import format_duration, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["command", "write_page"]

@@ -14,7 +14,7 @@ from onsphere.lab.experiments.schedule.page import write_page
 from onsphere.lab.experiments.schedule.result import ScheduleResult
 from onsphere.lab.experiments.schedule.run import compare_schedules, resume_schedules
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
 

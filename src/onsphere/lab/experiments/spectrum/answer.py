@@ -7,7 +7,7 @@ from statistics import mean
 from onsphere.lab.experiments.spectrum.result import SpectrumResult
 from onsphere.lab.experiments.spectrum.trends import Trend
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "describe", "warnings_of"]
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import OKABE_ITO
 from onsphere.lab.experiments.spectrum.result import SpectrumResult
 from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart, Slider
-from onsphere.lab.report.theme import OKABE_ITO, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["PLACES", "angle_chart", "error_chart", "map_of", "means", "pairs_chart", "place_name", "sharpness_chart"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import figure_title, log_axis, new_figure, panel_letter
 from onsphere.lab.experiments.spectrum.charts import PLACES, map_of, means, place_name, values_of
 from onsphere.lab.experiments.spectrum.result import SpectrumResult
-from onsphere.lab.report.figures import figure_title, log_axis, new_figure, panel_letter
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["figures_of"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.spectrum.answer import answer, warnings_of
@@ -13,10 +14,9 @@ from onsphere.lab.experiments.spectrum.figures import figures_of
 from onsphere.lab.experiments.spectrum.result import SpectrumResult
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.experiments.spectrum.tables import runs_table, trends_table
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration
+from onsphere.lab.report.words import format_duration
 from onsphere.lab.store import Run
 
 __all__ = ["command", "subtitle", "write_page"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from onsphere.lab.chart.theme import REGIME_NAMES
 from onsphere.lab.experiments.spectrum.answer import NAMES, change_text
 from onsphere.lab.experiments.spectrum.charts import place_name
 from onsphere.lab.experiments.spectrum.result import SpectrumResult
 from onsphere.lab.report.page import Cell, Table
-from onsphere.lab.report.theme import REGIME_NAMES, format_number, format_percent
+from onsphere.lab.report.words import format_number, format_percent
 
 __all__ = ["runs_table", "trends_table"]
 

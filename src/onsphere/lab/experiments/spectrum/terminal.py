@@ -15,7 +15,7 @@ from onsphere.lab.experiments.spectrum.result import SpectrumResult
 from onsphere.lab.experiments.spectrum.run import map_spectrum, resume_spectrum
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
 

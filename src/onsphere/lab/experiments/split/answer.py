@@ -6,7 +6,7 @@ import math
 
 from onsphere.lab.experiments.split.decide import Gain, Verdict
 from onsphere.lab.experiments.split.result import BudgetAnswer, SplitResult, SplitRow
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 NAMES = {"nll": "NLL", "cnll": "CNLL", "accuracy": "accuracy"}
 PRIMARY = ("nll", "cnll")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import series_colours
 from onsphere.lab.experiments.split.measure import METRICS, Law, Point
 from onsphere.lab.experiments.split.result import BudgetAnswer, SplitResult, SplitRow
 from onsphere.lab.report.charts import INK, layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import series_colours
 
 __all__ = ["AXES", "curves_chart", "envelope", "envelope_chart", "splits_chart"]
 

@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from onsphere.lab.chart.style import INK, figure_title, new_figure
+from onsphere.lab.chart.theme import series_colours
 from onsphere.lab.experiments.split.charts import AXES, envelope, error, law_at, law_sizes, value
 from onsphere.lab.experiments.split.result import SplitResult, SplitRow
-from onsphere.lab.report.figures import INK, figure_title, new_figure
-from onsphere.lab.report.theme import series_colours
 
 
 def figures_of(result: SplitResult, subtitle: str) -> dict[str, Callable[[], Figure]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.split.answer import NAMES, answer
@@ -16,10 +17,9 @@ from onsphere.lab.experiments.split.figures import figures_of
 from onsphere.lab.experiments.split.measure import CURVE_GROUPS
 from onsphere.lab.experiments.split.result import SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Cell, Chart, Page, Section, Table, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import MISSING, format_duration, format_number
+from onsphere.lab.report.words import MISSING, format_duration, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["answer", "command", "write_page"]

@@ -6,7 +6,7 @@ from statistics import median
 
 from onsphere.lab.experiments.stabilise.result import Level, Remaining, StabiliseResult, Stay
 from onsphere.lab.intervals import quantile
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "describe", "unexpected"]
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import OKABE_ITO, elr_colours, rgba
 from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult
 from onsphere.lab.experiments.stabilise.view import FIRST, Curve
 from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis, note_at, rule
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import OKABE_ITO, elr_colours, format_number, rgba
+from onsphere.lab.report.words import format_number
 
 __all__ = ["by_lag", "levels_chart", "memory_chart", "plane_chart", "walk_chart", "wander_chart", "ways_chart"]
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure, panel_letter
+from onsphere.lab.chart.theme import elr_colours
 from onsphere.lab.experiments.stabilise.charts import DIRECTIONS, by_lag
 from onsphere.lab.experiments.stabilise.result import StabiliseResult
 from onsphere.lab.experiments.stabilise.view import FIRST, Curve
-from onsphere.lab.report.figures import INK, figure_title, log_axis, new_figure, panel_letter
-from onsphere.lab.report.theme import elr_colours, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["figures_of"]
 

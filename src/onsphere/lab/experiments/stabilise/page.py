@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
 from onsphere.lab.experiments.regimes.page import subtitle
@@ -23,10 +24,9 @@ from onsphere.lab.experiments.stabilise.result import StabiliseResult
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.experiments.stabilise.tables import levels_table, stays_table
 from onsphere.lab.experiments.stabilise.view import curves
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.theme import format_duration
+from onsphere.lab.report.words import format_duration
 from onsphere.lab.store import Run
 
 __all__ = ["write_page"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from onsphere.lab.chart.theme import elr_colours
 from onsphere.lab.experiments.stabilise.result import StabiliseResult
 from onsphere.lab.report.page import Cell, Table
-from onsphere.lab.report.theme import elr_colours, format_number, format_percent
+from onsphere.lab.report.words import format_number, format_percent
 
 __all__ = ["levels_table", "stays_table"]
 

@@ -14,7 +14,7 @@ from onsphere.lab.experiments.stabilise.result import StabiliseResult
 from onsphere.lab.experiments.stabilise.run import resume_stabilise, stabilise
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 from onsphere.lab.tables import print_table
 

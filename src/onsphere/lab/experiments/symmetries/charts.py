@@ -10,7 +10,7 @@ from onsphere.lab.experiments.symmetries.look import Class, classes, exponent_te
 from onsphere.lab.experiments.symmetries.names import shortened
 from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["areas_chart", "bars_chart"]
 

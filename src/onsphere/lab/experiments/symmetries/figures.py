@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from onsphere.lab.chart.style import figure_title, log_axis, new_figure
 from onsphere.lab.experiments.symmetries.findings import Findings
 from onsphere.lab.experiments.symmetries.look import classes
 from onsphere.lab.experiments.symmetries.names import shortened
-from onsphere.lab.report.figures import figure_title, log_axis, new_figure
 
 __all__ = ["tensors_figure"]
 

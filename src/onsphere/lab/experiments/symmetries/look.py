@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onsphere.lab.chart.theme import OKABE_ITO
 from onsphere.lab.experiments.symmetries.findings import Findings
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import OKABE_ITO, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["Class", "classes", "exponent_text", "group_title", "tensor_text"]
 

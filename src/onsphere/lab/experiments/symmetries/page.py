@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onsphere import __version__
+from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
 from onsphere.lab.experiments.symmetries.figures import tensors_figure
@@ -15,10 +16,9 @@ from onsphere.lab.experiments.symmetries.look import Class, classes, exponent_te
 from onsphere.lab.experiments.symmetries.names import folded
 from onsphere.lab.experiments.symmetries.result import SymmetriesResult
 from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
-from onsphere.lab.report.figures import save_figure, style
 from onsphere.lab.report.page import Block, Cell, Facts, Page, Section, Table, Text
 from onsphere.lab.report.sections import counted, measured_section, repeat_section
-from onsphere.lab.report.theme import MISSING, format_duration, format_number
+from onsphere.lab.report.words import MISSING, format_duration, format_number
 from onsphere.lab.store import Run
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from onsphere.lab.experiments.symmetries.names import folded, pattern
 from onsphere.lab.experiments.symmetries.page import write_report
 from onsphere.lab.experiments.symmetries.result import SymmetriesResult, describe
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.theme import MISSING, format_number
+from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["one_line", "resume", "rewrite_report", "show", "start"]

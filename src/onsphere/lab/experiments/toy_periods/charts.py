@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from onsphere.dynamics.toys import period_law
+from onsphere.lab.chart.theme import OKABE_ITO, series_colours
 from onsphere.lab.experiments.toy_periods.result import STRONG, LawRow, ToyPeriodsResult
 from onsphere.lab.experiments.toy_periods.view import Array, Trace, one_period
 from onsphere.lab.report.charts import GREY, layout_of, legend_of, linear_axis, log_axis, rule, upright
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import OKABE_ITO, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["by_decay", "course_chart", "law_chart", "law_line", "loop_chart"]
 

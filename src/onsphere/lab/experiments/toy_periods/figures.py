@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure
+from onsphere.lab.chart.theme import OKABE_ITO, elr_colormap, series_colours
 from onsphere.lab.experiments.toy_periods.charts import by_decay, law_line
 from onsphere.lab.experiments.toy_periods.result import STRONG, ToyPeriodsResult
 from onsphere.lab.experiments.toy_periods.view import Trace, one_period
-from onsphere.lab.report.figures import INK, figure_title, log_axis, new_figure
-from onsphere.lab.report.theme import OKABE_ITO, elr_colormap, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["figures_of"]
 

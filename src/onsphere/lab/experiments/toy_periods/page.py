@@ -13,7 +13,7 @@ from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
 from onsphere.lab.experiments.toy_periods.view import trace
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import format_duration, format_number
+from onsphere.lab.report.words import format_duration, format_number
 from onsphere.lab.store import Run
 from onsphere.lab.toy import page
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.chart.theme import OKABE_ITO, series_colours
 from onsphere.lab.experiments.toy_regimes.result import RegimesRow, ToyRegimesResult
 from onsphere.lab.experiments.toy_regimes.view import Course, law
 from onsphere.lab.report.charts import (
@@ -21,7 +22,7 @@ from onsphere.lab.report.charts import (
     upright,
 )
 from onsphere.lab.report.page import Chart, Slider
-from onsphere.lab.report.theme import OKABE_ITO, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["elr_ceiling", "loss_chart", "movie_chart"]
 

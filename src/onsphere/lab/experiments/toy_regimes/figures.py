@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, new_figure, number_ticks, panel_letter
+from onsphere.lab.chart.theme import OKABE_ITO, series_colours
 from onsphere.lab.experiments.toy_regimes.charts import elr_ceiling
 from onsphere.lab.experiments.toy_regimes.result import ToyRegimesResult
 from onsphere.lab.experiments.toy_regimes.view import Course, law
-from onsphere.lab.report.figures import INK, figure_title, new_figure, number_ticks, panel_letter
-from onsphere.lab.report.theme import OKABE_ITO, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["course_figure", "loss_figure"]
 

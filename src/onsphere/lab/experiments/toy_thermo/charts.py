@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from onsphere.lab.chart.theme import elr_colours, series_colours
 from onsphere.lab.experiments.toy_thermo.result import NAMES, ThermoRow, ToyThermoResult
 from onsphere.lab.report.charts import INK, layout_of, legend_of, linear_axis, log_axis, rule
 from onsphere.lab.report.page import Chart
-from onsphere.lab.report.theme import elr_colours, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["KNOBS", "RATES", "SYMBOLS", "by_rate", "gas_chart", "protocol_chart", "work"]
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure, panel_letter
+from onsphere.lab.chart.theme import elr_colours, series_colours
 from onsphere.lab.experiments.toy_thermo.charts import KNOBS, RATES, SYMBOLS, by_rate, work
 from onsphere.lab.experiments.toy_thermo.result import NAMES, ToyThermoResult
-from onsphere.lab.report.figures import INK, figure_title, log_axis, new_figure, panel_letter
-from onsphere.lab.report.theme import elr_colours, format_number, series_colours
+from onsphere.lab.report.words import format_number
 
 __all__ = ["gas_figure", "protocols_figure"]
 

@@ -11,7 +11,7 @@ from onsphere.lab.experiments.toy_thermo.result import NAMES, ThermoRow, ToyTher
 from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.theme import format_duration, format_number
+from onsphere.lab.report.words import format_duration, format_number
 from onsphere.lab.store import Run
 from onsphere.lab.toy import page
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from onsphere.lab.experiments.zones.analyse import agreement
 from onsphere.lab.experiments.zones.result import Continuation, ZonesResult
-from onsphere.lab.report.theme import format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "describe"]
 

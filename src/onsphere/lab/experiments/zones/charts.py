@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.lab.chart.theme import OKABE_ITO, elr_colours
 from onsphere.lab.experiments.zones.analyse import RISE
 from onsphere.lab.experiments.zones.result import OUTCOMES, Continuation, ZonesResult
 from onsphere.lab.report.charts import INK, layout_of, legend_of, linear_axis, log_axis, rule, upright
 from onsphere.lab.report.page import Chart, Slider
-from onsphere.lab.report.theme import OKABE_ITO, elr_colours, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["LOOKS", "Course", "course_chart", "map_chart", "path_chart", "threshold_chart"]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure, panel_letter
+from onsphere.lab.chart.theme import elr_colours
 from onsphere.lab.experiments.zones.charts import FIRST, LOOKS
 from onsphere.lab.experiments.zones.result import OUTCOMES, ZonesResult
-from onsphere.lab.report.figures import INK, figure_title, log_axis, new_figure, panel_letter
-from onsphere.lab.report.theme import elr_colours, format_number
+from onsphere.lab.report.words import format_number
 
 __all__ = ["figures_of"]
 

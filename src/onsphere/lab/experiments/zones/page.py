@@ -10,9 +10,9 @@ from onsphere.lab.population import ShardFolder
 from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
+from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
-from onsphere.lab.report.theme import format_number
-from onsphere.lab.report.words import subtitle
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 
 __all__ = ["printed", "report"]

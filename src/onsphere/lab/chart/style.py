@@ -20,22 +20,25 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store.files import atomic
 
-from .theme import elr_colormap, elr_limits, format_number
+from .theme import INK, elr_limits, elr_scale
 
 __all__ = [
     "DPI",
     "INK",
     "REGIME_MARKERS",
     "add_elr_colorbar",
+    "elr_colormap",
     "figure_title",
     "log_axis",
+    "log_ticks",
     "new_figure",
     "number_ticks",
     "panel_letter",
@@ -45,8 +48,6 @@ __all__ = [
 ]
 
 DPI = 200
-
-INK = "#222222"
 
 #: A shape for each regime: colour is never the only sign.
 REGIME_MARKERS: Mapping[str, str] = {"convergence": "o", "chaotic_equilibrium": "D", "divergence": "s"}
@@ -169,8 +170,12 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
         axes.set_xscale("log")
     else:
         axes.set_yscale("log")
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    log_ticks(axes.xaxis if which == "x" else axes.yaxis)
+
+
+def log_ticks(axis: Axis) -> None:
+    """A few readable ticks for a logarithmic axis, by the length of its range."""
+    low, high = sorted(axis.get_view_interval())
     if high < 4 * low:
         axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
@@ -187,6 +192,11 @@ def number_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def elr_colormap() -> ListedColormap:
+    """The scale of effective learning rates on white ground."""
+    return ListedColormap(elr_scale())
 
 
 def add_elr_colorbar(figure: Figure, axes: Any, elrs: list[float]) -> Colorbar:

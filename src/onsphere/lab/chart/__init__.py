@@ -1,0 +1,1 @@
+"""Charts said once, drawn for the page by plotly.js and for paper by matplotlib."""

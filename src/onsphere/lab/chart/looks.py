@@ -1,0 +1,46 @@
+"""Looks that many charts share: by effective learning rate, by regime, by place in a series."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from .spec import Look, Marker, Scale
+from .theme import REGIME_COLOURS, REGIME_COLOURS_ON_DARK, elr_colours, elr_limits, series_colours
+
+__all__ = ["REGIME_MARKERS", "elr_looks", "elr_scale", "regime_look", "series_looks"]
+
+#: A shape for each regime: colour is never the only sign.
+REGIME_MARKERS: Mapping[str, Marker] = {
+    "convergence": "circle",
+    "chaotic_equilibrium": "diamond",
+    "divergence": "square",
+}
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def elr_looks(elrs: Iterable[float], **look: Any) -> dict[float, Look]:
+    """A look for each effective learning rate, ascending; `look` are further attributes of all of them."""
+    known = list(elrs)
+    dark = elr_colours(known, dark=True)
+    return {elr: Look(colour, dark[elr], **look) for elr, colour in elr_colours(known).items()}
+
+
+def elr_scale(elrs: Iterable[float], title: str = "effective learning rate (ELR)") -> Scale:
+    """The colour scale that `elr_looks` follows, with a mark for each effective learning rate."""
+    known = sorted(set(elrs))
+    return Scale(title, *elr_limits(known), log=True, marks=known)
+
+
+def regime_look(regime: str, **look: Any) -> Look:
+    """Colour and marker of a regime; `look` are further attributes, or others."""
+    given = {"colour": REGIME_COLOURS[regime], "dark": REGIME_COLOURS_ON_DARK[regime], "marker": REGIME_MARKERS[regime]}
+    return Look(**(given | look))
+
+
+def series_looks(keys: Iterable[Key], **look: Any) -> dict[Key, Look]:
+    """A look for each of a few unordered things; `look` are further attributes of all of them."""
+    known = list(dict.fromkeys(keys))
+    pairs = zip(known, series_colours(len(known)), series_colours(len(known), dark=True), strict=True)
+    return {key: Look(light, dark, **look) for key, light, dark in pairs}

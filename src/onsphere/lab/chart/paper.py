@@ -1,0 +1,267 @@
+"""A chart as matplotlib draws it, for slides and papers: PNG and SVG files that come out the same every time."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .arrange import Limits, Place, arranged, levels, ticks_of
+from .paper_marks import DASHES, add_colour_bar, draw, legend_handle, plain
+from .spec import Axis, Chart, Look, Mark, Rule, Span
+from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
+from .theme import GREY
+
+__all__ = ["figure", "save_figures"]
+
+_LETTER = 0.068  # inches a letter of the small type
+_LINE = 9.5  # points a line of it
+_RIBBON = 0.36  # inches
+
+
+def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
+    """Write every chart as ``figures/NAME.png`` and ``figures/NAME.svg``.
+
+    Args:
+        charts: All charts of a page.
+        subtitle: What was trained or simulated, the line below each title.
+        folder: The run's folder.
+    """
+    for chart in charts:
+        for name, frame in chart.figures:
+            with style():
+                made = figure(chart, subtitle, frame)
+            save_figure(made, folder / "figures" / name)
+
+
+def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
+    """Draw a chart; call inside `style.style()`. Of several seeds the one shown at first is bold, the others faint.
+
+    Args:
+        chart: What to draw.
+        subtitle: The line below the title.
+        frame: Which of the slider's frames, where there are some.
+    """
+    places = arranged(chart)
+    rows, columns = max(p.row for p in places) + 1, max(p.column for p in places) + 1
+    heights = [max(p.panel.height for p in places if p.row == row) for row in range(rows)]
+    ribbon = columns == 1 and any(span.name and span.kind in ("region", "gap") for span in chart.spans)
+    width, height = chart.size or _size(rows, columns, heights, ribbon)
+    made = new_figure(width, height)
+    figure_title(made, plain(chart.title), _subtitle(chart, subtitle, frame))
+    inch = (height - 1.1 - _RIBBON * ribbon) / sum(heights)
+    ratios = [*[_RIBBON] * ribbon, *(inch * part for part in heights)]
+    grid = made.add_gridspec(rows + ribbon, columns, height_ratios=ratios, width_ratios=list(chart.widths) or None)
+    axes: list[Any] = []
+    for place in places:
+        shared = {"sharex": axes[place.leader]} if place.leader < len(axes) else {}
+        shared |= {"sharey": axes[len(axes) - place.column]} if chart.share_y and place.column else {}
+        axes.append(made.add_subplot(grid[place.row + ribbon, place.column], **shared))
+    inches = 0.86 * width / columns
+    for number, (own, place) in enumerate(zip(axes, places, strict=True)):
+        _panel(own, place, chart, frame, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
+        if columns > 1 or place.panel.title:
+            _heading(own, place, number, chart, inches)
+    if ribbon:
+        strip: Any = made.add_subplot(grid[0, :], sharex=axes[0])
+        _ribbon(strip, places[0], chart.spans, inches)
+    if chart.scale is not None:
+        add_colour_bar(made, axes, chart.scale)
+    _legend(made, chart, frame, width)
+    made.align_ylabels([own for own, place in zip(axes, places, strict=True) if place.column == 0])
+    return made
+
+
+def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tuple[float, float]:
+    """Inches that the panels need."""
+    if columns == 1:
+        return (6.4, 4.4) if rows == 1 else (7.0, 1.3 + 1.75 * sum(heights) + _RIBBON * ribbon)
+    return min(3.1 * columns + 0.6, 9.4), 1.2 + 2.5 * sum(heights)
+
+
+def _subtitle(chart: Chart, subtitle: str, frame: int) -> str:
+    parts = [subtitle] if subtitle else []
+    if chart.frames:
+        parts.append(f"{chart.frame_name} {chart.frames[frame]}".strip())
+    if chart.seed is not None and chart.seeds:
+        others = len(chart.seeds) - 1
+        parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
+    return "\n".join([" · ".join(parts), *([plain(chart.note)] if chart.note else [])])
+
+
+def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, inch: float, ribbon: bool) -> None:
+    panel = place.panel
+    for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
+        _scale(axes, which, axis, ends, ticks_of(axis, panel.marks, which))  # type: ignore[arg-type]
+    for span in (*panel.spans, *chart.spans):
+        _shade(axes, span)
+    for mark in panel.marks:
+        if mark.frame in (None, frame):
+            draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
+    for rule in (*panel.rules, *chart.rules):
+        _rule(axes, rule)
+    for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
+        low, high = (ends.high, ends.low) if axis.reverse else (ends.low, ends.high)
+        (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+        if axis.over and ends.cut:
+            _corner(axes, axis.over)
+    if place.x_limits.empty or place.y_limits.empty:
+        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
+    if place.shows_y:
+        axes.set_ylabel(textwrap.fill(plain(panel.y.title), max(int(inch * 13), 12)))
+    axes.tick_params(labelleft=place.shows_y, labelbottom=place.shows_x and not place.x.opposite)
+    if place.shows_x:
+        axes.set_xlabel(plain(place.x.title))
+        if place.x.opposite:
+            axes.xaxis.set_label_position("top")
+            axes.xaxis.tick_top()
+    if place.x.also is not None and place.row == 0:
+        _second(axes, place.x)
+    _above(axes, place, chart, inches, ribbon=ribbon)
+
+
+def _scale(axes: Any, which: Literal["x", "y"], axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> None:
+    own = axes.xaxis if which == "x" else axes.yaxis
+    if axis.log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(ends.low, ends.high)
+    if ticks is not None:
+        own.set_ticks(list(ticks), [plain(name) for name in ticks.values()], minor=False)
+        own.set_ticks([], minor=True)
+        if not axis.log:
+            axes.grid(visible=False, axis=which)
+        if len(ticks) > 20:
+            own.set_tick_params(labelsize=6.5, length=0)
+    elif axis.log:
+        log_ticks(own)
+    elif which == "x":
+        axes.locator_params(axis="x", nbins=6)
+
+
+def _second(axes: Any, axis: Axis) -> None:
+    """A second scale above the panel, the axis times a factor."""
+    assert axis.also is not None
+    title, factor = axis.also
+    above = axes.secondary_xaxis("top", functions=(lambda value: value * factor, lambda value: value / factor))
+    above.set_xlabel(title)
+    if axis.log:
+        number_ticks(above.xaxis)
+
+
+def _shade(axes: Any, span: Span) -> None:
+    shade = axes.axvspan if span.along == "x" else axes.axhspan
+    if span.kind == "region":
+        shade(span.low, span.high, color=span.colour or GREY, alpha=0.13, linewidth=0, zorder=0)
+    elif span.kind != "gap":
+        shade(span.low, span.high, zorder=0.5, **_hatched(span))
+
+
+def _hatched(span: Span) -> dict[str, Any]:
+    sure = span.kind == "bracket"
+    look = {"facecolor": "#9a9a9a" if sure else "none", "edgecolor": "#555555", "alpha": 0.35, "hatch": "////"}
+    return look | {"linewidth": 0 if sure else 1.0, "linestyle": "-" if sure else "--"}
+
+
+def _rule(axes: Any, rule: Rule) -> None:
+    look = rule.look
+    if look.width:
+        line = axes.axhline if rule.along == "y" else axes.axvline
+        line(rule.value, color=look.colour, lw=0.75 * look.width, ls=DASHES[look.dash], zorder=2)
+    if not rule.name or rule.along == "x":
+        return
+    if rule.at == "corner":
+        _corner(axes, f"- - {plain(rule.name)}")
+        return
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7.5}
+    at, side = (0.008, "left") if rule.at == "left" else (0.992, "right")
+    axes.annotate(plain(rule.name), (at, rule.value), xytext=(0, 2.5), ha=side, zorder=5, **place)
+
+
+def _corner(axes: Any, text: str) -> None:
+    axes.annotate(text, (0.985, 0.985), xycoords="axes fraction", ha="right", va="top", fontsize=7.5, zorder=5)
+
+
+def _above(axes: Any, place: Place, chart: Chart, inches: float, *, ribbon: bool) -> None:
+    """Names of rules and spans above a panel, as high as it takes for none to run into another."""
+    first = place.row == 0
+    spans = [*place.panel.spans, *(chart.spans if first and not ribbon else ())]
+    rules = [*place.panel.rules, *(chart.rules if first else ())]
+    texts = [(rule.value, rule.name) for rule in rules if rule.along == "x" and rule.name]
+    for span in spans:
+        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
+        if span.along == "x" and low < high:
+            texts += [(_middle(place.x, low, high), text) for text in (span.name, span.numbers) if text]
+    rows = levels([_fraction(place, value) for value, _ in texts], [_LETTER * len(t) / inches for _, t in texts])
+    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    for (value, text), row in zip(texts, rows, strict=True):
+        axes.annotate(plain(text), (value, 1), (0, 2 + _LINE * row), ha="center", va="bottom", fontsize=7.5, **where)
+    axes.lines_above = max(rows, default=-1) + 1
+
+
+def _heading(axes: Any, place: Place, number: int, chart: Chart, inches: float) -> None:
+    title = plain(place.panel.title or place.panel.y.title).replace("\n", " ")
+    letters = max(int(inches / 0.075), 12)
+    panel_letter(axes, "abcdefghijkl"[number % 12], textwrap.fill(title, letters))
+    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=9, pad=6 + _LINE * axes.lines_above)
+
+
+def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> None:
+    """Names of the stretches on a strip above the panels, numbers of the brackets over it."""
+    axes.set_ylim(0, 1)
+    axes.axis("off")
+    texts = []
+    for span in spans:
+        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
+        if not low < high:
+            continue
+        look: dict[str, Any] = {"facecolor": "none", "edgecolor": "#888888", "linestyle": "--", "linewidth": 0.8}
+        if span.kind == "region":
+            look = {"color": span.colour or GREY, "alpha": 0.45, "linewidth": 0}
+        elif span.kind != "gap":
+            look = _hatched(span)
+        if span.kind != "open":
+            axes.add_patch(Rectangle((low, 0), high - low, 0.52, **look))
+        room, middle = abs(_fraction(place, high) - _fraction(place, low)) * inches, _middle(place.x, low, high)
+        if span.name:
+            text = span.name if len(span.name) * 0.075 < room else span.name.replace(" ", "\n")
+            longest = max(len(line) for line in text.split("\n"))
+            size = float(np.clip(room / longest / 0.0088, 5.0, 7.5 if "\n" in text else 8.5))
+            form: dict[str, Any] = {"style": "italic"} if span.kind == "gap" else {"weight": "bold"}
+            axes.text(middle, 0.26, text, ha="center", va="center", fontsize=size, linespacing=0.95, **form)
+        if span.numbers:
+            texts.append((middle, span.numbers))
+    rows = levels([_fraction(place, at) for at, _ in texts], [(_LETTER * len(t) + 0.08) / inches for _, t in texts])
+    for (at, text), row in zip(texts, rows, strict=True):
+        where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+        axes.annotate(text, (at, 0.58), (0, (_LINE + 1) * row), **where)
+
+
+def _legend(made: Figure, chart: Chart, frame: int, width: float) -> None:
+    shown: dict[str, Mark | Look] = {}
+    marks = [mark for panel in chart.panels for mark in panel.marks if chart.scale is None]
+    for mark in marks:
+        if mark.entry and mark.listed and mark.frame in (None, frame):
+            shown.setdefault(mark.entry, mark)
+    shown |= dict(chart.keys)
+    if not shown:
+        return
+    handles = [legend_handle(one, plain(name)) for name, one in shown.items()]
+    longest = max(len(name) for name in shown)
+    ncols = int(np.clip(width // (0.066 * longest + 0.5), 1, len(handles)))
+    title = plain(chart.legend) or None
+    made.legend(handles=handles, loc="outside lower center", ncols=ncols, title=title, fontsize=7.5, title_fontsize=7.5)
+
+
+def _middle(axis: Axis, low: float, high: float) -> float:
+    return math.sqrt(low * high) if axis.log else (low + high) / 2
+
+
+def _fraction(place: Place, value: float) -> float:
+    low, high = place.x_limits.low, place.x_limits.high
+    return math.log(value / low) / math.log(high / low) if place.x.log else (value - low) / (high - low)
