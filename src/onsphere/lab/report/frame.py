@@ -72,7 +72,7 @@ def write_page(
         The page.
     """
     said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
-    save_figures(said, report.subtitle, run.folder / "figures")
+    save_figures(said, report.subtitle, run.folder)
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
     if (run.folder / ENGINE).exists():
