@@ -10,6 +10,8 @@ inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget``
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from onsphere.lab.registry import exported
+
 if TYPE_CHECKING:
     from onsphere.lab.ensemble_files import load_ensemble as load_ensemble
     from onsphere.lab.ensemble_files import save_ensemble as save_ensemble
@@ -45,65 +47,14 @@ _HOME = {
     "InputError": "onsphere.lab.options",
     "Interrupted": "onsphere.lab.execution",
     "Run": "onsphere.lab.store",
-    "compare_conventional": "onsphere.lab.experiments.conventional.run",
-    "compare_schedules": "onsphere.lab.experiments.schedule.run",
-    "drop_elr": "onsphere.lab.experiments.drop.run",
     "load_ensemble": "onsphere.lab.ensemble_files",
-    "map_regimes": "onsphere.lab.experiments.regimes.run",
-    "map_spectrum": "onsphere.lab.experiments.spectrum.run",
-    "map_zones": "onsphere.lab.experiments.zones.run",
     "monitor_page": "onsphere.lab.monitored",
-    "resume_conventional": "onsphere.lab.experiments.conventional.run",
-    "resume_drop": "onsphere.lab.experiments.drop.run",
-    "resume_periods": "onsphere.lab.experiments.periods.run",
-    "resume_regimes": "onsphere.lab.experiments.regimes.run",
-    "resume_schedules": "onsphere.lab.experiments.schedule.run",
-    "resume_spectrum": "onsphere.lab.experiments.spectrum.run",
-    "resume_split": "onsphere.lab.experiments.split.run",
-    "resume_stabilise": "onsphere.lab.experiments.stabilise.run",
-    "resume_zones": "onsphere.lab.experiments.zones.run",
     "save_ensemble": "onsphere.lab.ensemble_files",
-    "split_budget": "onsphere.lab.experiments.split.run",
-    "stabilise": "onsphere.lab.experiments.stabilise.run",
     "symmetries_page": "onsphere.lab.experiments.symmetries.page",
-    "toy_periods": "onsphere.lab.experiments.toy_periods.run",
-    "toy_regimes": "onsphere.lab.experiments.toy_regimes.run",
-    "toy_thermo": "onsphere.lab.experiments.toy_thermo.run",
-    "train_periods": "onsphere.lab.experiments.periods.run",
     "write_readings": "onsphere.lab.monitored",
-}
+} | exported()
 
-__all__ = [
-    "InputError",
-    "Interrupted",
-    "Run",
-    "compare_conventional",
-    "compare_schedules",
-    "drop_elr",
-    "load_ensemble",
-    "map_regimes",
-    "map_spectrum",
-    "map_zones",
-    "monitor_page",
-    "resume_conventional",
-    "resume_drop",
-    "resume_periods",
-    "resume_regimes",
-    "resume_schedules",
-    "resume_spectrum",
-    "resume_split",
-    "resume_stabilise",
-    "resume_zones",
-    "save_ensemble",
-    "split_budget",
-    "stabilise",
-    "symmetries_page",
-    "toy_periods",
-    "toy_regimes",
-    "toy_thermo",
-    "train_periods",
-    "write_readings",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json as json_format
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from onsphere import __version__
-from onsphere.lab.command import EXPERIMENTS, Config, Json, Out, Stopped, go_on, listed, rewrite, work
+from onsphere.lab.command import Config, Json, Out, Stopped, go_on, listed, rewrite, work
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
-from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.experiments.regimes.spec import RegimesSpec
-from onsphere.lab.experiments.schedule.spec import ScheduleSpec
-from onsphere.lab.experiments.split.spec import SplitSpec
-from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
-from onsphere.lab.landscape.commands import landscape
-from onsphere.lab.options import InputError, one_line
-from onsphere.lab.toy.commands import toy
+from onsphere.lab.options import InputError, Options, one_line
+from onsphere.lab.registry import ENTRIES, GROUPS, Entry
 
 app = App(
     name="onsphere",
@@ -35,103 +30,53 @@ app = App(
     help_format="plaintext",
 )
 
-app.command(toy)
-app.command(landscape)
-
 _TOLD = ("DiskFull", "PageFailed")  # failures whose message is a whole sentence (by name: torch is not imported here)
 _LONGEST = 1000  # letters of a refusal; a hostile file may hold any number of them
 
 RunFolder = Annotated[Path, Parameter(help="The run's folder.")]
 
-
-@app.command
-def regimes(
-    *,
-    spec: Annotated[RegimesSpec, Parameter(name="*")] = RegimesSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """Map the three regimes: where convergence ends and where divergence begins, in effective learning rates.
-
-    Trains a grid of effective learning rates times seeds on the sphere, labels every run, bisects both boundaries,
-    and writes a page. The defaults take under a minute on two cores.
-    """
-    del config  # read before parsing, see with_config
-    work("regimes", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+groups = {name: App(name=name, help=says) for name, says in GROUPS.items()}
+for group in groups.values():
+    app.command(group)
 
 
-@app.command
-def periods(
-    *,
-    spec: Annotated[PeriodsSpec, Parameter(name="*")] = PeriodsSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """Train with weight decay in the whole space: jumps, periods, their law, the equilibrium.
+def command_of(entry: Entry) -> Callable[..., None]:
+    """The command of an experiment: its fields as options, and those that every command has."""
+    options = entry.options
 
-    Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning
-    rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
-    """
-    del config
-    work("periods", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+    def command(
+        *given: str | None,
+        spec: Options = options(),  # noqa: B008 (frozen)
+        out: Path | None = None,
+        json: bool = False,
+        config: Path | None = None,
+    ) -> None:
+        del config  # read before parsing, see with_config
+        fields = spec.model_dump(exclude_unset=True)
+        fields |= {"out": out} if given in ((), (None,)) else {"out": out, entry.positional: given[0]}
+        work(entry.experiment, json, lambda own, progress, stop: own.start(**fields, progress=progress, stop=stop))
 
-
-@app.command
-def schedule(
-    *,
-    spec: Annotated[ScheduleSpec, Parameter(name="*")] = ScheduleSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """Propose a schedule from a regime map and train it against tuned rivals at equal steps.
-
-    Starts just above where convergence ends, ends inside it. Rivals: constant ELRs, cosines from several peaks, and
-    lr with weight decay; means with intervals, and a page: onsphere schedule --map runs/my-map
-    """
-    del config
-    fields = spec.model_dump(exclude_unset=True)
-    work("schedule", json, lambda room, progress, stop: room.start(fields, out, progress, stop))
-
-
-@app.command
-def split(
-    *,
-    spec: Annotated[SplitSpec, Parameter(name="*")] = SplitSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """Spend a memory budget well: one wide network, or several thinner ones?
-
-    Trains the splits of a budget of parameters, compares them by NLL, calibrated
-    NLL and accuracy with intervals over seeds, fits the power laws of ensembles,
-    and writes a page. With --predict, four networks at each width must do.
-    """
-    del config
-    work("split", json, lambda room, progress, stop: room.start(spec, out, progress, stop))
+    kind = inspect.Parameter.KEYWORD_ONLY
+    annotations: dict[str, tuple[Any, Any]] = {
+        "spec": (options(), Annotated[options, Parameter(name="*")]),
+        "out": (None, Out),
+        "json": (False, Json),
+        "config": (None, Config),
+    }
+    parameters = [inspect.Parameter(n, kind, default=d, annotation=a) for n, (d, a) in annotations.items()]
+    if entry.positional:
+        name = entry.positional
+        told = Annotated[str | None, Parameter(help=f"The network; the same as --{name}, which it overrides.")]
+        parameters.insert(0, inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY, default=None, annotation=told))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__doc__ = "\n\n".join(" ".join(part.split()) for part in entry.says.split("\n\n"))
+    return command
 
 
-@app.command
-def symmetries(
-    model: Annotated[str | None, Parameter(help="The network; the same as --model, which it overrides.")] = None,
-    /,
-    *,
-    spec: Annotated[SymmetriesSpec, Parameter(name="*")] = SymmetriesSpec(),  # noqa: B008 (frozen)
-    out: Out = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
-    """Find every rescaling of a network's weights that leaves its output unchanged.
-
-    Says which tensors are scale-invariant, alone or together, which make up for one
-    another, which do nothing, and writes a page: onsphere symmetries my_package.nets:make_net --input 8x3x32x32
-    """
-    del config
-    fields = spec.model_dump(exclude_unset=True) | ({} if model is None else {"model": model})
-    work("symmetries", json, lambda room, progress, stop: room.start(fields, out, progress, stop))
+for entry in ENTRIES:
+    *first, last = entry.command.split()
+    (groups[first[0]] if first else app).command(command_of(entry), name=last)
 
 
 @app.command
@@ -193,7 +138,8 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
-        app(with_config(arguments, EXPERIMENTS), exit_on_error=False, print_error=False, result_action="return_value")
+        whole = with_config(arguments, [entry.command for entry in ENTRIES])
+        app(whole, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         cause = error.__cause__ or error.__context__
         return _refuse(one_line(cause) if isinstance(cause, ValidationError) else str(error))

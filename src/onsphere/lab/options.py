@@ -6,10 +6,12 @@ A spec is a frozen pydantic model: the same fields on the command line (``--labe
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -36,11 +38,11 @@ class InputError(ValueError):
 
 
 def split_list(value: Any) -> Any:
-    """Let a list be written as ``64,64`` on the command line; a validator that runs before the field's own."""
-    if isinstance(value, str):
+    """Let a list be written as ``64,64`` on the command line, and as one value; it runs before the field's own."""
+    if isinstance(value, str | int | float):
         value = [value]
     if isinstance(value, list | tuple):
-        return [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+        return tuple(part for item in value for part in (item.split(",") if isinstance(item, str) else [item]))
     return value
 
 
@@ -49,10 +51,41 @@ def list_text(values: Any) -> str:
     return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
+def different(values: Any) -> Any:
+    """Refuse a list in which a value stands twice; a validator that runs after the field's own."""
+    if len(set(values)) < len(values):
+        raise ValueError("every value must be named once")
+    return values
+
+
+#: Positive numbers, comma separated, each named once; a field may bound how many.
+Rates = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+    BeforeValidator(split_list),
+    AfterValidator(different),
+    Parameter(negative="", show_default=list_text),
+]
+
+#: Widths of the named networks where none is given: of the hidden layers, or of the first layer.
+WIDTHS: dict[str, tuple[tuple[int, ...], int | None]] = {
+    "mlp": ((64, 64), None),
+    "plain-mlp": ((64, 64), None),
+    "convnet": ((), 32),
+    "resnet18": ((), 32),
+    "vgg16": ((), 64),
+    "wrn28": ((), 160),
+}
+
+
 class Options(BaseModel):
     """Base of every spec: unknown fields are an error, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a field, as of the mapping that a result's spec once was."""
+        warnings.warn(f"write spec.{name} instead of spec[{name!r}]", DeprecationWarning, stacklevel=2)
+        return getattr(self, name)
 
     @field_validator("*")
     @classmethod

@@ -1,91 +1,127 @@
-"""What results of experiments share: where the run lies, what was asked for, plain values out and back in."""
+"""What results of experiments share: where the run lies, what was asked for, plain values out and back in.
+
+A result is a frozen dataclass of frozen rows. Its types say what ``result.json`` holds and check it when it is read
+again, so that no result writes or reads itself by hand. JSON has no NaN: where a number may be missing a row says
+:data:`Real` for one that is NaN then, and ``float | None`` for one that is None.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import wraps
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
-from onsphere.lab.options import InputError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+
+from onsphere.lab.options import InputError, Options
 from onsphere.lab.store import Run, resume_command
 from onsphere.lab.store.seal import plain
-from onsphere.lab.store.shape import check_shape
 
-F = TypeVar("F", bound=Callable[..., Any])
+#: A number that JSON writes as null where it is not finite, and that is NaN when it is read again.
+Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
-_FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds")
+T = TypeVar("T")
+
+_FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds", "cpu_seconds")
 
 
-def vouched(load: F) -> F:
-    """A ``load`` of a result that refuses, in one line, what is none: for files that no digest vouches for."""
+@dataclass(frozen=True)
+class Engine:
+    """What executed the copies.
 
-    @wraps(load)
-    def checked(cls: Any, run: Run) -> Any:
-        with run.reading():
-            result = load(cls, run)
-            if not run.result_sealed:
-                check_shape(result)
-        return result
+    Attributes:
+        mode: ``vmap`` or ``loop``.
+        chunk: Copies per shard, at most.
+        compiled: Whether the step went through ``torch.compile``.
+        workers: How many processes shared a round.
+    """
 
-    return cast(F, checked)
+    mode: str
+    chunk: int
+    compiled: bool
+    workers: int
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a name, as of the mapping that this once was."""
+        warnings.warn(f"write engine.{name} instead of engine[{name!r}]", DeprecationWarning, stacklevel=2)
+        return getattr(self, name)
+
+    def __str__(self) -> str:
+        kind = "compiled" if self.compiled else "not compiled"
+        workers = f"{self.workers} worker" + ("" if self.workers == 1 else "s")
+        return f"{self.mode}, {self.chunk} copies a shard, {kind}, {workers}"
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class ExperimentResult:
-    """Base of an experiment's result; subclasses add what was found.
+    """Base of an experiment's result; subclasses add what was found, and the class of their spec.
 
     Attributes:
         run: The run's folder.
         report: The page.
         spec: What was asked for.
-        engine: What ran it.
         seconds: Wall-clock seconds of the call.
     """
 
     command: ClassVar[str]
-    #: Fields that hold lists of row dataclasses, and which.
-    tables: ClassVar[dict[str, type]] = {}
+    #: The field whose rows :meth:`to_frame` gives.
+    rows_field: ClassVar[str] = ""
 
     run: Path
     report: Path
-    spec: dict[str, Any]
-    engine: dict[str, Any]
+    spec: Options
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
-        found = [field.name for field in fields(self) if field.name not in _FIRST + _LAST]
-        values = {name: _value(getattr(self, name)) for name in (*_FIRST, *found, *_LAST)}
-        values |= {"run": str(self.run), "report": str(self.report)}
-        return dict(plain({"command": self.command} | values))
+        values = _adapter(type(self)).dump_python(self, mode="json", warnings="error")
+        found = [name for name in values if name not in _FIRST + _LAST]
+        order = [name for name in (*_FIRST, *found, *_LAST) if name in values]
+        return dict(plain({"command": self.command} | {name: values[name] for name in order}))
 
     @classmethod
-    def of(cls, run: Run, values: dict[str, Any]) -> Self:
+    def of(cls, run: Run, values: Mapping[str, Any]) -> Self:
         """The result from what :meth:`to_dict` gave.
 
         Args:
             run: Where the run lies now; its folder may have been moved.
             values: Plain values.
+
+        Raises:
+            ValueError: A value is missing, or is not what the types say.
         """
-        known = {field.name for field in fields(cls)}
-        given = {name: value for name, value in plain(values).items() if name in known}
-        for name, row in cls.tables.items():
-            given[name] = [row(**entry) for entry in given[name]]
-        return cls(**given | {"run": run.folder, "report": run.folder / "report.html"})
+        known = {one.name for one in fields(cls)}
+        given = {name: value for name, value in values.items() if name in known}
+        given |= {"run": str(run.folder), "report": str(run.folder / "report.html")}
+        return typed(cls, given)
 
     @classmethod
-    @vouched
     def load(cls, run: Run) -> Self:
         """Read the result of an ended run.
 
         Raises:
-            InputError: The run has no result yet.
+            InputError: The run has no result yet, or its file is damaged.
         """
-        return cls.of(run, run.result())
+        values = run.result()
+        with run.reading():
+            try:
+                return cls.of(run, values)
+            except ValidationError as error:
+                if not run.result_sealed:
+                    raise
+                problem = error.errors(include_url=False)[0]
+                where = ".".join(map(str, problem["loc"]))
+                raise InputError(
+                    f"{run.result_path} does not fit this version of onsphere ({where}: {problem['msg']}); read it "
+                    "with the version that run.json names"
+                ) from error
 
     def to_frame(self) -> Any:
         """The rows as a pandas data frame.
@@ -93,7 +129,61 @@ class ExperimentResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        return frame(self.to_dict()[next(iter(self.tables))])
+        return frame(self.to_dict()[self.rows_field])
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class TrainedResult(ExperimentResult):
+    """Base of the result of an experiment that trains copies.
+
+    Attributes:
+        engine: How they were executed.
+        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
+    """
+
+    engine: Engine
+    cpu_seconds: float
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return _made(kind)
+
+
+@cache
+def _made(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def typed(kind: type[T], values: Any) -> T:
+    """What plain values stand for: rows of dataclasses, lists of numbers.
+
+    Args:
+        kind: What it is to be, such as ``list[Row]``.
+        values: As JSON holds them.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    found: T = _adapter(kind).validate_json(json.dumps(plain(values)), strict=True)
+    return found
+
+
+def plain_of(value: Any) -> Any:
+    """Plain values of dataclasses, models, paths, tuples and numbers; None for what is not finite."""
+    return plain(to_jsonable_python(value))
+
+
+def frame(rows: Any) -> Any:
+    """Rows as a pandas data frame.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
+    return pd.DataFrame(rows)
 
 
 class PageFailed(RuntimeError):  # noqa: N818
@@ -141,27 +231,3 @@ def elapsed(started: float) -> float:
     Rounded here and nowhere later, so that a result shows the same time when it is read again.
     """
     return round(time.monotonic() - started, 3)
-
-
-def _value(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return [_value(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def restored(kind: type, entry: Mapping[str, Any]) -> Any:
-    """A row from its plain values; None becomes NaN where a number belongs."""
-    return kind(**{k: math.nan if v is None and kind.__annotations__[k] == "float" else v for k, v in entry.items()})
-
-
-def frame(rows: Any) -> Any:
-    """Rows as a pandas data frame.
-
-    Raises:
-        ImportError: pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-    return pd.DataFrame(rows)

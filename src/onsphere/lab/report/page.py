@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,6 +20,9 @@ from markupsafe import Markup
 from onsphere.lab.store.files import write_text
 
 from .words import json_for_script
+
+if TYPE_CHECKING:
+    from onsphere.lab.chart.spec import Chart as Said
 
 __all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Slider", "Table", "Text"]
 
@@ -183,13 +186,14 @@ class Section:
     Attributes:
         id: Anchor, unique in the page.
         title: Heading; also the entry in the page's navigation.
-        blocks: What is in it, in order.
+        blocks: What is in it, in order; a chart that is said once (:mod:`onsphere.lab.chart`) is drawn by whoever makes
+            the page.
         folded: Whether the section is closed at first.
     """
 
     id: str
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block | Said]
     folded: bool = False
 
 

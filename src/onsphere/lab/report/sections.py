@@ -22,14 +22,16 @@ def measured_section(headings: Sequence[str], rows: Sequence[Sequence[str]], *, 
     return Section("measured", "How each quantity is measured", [table, *([Text(note, tone="note")] if note else [])])
 
 
-def cost_section(seconds: float, runs: int, engine: Mapping[str, object], environment: Mapping[str, object]) -> Section:
-    """Wall-clock time, how the runs were executed, versions and the machine's kind."""
-    cost, each = format_duration(seconds), format_duration(seconds / runs)
+def cost_section(
+    seconds: float, runs: int | None, engine: Mapping[str, object], environment: Mapping[str, object]
+) -> Section:
+    """Wall-clock time, how the runs were executed (if there were several), versions and the machine's kind."""
+    shared = f" for {counted(runs, 'run')}, {format_duration(seconds / runs)} a run" if runs else ""
     return Section(
         "engine",
         "Engine and cost",
         [
-            Text(f"The experiment took {cost} of wall-clock time for {counted(runs, 'run')}, {each} a run."),
+            Text(f"The experiment took {format_duration(seconds)} of wall-clock time{shared}."),
             Facts([(f"engine: {name}", _fact(value)) for name, value in engine.items()]),
             Facts([(str(name), _fact(value)) for name, value in environment.items()]),
         ],

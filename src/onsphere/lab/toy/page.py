@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from onsphere import __version__
 from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.old_result import ExperimentResult
 from onsphere.lab.options import Options
 from onsphere.lab.report.page import Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
-from onsphere.lab.result import ExperimentResult
 from onsphere.lab.store import Run
 
 _UNITS = "Angles are in radians, times in steps; log is the natural logarithm."

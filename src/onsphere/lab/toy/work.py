@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
+from onsphere.lab.old_result import ExperimentResult, conclude, elapsed
 from onsphere.lab.options import InputError, Options, one_line
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import ExperimentResult, conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_table
 from onsphere.lab.threads import one_thread

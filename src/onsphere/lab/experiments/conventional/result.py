@@ -11,7 +11,7 @@ import numpy as np
 
 from onsphere.lab.experiments.conventional.spec import SETUPS, Setup
 from onsphere.lab.experiments.regimes.classify import Regime
-from onsphere.lab.result import frame, vouched
+from onsphere.lab.old_result import frame, vouched
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 

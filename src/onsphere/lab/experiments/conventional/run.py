@@ -21,9 +21,9 @@ from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, Con
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.periods.setups import prepare, set_up
 from onsphere.lab.experiments.regimes.run import read_cells
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.population import Copy, Problem
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (

@@ -11,7 +11,7 @@ from onsphere.lab.experiments.drop.analyse import analyse
 from onsphere.lab.experiments.drop.findings import Analysis
 from onsphere.lab.experiments.drop.rows import Average, Continuation, PathBarrier
 from onsphere.lab.experiments.regimes.classify import Cell
-from onsphere.lab.result import frame, restored, vouched
+from onsphere.lab.old_result import frame, restored, vouched
 from onsphere.lab.store import Run
 
 

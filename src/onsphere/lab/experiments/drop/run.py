@@ -25,10 +25,10 @@ from onsphere.lab.experiments.drop.rows import Continuation
 from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (

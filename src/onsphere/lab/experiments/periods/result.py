@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from onsphere.lab.experiments.periods.analyse import PeriodsRun
-from onsphere.lab.result import frame, vouched
+from onsphere.lab.old_result import frame, vouched
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 

@@ -25,9 +25,9 @@ from onsphere.lab.experiments.periods.setups import prepare, set_up
 from onsphere.lab.experiments.periods.sharpness import measure_sharpness
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.experiments.periods.sphere import SphereSide, compare, sphere_side
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.population import Copy, Plan, Problem, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (

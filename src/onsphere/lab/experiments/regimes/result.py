@@ -8,7 +8,7 @@ from typing import Any
 
 from onsphere.lab.experiments.regimes.boundaries import VERBS, Boundary, BoundaryName, find_boundaries
 from onsphere.lab.experiments.regimes.classify import REGIMES, Cell
-from onsphere.lab.result import frame, vouched
+from onsphere.lab.old_result import frame, vouched
 from onsphere.lab.store import Run
 
 

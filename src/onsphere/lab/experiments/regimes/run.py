@@ -20,9 +20,9 @@ from onsphere.lab.experiments.regimes.boundaries import VERBS, find_boundaries, 
 from onsphere.lab.experiments.regimes.classify import Cell, summarise
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (

@@ -10,7 +10,7 @@ from typing import Any
 
 from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.intervals import Interval, difference, interval
-from onsphere.lab.result import frame, vouched
+from onsphere.lab.old_result import frame, vouched
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 

@@ -23,10 +23,10 @@ from onsphere.lab.experiments.schedule.methods import Setting, copies_of, settin
 from onsphere.lab.experiments.schedule.result import Method, ScheduleResult, choose, verdict
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.experiments.schedule.validation import validation_errors, validation_set
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.threads import one_thread

@@ -8,7 +8,7 @@ from typing import Any
 
 from onsphere.lab.experiments.regimes.classify import Regime
 from onsphere.lab.experiments.spectrum.trends import Trend, pair_trend, trends_of
-from onsphere.lab.result import frame, vouched
+from onsphere.lab.old_result import frame, vouched
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 

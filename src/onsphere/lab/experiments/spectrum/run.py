@@ -27,9 +27,9 @@ from onsphere.lab.experiments.spectrum.matched import Match, candidates, lowest_
 from onsphere.lab.experiments.spectrum.measure import TrainLoss, measure_pair, measure_point
 from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.population import Copy, Plan, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.threads import one_thread

@@ -12,7 +12,7 @@ from onsphere.ensembles import Split
 from onsphere.lab.experiments.split.decide import Advantage, Verdict
 from onsphere.lab.experiments.split.measure import METRICS, Law, Point
 from onsphere.lab.experiments.split.pools import Failed
-from onsphere.lab.result import frame, vouched
+from onsphere.lab.old_result import frame, vouched
 from onsphere.lab.store import Run
 
 _COST = ("member_steps", "everything", "share", "share_of_one_seed", "parameter_share")

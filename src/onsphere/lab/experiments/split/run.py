@@ -35,10 +35,10 @@ from onsphere.lab.experiments.split.pools import Pool, Trainer
 from onsphere.lab.experiments.split.predict import Estimate, measured_subsets, points, predict
 from onsphere.lab.experiments.split.result import BudgetAnswer, Cost, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.place import check_destination
 from onsphere.lab.threads import one_thread

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from onsphere.lab.result import ExperimentResult, restored
+from onsphere.lab.old_result import ExperimentResult, restored
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 

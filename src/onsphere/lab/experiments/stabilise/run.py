@@ -19,9 +19,9 @@ from onsphere.lab.experiments.stabilise.analyse import Course, courses, levels, 
 from onsphere.lab.experiments.stabilise.result import StabiliseResult
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.experiments.stabilise.wander import distances, measure_ways, stays, way_lags, with_snapshots
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.population import Copy, Phase, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 from onsphere.lab.threads import one_thread

@@ -24,9 +24,9 @@ from onsphere.lab.experiments.regimes.classify import REGIMES, summarise
 from onsphere.lab.experiments.stabilise.analyse import student, window
 from onsphere.lab.experiments.stabilise.result import Distance, Stay, Way
 from onsphere.lab.networks import batches, criterion, network
+from onsphere.lab.old_result import restored
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import restored
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.threads import one_thread
 from onsphere.landscape import barrier

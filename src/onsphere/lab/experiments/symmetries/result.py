@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from onsphere.lab.experiments.symmetries.findings import Findings
+from onsphere.lab.old_result import vouched
 from onsphere.lab.report.words import format_number
-from onsphere.lab.result import vouched
 from onsphere.lab.store import Run
 from onsphere.lab.store.seal import plain
 

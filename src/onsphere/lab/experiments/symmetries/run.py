@@ -21,9 +21,9 @@ from onsphere.lab.experiments.symmetries.page import write_report
 from onsphere.lab.experiments.symmetries.prepare import Question, prepare
 from onsphere.lab.experiments.symmetries.result import SymmetriesResult
 from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
+from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.options import InputError, one_line
 from onsphere.lab.progress import Progress
-from onsphere.lab.result import conclude, elapsed
 from onsphere.lab.store import Run
 from onsphere.lab.threads import one_thread
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.result import ExperimentResult
+from onsphere.lab.old_result import ExperimentResult
 
 #: Above this lr weight_decay ln(1/floor) jumps are so strong that what follows one varies, and periods scatter.
 STRONG = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.result import ExperimentResult
+from onsphere.lab.old_result import ExperimentResult
 
 #: A run whose mean loss is a smaller part of the loss at random directions has converged.
 CONVERGED = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.result import ExperimentResult
+from onsphere.lab.old_result import ExperimentResult
 
 #: What each protocol is called in prose.
 NAMES = {"fixed_elr": "fixed ELR", "fixed_lr": "fixed lr", "sphere": "fixed sphere"}

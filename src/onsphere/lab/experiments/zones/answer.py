@@ -28,7 +28,7 @@ def answer(result: ZonesResult) -> list[str]:
 
 
 def _zone(result: ZonesResult) -> str:
-    elr = result.spec["path_elrs"][0]
+    elr = result.spec.path_elrs[0]
     zones = [zone for zone in result.zones if zone.elr == elr]
     rising = [zone for zone in zones if zone.rise > ZONE]
     if not rising:
@@ -48,8 +48,8 @@ def _zone(result: ZonesResult) -> str:
 def _others(result: ZonesResult) -> list[str]:
     """What larger ELRs have made of the zone on paths of their own."""
     found = []
-    first = result.spec["path_elrs"][0]
-    for elr in result.spec["path_elrs"][1:]:
+    first = result.spec.path_elrs[0]
+    for elr in result.spec.path_elrs[1:]:
         own, base = (median(z.sharpness for z in result.zones if z.elr == e) for e in (elr, first))
         highest = max(point.product for point in result.path if point.elr == elr and point.step)
         found.append(

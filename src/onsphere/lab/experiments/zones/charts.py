@@ -43,13 +43,13 @@ class Course:
 
 def path_chart(result: ZonesResult) -> Chart:
     """Sharpness against steps of the paths, log-log, with 2 / ELR of the continuations."""
-    elrs = result.spec["path_elrs"]
+    elrs = result.spec.path_elrs
     light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
     traces: list[dict[str, Any]] = []
     branches = {row.checkpoint for row in result.continuations}
     for elr in elrs:
         name = f"path of ELR {format_number(elr)}"
-        for seed in range(result.spec["seeds"]):
+        for seed in range(result.spec.seeds):
             own = [p for p in result.path if (p.elr, p.seed) == (elr, seed)]
             sizes = [9 if elr == elrs[0] and p.step in branches else 4 for p in own]
             traces.append(
@@ -71,7 +71,7 @@ def path_chart(result: ZonesResult) -> Chart:
             )
     values = [p.sharpness for p in result.path if p.sharpness > 0]
     low, high = min(values) / 1.5, max(values) * 1.5
-    lines = [elr for elr in sorted({*result.spec["elrs"], *elrs}) if low < 2 / elr < high]
+    lines = [elr for elr in sorted({*result.spec.elrs, *elrs}) if low < 2 / elr < high]
     layout = layout_of(470, legend_of("")) | {
         "xaxis": log_axis("step of the path (the first point: step 0)"),
         "yaxis": log_axis("sharpness on the unit sphere")
@@ -105,7 +105,7 @@ def path_chart(result: ZonesResult) -> Chart:
 
 def map_chart(result: ZonesResult) -> Chart:
     """Outcome of every continuation over its checkpoint and ELR, with 2 / sharpness."""
-    seeds = result.spec["seeds"]
+    seeds = result.spec.seeds
     traces: list[dict[str, Any]] = []
     for seed in range(seeds):
         own = sorted((p.step, p.sharpness) for p in result.main if p.seed == seed)
@@ -157,7 +157,7 @@ def map_chart(result: ZonesResult) -> Chart:
 
 def course_chart(result: ZonesResult, courses: Sequence[Course]) -> Chart:
     """Losses of the continuations of the first seed, one frame a checkpoint, with the path in grey."""
-    elrs = result.spec["elrs"]
+    elrs = result.spec.elrs
     light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
     checkpoints = sorted({course.checkpoint for course in courses})
     traces: list[dict[str, Any]] = []

@@ -26,15 +26,15 @@ def _zones(result: ZonesResult, heading: tuple[str, str]) -> Figure:
     figure = new_figure(7.4, 3.6)
     figure_title(figure, *heading)
     panels: Any = figure.subplots(1, 2)
-    for elr, colour in elr_colours(result.spec["path_elrs"]).items():
-        for seed in range(result.spec["seeds"]):
+    for elr, colour in elr_colours(result.spec.path_elrs).items():
+        for seed in range(result.spec.seeds):
             own = [p for p in result.path if (p.elr, p.seed) == (elr, seed)]
             label = f"path of ELR {format_number(elr)}" if seed == 0 else None
             steps = [max(FIRST, p.step) for p in own]
             panels[0].plot(steps, [p.sharpness for p in own], "o-", ms=2.5, color=colour, label=label)
     log_axis(panels[0], "y")
     low, high = panels[0].get_ylim()
-    for elr in result.spec["elrs"]:
+    for elr in result.spec.elrs:
         if low < 2 / elr < high:
             panels[0].axhline(2 / elr, color=INK, linewidth=0.7, linestyle=":")
             panels[0].annotate(
@@ -44,7 +44,7 @@ def _zones(result: ZonesResult, heading: tuple[str, str]) -> Figure:
     panels[0].set_ylabel("sharpness on the unit sphere")
     panels[0].legend(loc="lower left")
     panel_letter(panels[0], "a", "along the paths")
-    for seed in range(result.spec["seeds"]):
+    for seed in range(result.spec.seeds):
         own = [p for p in result.main if p.seed == seed]
         label = "2 / sharpness" if seed == 0 else None
         panels[1].plot(
@@ -53,7 +53,7 @@ def _zones(result: ZonesResult, heading: tuple[str, str]) -> Figure:
     for outcome in OUTCOMES:
         rows = [row for row in result.continuations if row.outcome == outcome]
         if rows:
-            x = [max(FIRST, row.checkpoint) * 1.08 ** (row.seed - (result.spec["seeds"] - 1) / 2) for row in rows]
+            x = [max(FIRST, row.checkpoint) * 1.08 ** (row.seed - (result.spec.seeds - 1) / 2) for row in rows]
             colour, _, _, marker = LOOKS[outcome]
             panels[1].plot(x, [row.elr for row in rows], marker, color=colour, ms=4.5, linestyle="none", label=outcome)
     log_axis(panels[1], "y")

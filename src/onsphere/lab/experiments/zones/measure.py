@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from onsphere.curvature import Eigenvalues, top_eigenvalues
-from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.zones.result import PathPoint
+from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.networks import batches, criterion, network
-from onsphere.lab.population import Problem, ShardFolder
-from onsphere.lab.progress import Progress
-from onsphere.lab.result import restored
-from onsphere.lab.store.files import read_json, write_json
-from onsphere.lab.threads import one_thread
+from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.result import Real
 from onsphere.normalisation import without_running_statistics
 
-__all__ = ["Sharpness", "end_sharpness", "measure_paths"]
+__all__ = ["SharpnessMeter", "end_sharpness", "measure_paths"]
 
 
-class Sharpness:
+class SharpnessMeter:
     """Measures sharpness on a fixed batch of a problem's training images.
 
     Args:
@@ -48,88 +46,52 @@ class Sharpness:
         return loss, found
 
 
-def measure_paths(
-    problem: Problem,
-    shards: Sequence[ShardFolder],
-    steps: Sequence[int],
-    examples: int,
-    folder: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> list[PathPoint]:
-    """Sharpness along every path.
+def measure_paths(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[PathPoint]:
+    """Sharpness along every path, each search starting from the vector that the last one found."""
+    spec, steps = session.spec, session.spec.reading_steps()
+    meter = SharpnessMeter(session.given, spec.examples)
+    session.progress.begin("sharpness along the paths", len(steps) * sum(len(shard.copies()) for shard in shards))
 
-    Args:
-        problem: What was trained.
-        shards: The ended shards with their snapshots.
-        steps: At which steps.
-        examples: Images at most.
-        folder: Where the readings of each path are kept.
-        progress: Told the readings made.
-        stop: Asked between readings.
+    def along(shard: ShardFolder, k: int, copy: Copy) -> list[PathPoint]:
+        rows, last = [], None
+        for step in session.each(steps):
+            loss, last = meter(shard.snapshot(step), k, copy.seed, last)
+            value, error, good = last.values[0], last.errors[0], last.converged[0]
+            rows.append(PathPoint(copy.lr, copy.seed, step, loss, value, error, bool(good)))
+        return rows
 
-    Raises:
-        Interrupted: ``stop`` returned True; paths whose readings are on disk are not measured again.
-    """
-    folder.mkdir(exist_ok=True)
-    progress.begin("sharpness along the paths", len(steps) * sum(len(shard.copies()) for shard in shards))
-    meter, found = Sharpness(problem, examples), []
-    for shard in shards:
-        for k, copy in enumerate(shard.copies()):
-            path = folder / f"{shard.folder.name}-{k:03d}.json"
-            if path.exists():
-                progress.advance(len(steps))
-            else:
-                rows, last = [], None
-                for step in steps:
-                    if stop():
-                        raise Interrupted
-                    with one_thread():
-                        loss, last = meter(shard.snapshot(step), k, copy.seed, last)
-                    value, error, good = last.values[0], last.errors[0], last.converged[0]
-                    rows.append(PathPoint(copy.lr, copy.seed, step, loss, value, error, bool(good)))
-                    progress.advance(1)
-                write_json(path, {"rows": [asdict(row) for row in rows]})
-            found += [restored(PathPoint, row) for row in read_json(path)["rows"]]
-    return found
+    return [
+        point
+        for shard in shards
+        for k, copy in enumerate(shard.copies())
+        for point in session.kept(
+            f"sharpness/{shard.folder.name}-{k:03d}",
+            list[PathPoint],
+            partial(along, shard, k, copy),
+            units=len(steps),
+        )
+    ]
 
 
-def end_sharpness(
-    problem: Problem,
-    shards: Sequence[ShardFolder],
-    examples: int,
-    folder: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> list[list[float]]:
-    """Sharpness at the final weights of every copy of some shards; NaN where a copy became non-finite.
+def end_sharpness(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[list[float]]:
+    """Sharpness at the final weights of every copy of each shard; NaN where a copy became non-finite."""
+    meter = SharpnessMeter(session.given, session.spec.examples)
+    session.progress.begin("sharpness at the ends", sum(len(shard.copies()) for shard in shards))
 
-    Args:
-        problem: What was trained.
-        shards: The ended shards.
-        examples: Images at most.
-        folder: Where the readings of each shard are kept.
-        progress: Told the readings made.
-        stop: Asked between readings.
+    def ends(shard: ShardFolder) -> list[float]:
+        weights = shard.weights()
+        return [
+            meter(weights, k, copy.seed)[1].values[0] if bool(weights["alive"][k]) else math.nan
+            for k, copy in session.each(list(enumerate(shard.copies())))
+        ]
 
-    Raises:
-        Interrupted: ``stop`` returned True; shards whose readings are on disk are not measured again.
-    """
-    progress.begin("sharpness at the ends", sum(len(shard.copies()) for shard in shards))
-    meter, found = Sharpness(problem, examples), []
-    for shard in shards:
-        path = folder / f"{shard.folder.name}.json"
-        if path.exists():
-            progress.advance(len(shard.copies()))
-        else:
-            weights, values = shard.weights(), []
-            for k, copy in enumerate(shard.copies()):
-                if stop():
-                    raise Interrupted
-                with one_thread():
-                    alive = bool(weights["alive"][k])
-                    values.append(meter(weights, k, copy.seed)[1].values[0] if alive else float("nan"))
-                progress.advance(1)
-            write_json(path, {"values": values})
-        found.append([float("nan") if value is None else value for value in read_json(path)["values"]])
-    return found
+    return [
+        session.kept(
+            f"sharpness/{shard.folder.name}",
+            list[Real],
+            partial(ends, shard),
+            units=len(shard.copies()),
+            key="values",
+        )
+        for shard in shards
+    ]

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.regimes import page as regimes_page
-from onsphere.lab.experiments.zones.answer import answer
 from onsphere.lab.experiments.zones.charts import LOOKS, Course, course_chart, map_chart, path_chart, threshold_chart
-from onsphere.lab.experiments.zones.figures import figures_of
-from onsphere.lab.experiments.zones.result import ZonesResult
-from onsphere.lab.experiments.zones.spec import ZonesSpec
+from onsphere.lab.experiments.zones.result import OUTCOMES, ZonesResult
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.page import Cell, Page, Section, Table
-from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.words import format_duration, format_number, format_percent
+from onsphere.lab.report.frame import Report
+from onsphere.lab.report.page import Cell, Section, Table
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.subtitles import subtitle
+from onsphere.lab.report.table import Column, table
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 
-__all__ = ["write_page"]
+__all__ = ["printed", "report"]
 
-_TITLE = "The zone of high sharpness"
+_LETTERS = {"at once": "O", "up first": "^", "held": "-", "leaves": "x"}
+
+_COLUMNS = (
+    Column("step", "checkpoint", "of the path where it begins"),
+    Column("seed", "seed"),
+    Column("ELR", "elr"),
+    Column("outcome", lambda row: Cell(row.outcome, row.outcome, LOOKS[row.outcome][0]), kind="tight"),
+    Column("loss", "loss", "where it begins"),
+    Column("ELR · sharpness", "product", "where it begins"),
+    Column("highest", "peak", "highest loss over that where it begins"),
+    Column("end", "end", "mean loss over the last quarter"),
+    Column("path", "path_end", "that of the path over the same steps"),
+    Column("ELR · sharpness at the end", lambda row: row.elr * row.end_sharpness),
+    Column("test err (%)", "test_error", "batch statistics re-estimated", kind="percent"),
+)
 
 _MEASUREMENTS = (
     (
@@ -46,64 +51,48 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: ZonesResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
-
-    Args:
-        run: The run; its shards hold the readings.
-        result: Its result.
-
-    Returns:
-        The page.
-    """
-    named = subtitle(result.spec)
-    with style():
-        drawn = {name: draw() for name, draw in figures_of(result, _TITLE, named).items()}
-    for name, figure in drawn.items():
-        save_figure(figure, run.folder / "figures" / name)
-    engine = result.engine | {"timings (CPU s per copy and step)": read_engine(run)["timings"]}
-    given = {name: value for name, value in result.spec.items() if value is not None}
-    paths = len(result.spec["path_elrs"]) * result.spec["seeds"]
-    page = Page(
-        title=_TITLE,
-        subtitle=named,
-        answer=answer(result),
-        summary=[
-            counted(paths, "path"),
-            counted(len(result.continuations), "continuation"),
-            format_duration(result.seconds),
-        ],
+def report(run: Run, result: ZonesResult) -> Report:
+    """What is to be read about the zone; the shards of the run hold the courses."""
+    return Report(
+        title="The zone of high sharpness",
+        subtitle=subtitle(result.spec),
+        summary=[counted(len(result.zones), "path"), counted(len(result.continuations), "continuation")],
         sections=[
             Section("path", "Sharpness along the paths", [path_chart(result)]),
             Section(
                 "map", "Continued with other ELRs", [map_chart(result), course_chart(result, courses(run, result))]
             ),
             Section("threshold", "What ELR times sharpness tells", [threshold_chart(result)]),
-            Section("continuations", "All continuations", [_table(result)], folded=True),
-            measured_section(
-                ("quantity", "what it is"),
-                _MEASUREMENTS,
-                note="Times are in steps; the figures of a path and of its continuations are those of the same seed.",
-            ),
-            cost_section(result.seconds, paths + len(result.continuations), engine, run.manifest["environment"]),
-            repeat_section(command(result.spec), to_toml(given)),
+            Section("continuations", "All continuations", [table(result.continuations, _COLUMNS)], folded=True),
         ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=result.to_dict() | {"version": __version__},
+        measured=_MEASUREMENTS,
+        note="Times are in steps; the figures of a path and of its continuations are those of the same seed.",
     )
-    return page.write(run.folder / "report.html")
 
 
-def subtitle(spec: dict[str, Any]) -> str:
-    """What was trained on what, in a line."""
-    return regimes_page.subtitle(spec).replace("batch full", "full batch")
+def printed(result: ZonesResult) -> list[Table | str]:
+    """The map of outcomes, one letter a seed, with the path's sharpness."""
+    rows = {
+        step: sorted((row for row in result.continuations if row.checkpoint == step), key=lambda row: row.seed)
+        for step in sorted({row.checkpoint for row in result.continuations})
+    }
 
+    def letters(elr: float) -> Column:
+        return Column(
+            format_number(elr), lambda step: Cell("".join(_LETTERS[r.outcome] for r in rows[step] if r.elr == elr))
+        )
 
-def command(spec: dict[str, Any]) -> str:
-    """The shell command that repeats the run: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.map_zones(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    return to_command(ZonesResult.command, ZonesSpec, spec, none={"train": "all"})
+    columns = [
+        Column("step", lambda step: step),
+        Column("loss", lambda step: rows[step][0].loss),
+        Column("sharpness", lambda step: rows[step][0].sharpness),
+        *map(letters, sorted(result.spec.elrs)),
+    ]
+    legend = ", ".join(f"{'held above the path' if name == 'held' else name} {_LETTERS[name]}" for name in OUTCOMES)
+    return [
+        table(rows, columns),
+        f"(loss and sharpness of seed 0; columns: ELR of the continuation, one letter a seed: {legend})",
+    ]
 
 
 def courses(run: Run, result: ZonesResult) -> list[Course]:
@@ -111,7 +100,7 @@ def courses(run: Run, result: ZonesResult) -> list[Course]:
     spec = result.spec
     outcomes = {(row.checkpoint, row.elr): row.outcome for row in result.continuations if row.seed == 0}
     branches = sorted({row.checkpoint for row in result.continuations})
-    length = spec["continue_steps"]
+    length = spec.continue_steps
     steps = np.arange(length, dtype=np.float64)
     found = []
     for folder in run.shard_folders():
@@ -123,42 +112,6 @@ def courses(run: Run, result: ZonesResult) -> list[Course]:
             if folder.name.startswith("continue-"):
                 step = branches[copy.start % len(branches)]
                 found.append(Course(step, copy.lr, steps, loss[:, k], outcomes[step, copy.lr]))
-            elif copy.lr == spec["path_elrs"][0]:
+            elif copy.lr == spec.path_elrs[0]:
                 found += [Course(step, None, steps, loss[step : step + length, k]) for step in branches]
     return sorted(found, key=lambda course: (course.checkpoint, course.elr or 0.0))
-
-
-def _table(result: ZonesResult) -> Table:
-    columns = [
-        ("step", "of the path where it begins"),
-        ("seed", ""),
-        ("ELR", ""),
-        ("outcome", ""),
-        ("loss", "where it begins"),
-        ("ELR · sharpness", "where it begins"),
-        ("highest", "highest loss over that where it begins"),
-        ("end", "mean loss over the last quarter"),
-        ("path", "that of the path over the same steps"),
-        ("ELR · sharpness at the end", ""),
-        ("test err (%)", "batch statistics re-estimated"),
-    ]
-    rows: list[list[Cell | str]] = [
-        [
-            Cell(str(row.checkpoint), row.checkpoint),
-            Cell(str(row.seed), row.seed),
-            _number(row.elr),
-            Cell(row.outcome, row.outcome, LOOKS[row.outcome][0]),
-            *(_number(value) for value in (row.loss, row.product, row.peak, row.end, row.path_end)),
-            _number(row.elr * row.end_sharpness),
-            Cell(format_percent(row.test_error), row.test_error),
-        ]
-        for row in result.continuations
-    ]
-    numeric = frozenset({0, 1, 2, *range(4, 11)})
-    return Table(
-        columns, rows, caption="Click a heading to sort.", sortable=True, numeric=numeric, tight=frozenset({3})
-    )
-
-
-def _number(value: float) -> Cell:
-    return Cell(format_number(value), value if math.isfinite(value) else math.nan)

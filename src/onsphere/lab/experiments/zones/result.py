@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from onsphere.lab.result import ExperimentResult, restored
-from onsphere.lab.store import Run
+from onsphere.lab.experiments.zones.spec import ZonesSpec
+from onsphere.lab.result import Real, TrainedResult
 
 Outcome = Literal["at once", "up first", "held", "leaves"]
 OUTCOMES: tuple[Outcome, ...] = ("at once", "up first", "held", "leaves")
@@ -30,9 +29,9 @@ class PathPoint:
     elr: float
     seed: int
     step: int
-    loss: float
-    sharpness: float
-    error: float
+    loss: Real
+    sharpness: Real
+    error: Real
     converged: bool
 
     @property
@@ -62,13 +61,13 @@ class Continuation:
     checkpoint: int
     seed: int
     elr: float
-    loss: float
-    sharpness: float
-    peak: float
-    end: float
-    path_end: float
-    end_sharpness: float
-    test_error: float
+    loss: Real
+    sharpness: Real
+    peak: Real
+    end: Real
+    path_end: Real
+    end_sharpness: Real
+    test_error: Real
     outcome: str
 
     @property
@@ -103,48 +102,33 @@ class Zone:
     elr: float
     seed: int
     step: int
-    loss: float
-    sharpness: float
-    rise: float
+    loss: Real
+    sharpness: Real
+    rise: Real
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ZonesResult(ExperimentResult):
+class ZonesResult(TrainedResult):
     """What :func:`onsphere.lab.map_zones` returns.
 
     Attributes:
-        path: Sharpness along the paths.
         continuations: One row a continuation.
+        path: Sharpness along the paths.
         zones: One row a path.
-        cpu_seconds: Processor seconds of all shards.
     """
 
     command: ClassVar[str] = "landscape zones"
-    tables: ClassVar[dict[str, type]] = {"continuations": Continuation, "path": PathPoint, "zones": Zone}
+    rows_field: ClassVar[str] = "continuations"
 
+    spec: ZonesSpec
     continuations: list[Continuation]
     path: list[PathPoint]
     zones: list[Zone]
-    cpu_seconds: float
-
-    @classmethod
-    def of(cls, run: Run, values: Mapping[str, Any]) -> Self:
-        """The result from what :meth:`to_dict` gave; None becomes NaN where a number belongs.
-
-        Args:
-            run: Where the run lies now; its folder may have been moved.
-            values: Plain values.
-        """
-        tables: dict[str, Any] = {
-            name: [restored(kind, row) for row in values[name]] for name, kind in cls.tables.items()
-        }
-        kept: dict[str, Any] = {name: values[name] for name in ("spec", "engine", "seconds", "cpu_seconds")}
-        return cls(run=run.folder, report=run.folder / "report.html", **tables, **kept)
 
     @property
     def main(self) -> list[PathPoint]:
         """The paths that continuations branch off."""
-        return [point for point in self.path if point.elr == self.spec["path_elrs"][0]]
+        return [point for point in self.path if point.elr == self.spec.path_elrs[0]]
 
     def counts(self) -> dict[str, int]:
         """How many continuations had each outcome."""

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from onsphere.lab.options import (
-    DataOptions,
-    EngineOptions,
-    ModelOptions,
-    Options,
-    TrainingOptions,
-    list_text,
-    split_list,
-)
+from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, Options, Rates, TrainingOptions
 
-Elrs = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    BeforeValidator(split_list),
-    Field(min_length=1, max_length=16),
-    Parameter(negative="", show_default=list_text),
-]
+Elrs = Annotated[Rates, Field(min_length=1, max_length=16)]
 MOST_CONTINUATIONS = 2000
 
 
@@ -54,13 +40,6 @@ class ZonesSpec(EngineOptions, PathOptions, TrainingOptions, ModelOptions, DataO
     """Training steps of a path up to its last checkpoint."""
     batch_size: Annotated[int, Field(ge=2)] | Literal["full"] = "full"  # type: ignore[assignment]
     """Images per step, or full: every step sees all of them, and 2 / ELR is the threshold of gradient descent."""
-
-    @field_validator("path_elrs", "elrs")
-    @classmethod
-    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> ZonesSpec:

@@ -1,1 +1,0 @@
-"""Experiments on the loss landscape of scale-invariant networks."""

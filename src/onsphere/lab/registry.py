@@ -1,0 +1,223 @@
+"""The experiments that there are: commands, functions and tests all follow from this list, which imports none of them.
+
+An experiment is a package with a module ``spec`` that holds its :class:`~onsphere.lab.options.Options`, and a module
+``run`` that holds ``EXPERIMENT``, an :class:`~onsphere.lab.experiment.Experiment`, and its functions for Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onsphere.lab.experiment import Experiment
+    from onsphere.lab.options import Options
+
+#: What ``--help`` says of the commands of two words.
+GROUPS = {
+    "landscape": "What training sees of the loss on the sphere: minima, paths between them, sharpness, changes of the "
+    "ELR.",
+    "toy": "Toy models in which each law of scale-invariant training can be seen exactly; seconds on one core.",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An experiment by its names.
+
+    Attributes:
+        command: What is typed after ``onsphere``; two words for one of a group.
+        home: The experiment's package.
+        spec: The name of its options in the module ``spec``.
+        functions: Names in the module ``run`` that :mod:`onsphere.lab` exports: what starts it, what resumes it.
+        positional: A field that may also be given as the command's first argument.
+        says: The text of ``--help``: a line, then a paragraph.
+    """
+
+    command: str
+    home: str
+    spec: str
+    functions: tuple[str, ...]
+    says: str
+    positional: str = ""
+
+    @property
+    def options(self) -> type[Options]:
+        """Its options; this imports neither torch nor what draws."""
+        found: type[Options] = getattr(import_module(f"{self.home}.spec"), self.spec)
+        return found
+
+    @property
+    def experiment(self) -> Experiment[Any, Any, Any]:
+        """The experiment itself."""
+        module = import_module(f"{self.home}.run")
+        if not hasattr(module, "EXPERIMENT"):
+            from onsphere.lab.old_room import OldRoom
+
+            return OldRoom(self)  # type: ignore[return-value]
+        found: Experiment[Any, Any, Any] = module.EXPERIMENT
+        return found
+
+
+_ROOMS = "onsphere.lab.experiments"
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        "regimes",
+        f"{_ROOMS}.regimes",
+        "RegimesSpec",
+        ("map_regimes", "resume_regimes"),
+        """Map the three regimes: where convergence ends and where divergence begins, in effective learning rates.
+
+        Trains a grid of effective learning rates times seeds on the sphere, labels every run, bisects both boundaries,
+        and writes a page. The defaults take under a minute on two cores.
+        """,
+    ),
+    Entry(
+        "periods",
+        f"{_ROOMS}.periods",
+        "PeriodsSpec",
+        ("train_periods", "resume_periods"),
+        """Train with weight decay in the whole space: jumps, periods, their law, the equilibrium.
+
+        Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning
+        rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
+        """,
+    ),
+    Entry(
+        "landscape spectrum",
+        f"{_ROOMS}.spectrum",
+        "SpectrumSpec",
+        ("map_spectrum", "resume_spectrum"),
+        """Compare the minima of different effective learning rates of regime 1: sharpness, test loss, barriers.
+
+        Trains ELRs x seeds, meets each run again where its train loss first
+        reached a common target, and measures gradient norm, sharpness, test loss
+        and distances there and at the end.
+        """,
+    ),
+    Entry(
+        "landscape drop",
+        f"{_ROOMS}.drop",
+        "DropSpec",
+        ("drop_elr", "resume_drop"),
+        """Train at one effective learning rate, go on at a smaller one: from which starts do the best minima come?
+
+        The whole matrix of starting and final ELRs beside training without a drop, weight averages, and the
+        paths between them, which tell the subregimes 2A and 2B apart. The defaults take about a minute.
+        """,
+    ),
+    Entry(
+        "landscape zones",
+        f"{_ROOMS}.zones",
+        "ZonesSpec",
+        ("map_zones", "resume_zones"),
+        """The zone of high sharpness that training passes, and what becomes of runs that enter it with other ELRs.
+
+        Measures sharpness along paths of training against 2 / ELR, branches off at checkpoints with
+        other ELRs, and maps which converge at once, which go up first, which do not come through.
+        """,
+    ),
+    Entry(
+        "landscape stabilise",
+        f"{_ROOMS}.stabilise",
+        "StabiliseSpec",
+        ("stabilise", "resume_stabilise"),
+        """The stationary state from inside: what a change of the ELR leaves, how far runs wander, the random walk.
+
+        Changes every ELR of the chaotic equilibrium into every other and compares the level with that of
+        runs which had the new ELR from the start; follows angles and barriers. The defaults take a minute.
+        """,
+    ),
+    Entry(
+        "landscape conventional",
+        f"{_ROOMS}.conventional",
+        "ConventionalSpec",
+        ("compare_conventional", "resume_conventional"),
+        """Set ordinary training against the sphere: its effective learning rate, its regime, its loss.
+
+        Trains one network on the sphere at fixed ELRs, in the whole space with
+        weight decay, and as an ordinary network with every parameter trained;
+        shows which regime an ordinary run is in.
+        """,
+    ),
+    Entry(
+        "schedule",
+        f"{_ROOMS}.schedule",
+        "ScheduleSpec",
+        ("compare_schedules", "resume_schedules"),
+        """Propose a schedule from a regime map and train it against tuned rivals at equal steps.
+
+        Starts just above where convergence ends, ends inside it. Rivals: constant ELRs, cosines from several peaks, and
+        lr with weight decay; means with intervals, and a page: onsphere schedule --map runs/my-map
+        """,
+    ),
+    Entry(
+        "split",
+        f"{_ROOMS}.split",
+        "SplitSpec",
+        ("split_budget", "resume_split"),
+        """Spend a memory budget well: one wide network, or several thinner ones?
+
+        Trains the splits of a budget of parameters, compares them by NLL, calibrated
+        NLL and accuracy with intervals over seeds, fits the power laws of ensembles,
+        and writes a page. With --predict, four networks at each width must do.
+        """,
+    ),
+    Entry(
+        "symmetries",
+        f"{_ROOMS}.symmetries",
+        "SymmetriesSpec",
+        (),
+        """Find every rescaling of a network's weights that leaves its output unchanged.
+
+        Says which tensors are scale-invariant, alone or together, which make up for one
+        another, which do nothing, and writes a page: onsphere symmetries my_package.nets:make_net --input 8x3x32x32
+        """,
+        positional="model",
+    ),
+    Entry(
+        "toy regimes",
+        f"{_ROOMS}.toy_regimes",
+        "ToyRegimesSpec",
+        ("toy_regimes",),
+        """The loss at fixed effective learning rates against its closed form, without any data.
+
+        Minimises the sum of alpha x²/(x² + y²) over pairs on one sphere. It converges
+        below an ELR of 1/A, A the sum of the alphas; above it the loss is (A - 1/ELR)/2.
+        """,
+    ),
+    Entry(
+        "toy periods",
+        f"{_ROOMS}.toy_periods",
+        "ToyPeriodsSpec",
+        ("toy_periods",),
+        """The periods that weight decay causes, against their law √(2 ln(1/floor) / (lr weight-decay)).
+
+        Minimises the same pairs in the whole space with weight decay: the ELR climbs
+        past 1/A, the minimum destabilises, the norm jumps, and all begins again.
+        """,
+    ),
+    Entry(
+        "toy thermo",
+        f"{_ROOMS}.toy_thermo",
+        "ToyThermoSpec",
+        ("toy_thermo",),
+        """Training with isotropic noise as an ideal gas: energy, radius, pressure, entropy against their closed forms.
+
+        Runs three protocols (fixed ELR, fixed learning rate, fixed ELR and norm) over
+        a few settings each and tests the Maxwell relations.
+        """,
+    ),
+)
+
+
+def entry_of(command: str) -> Entry | None:
+    """The entry of a command, if there is one."""
+    return next((entry for entry in ENTRIES if entry.command == command), None)
+
+
+def exported() -> dict[str, str]:
+    """The functions of all experiments with the modules that hold them."""
+    return {name: f"{entry.home}.run" for entry in ENTRIES for name in entry.functions}

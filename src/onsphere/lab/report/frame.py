@@ -1,0 +1,112 @@
+"""The page around an experiment: what all of them have, written once; an experiment gives a :class:`Report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onsphere import __version__
+from onsphere.lab.chart.page import block
+from onsphere.lab.chart.paper import save_figures
+from onsphere.lab.chart.spec import Chart
+from onsphere.lab.config import to_command, to_toml
+from onsphere.lab.engine_file import ENGINE, read_engine
+from onsphere.lab.registry import entry_of
+from onsphere.lab.report.page import Page, Section
+from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
+from onsphere.lab.report.words import format_duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onsphere.lab.result import ExperimentResult
+    from onsphere.lab.store import Run
+
+__all__ = ["ANGLES", "Report", "repeated", "write_page"]
+
+#: The usual note below what is measured.
+ANGLES = "Angles are in radians, times in steps; log is the natural logarithm."
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page says of one experiment alone.
+
+    Attributes:
+        title: Heading of the page.
+        subtitle: What was trained or looked at, one line; charts bear it too.
+        summary: Short facts; the time is added.
+        sections: The parts between the answer and how things are measured.
+        measured: Name and definition of every quantity.
+        note: Conventions that hold for all quantities.
+        heading: What ``measured`` lists.
+        engine: Facts about the execution beside those of the result.
+        left_out: Fields that need not be given to repeat the run.
+    """
+
+    title: str
+    subtitle: str
+    summary: Sequence[str]
+    sections: Sequence[Section]
+    measured: Sequence[tuple[str, str]]
+    note: str = ANGLES
+    heading: str = "quantity"
+    engine: Mapping[str, object] | None = None
+    left_out: Sequence[str] = ()
+
+
+def write_page(
+    run: Run, result: ExperimentResult, report: Report, answer: Sequence[str], runs: int | None = None
+) -> Path:
+    """Write ``report.html`` and ``figures/`` into the run's folder.
+
+    Args:
+        run: The run.
+        result: Its result.
+        report: What is to be read about it.
+        answer: What was found: sentences, the first of which stands by itself.
+        runs: How many runs the time was for, where there were several.
+
+    Returns:
+        The page.
+    """
+    said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
+    save_figures(said, report.subtitle, run.folder)
+    values = result.to_dict()
+    engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
+    if (run.folder / ENGINE).exists():
+        engine["timings (CPU s per copy and step)"] = read_engine(run)["timings"]
+    fields = {name: value for name, value in values["spec"].items() if name not in report.left_out}
+    given = {name: value for name, value in fields.items() if value not in (None, [])}
+    page = Page(
+        title=report.title,
+        subtitle=report.subtitle,
+        answer=answer,
+        summary=[*report.summary, format_duration(result.seconds)],
+        sections=[
+            *(_drawn(section) for section in report.sections),
+            measured_section((report.heading, "what it is"), report.measured, note=report.note),
+            cost_section(result.seconds, runs, engine, run.manifest["environment"]),
+            repeat_section(repeated(result, report.left_out), to_toml(given)),
+        ],
+        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
+        data=values | {"version": __version__},
+    )
+    return page.write(run.folder / "report.html")
+
+
+def _drawn(section: Section) -> Section:
+    """A section with its charts drawn for the browser."""
+    return replace(section, blocks=[block(one) if isinstance(one, Chart) else one for one in section.blocks])
+
+
+def repeated(result: ExperimentResult, left_out: Sequence[str] = ()) -> str:
+    """The shell command that repeats a run, with the fields that differ from the defaults; or the call, for arrays."""
+    fields = {n: v for n, v in result.spec.model_dump(mode="json").items() if n not in left_out}
+    entry = entry_of(result.command)
+    if fields.get("data") == "arrays" and entry is not None:
+        call = f"onsphere.lab.{entry.functions[0]}(model, arrays, **fields)"
+        return f"{call}  # own arrays, in Python; the fields are below"
+    none = {"train": "all"} if "train" in fields else None
+    return to_command(result.command, type(result.spec), fields, none=none)

@@ -1,0 +1,38 @@
+"""What was trained on what, in a line: the same words on every page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onsphere.lab.options import WIDTHS, DataOptions
+
+__all__ = ["data_words", "network_words", "subtitle"]
+
+
+def subtitle(spec: Any, **but: Any) -> str:
+    """Data, network, loss, steps and batch of a spec that trains, in a line.
+
+    Args:
+        spec: With the fields of :class:`~onsphere.lab.options.DataOptions`,
+            :class:`~onsphere.lab.options.NetworkOptions` and :class:`~onsphere.lab.options.TrainingOptions`.
+        **but: Fields that are used in place of the spec's.
+    """
+    batch = "full batch" if spec.batch_size == "full" else f"batch {spec.batch_size}"
+    words = [data_words(spec), network_words(spec, **but), spec.loss, f"{spec.steps} steps, {batch}"]
+    return " · ".join(words)
+
+
+def data_words(spec: DataOptions) -> str:
+    """Which data, how many of them, how much label noise."""
+    images = f"{spec.train} images" if spec.train else "all training images"
+    noise = f", {100 * spec.label_noise:g} % label noise" if spec.label_noise else ""
+    return f"{spec.data}, {images}{noise}"
+
+
+def network_words(spec: Any, widths: tuple[int, ...] | None = None) -> str:
+    """Which network and how wide; ``widths`` are those that are used where the spec names none."""
+    layers, width = WIDTHS.get(spec.model, ((), None))
+    if layers:
+        return f"{spec.model} {'-'.join(map(str, spec.widths or widths or layers))}"
+    width = spec.width or width
+    return f"{spec.model} of width {width}" if width else str(spec.model)

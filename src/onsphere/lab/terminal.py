@@ -1,0 +1,41 @@
+"""The result of an experiment in the terminal: its tables, the answer, the cost, where the page is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table as Lines
+
+from onsphere.lab.console import PlainConsole
+from onsphere.lab.experiment import Experiment
+from onsphere.lab.report.page import Table
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.words import format_duration
+from onsphere.lab.result import ExperimentResult, TrainedResult
+from onsphere.lab.tables import print_table
+
+
+def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> None:
+    """Print a result."""
+    console = PlainConsole()
+    for block in experiment.printed(result):
+        if isinstance(block, Table):
+            print_table(console, _lines(block))
+        else:
+            console.print(block)
+    console.print()
+    for sentence in experiment.answer(result):
+        console.print(sentence)
+    runs = experiment.runs(result)
+    cost = f"{counted(runs, 'run')} in {format_duration(result.seconds)}" if runs else format_duration(result.seconds)
+    console.print(f"{cost} ({result.engine})" if isinstance(result, TrainedResult) else cost)
+    console.print(f"page: {result.report}")
+
+
+def _lines(table: Table) -> Lines:
+    lines = Lines(box=None, pad_edge=False)
+    for index, (heading, _) in enumerate(table.columns):
+        lines.add_column(heading, justify="right" if index in table.numeric else "left", no_wrap=True)
+    for row in table.cells:
+        lines.add_row(*(cell.text for cell in row))
+    return lines
