@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from .arrange import Limits, Place, arranged, levels, ticks_of
 from .paper_marks import DASHES, add_colour_bar, draw, legend_handle, plain
-from .spec import Axis, Chart, Look, Mark, Rule, Span
+from .spec import Axis, Chart, Look, Mark, Panel, Rule, Span
 from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
 from .theme import GREY
 
@@ -48,6 +49,7 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         subtitle: The line below the title.
         frame: Which of the slider's frames, where there are some.
     """
+    chart = replace(chart, panels=[replace(panel, marks=_shown(chart, panel, frame)) for panel in chart.panels])
     places = arranged(chart)
     rows, columns = max(p.row for p in places) + 1, max(p.column for p in places) + 1
     heights = [max(p.panel.height for p in places if p.row == row) for row in range(rows)]
@@ -65,7 +67,7 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         axes.append(made.add_subplot(grid[place.row + ribbon, place.column], **shared))
     inches = 0.86 * width / columns
     for number, (own, place) in enumerate(zip(axes, places, strict=True)):
-        _panel(own, place, chart, frame, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
+        _panel(own, place, chart, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
         if columns > 1 or place.panel.title:
             _heading(own, place, number, chart, inches)
     if ribbon:
@@ -73,9 +75,16 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         _ribbon(strip, places[0], chart.spans, inches)
     if chart.scale is not None:
         add_colour_bar(made, axes, chart.scale)
-    _legend(made, chart, frame, width)
+    _legend(made, chart, width)
     made.align_ylabels([own for own, place in zip(axes, places, strict=True) if place.column == 0])
     return made
+
+
+def _shown(chart: Chart, panel: Panel, frame: int) -> list[Mark]:
+    """The marks of a frame, which alone the axes of its figure have to hold."""
+    alone = chart.seed is not None and not chart.others
+    shown = [mark for mark in panel.marks if mark.frame in (None, frame)]
+    return [mark for mark in shown if mark.seed in (None, chart.seed)] if alone else shown
 
 
 def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tuple[float, float]:
@@ -90,20 +99,19 @@ def _subtitle(chart: Chart, subtitle: str, frame: int) -> str:
     if chart.frames:
         parts.append(f"{chart.frame_name} {chart.frames[frame]}".strip())
     if chart.seed is not None and chart.seeds:
-        others = len(chart.seeds) - 1
+        others = len(chart.seeds) - 1 if chart.others else 0
         parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
     return "\n".join([" · ".join(parts), *([plain(chart.note)] if chart.note else [])])
 
 
-def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, inch: float, ribbon: bool) -> None:
+def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
     panel = place.panel
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
         _scale(axes, which, axis, ends, ticks_of(axis, panel.marks, which))  # type: ignore[arg-type]
     for span in (*panel.spans, *chart.spans):
         _shade(axes, span)
     for mark in panel.marks:
-        if mark.frame in (None, frame):
-            draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
+        draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
     for rule in (*panel.rules, *chart.rules):
         _rule(axes, rule)
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
@@ -242,11 +250,11 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
         axes.annotate(text, (at, 0.58), (0, (_LINE + 1) * row), **where)
 
 
-def _legend(made: Figure, chart: Chart, frame: int, width: float) -> None:
+def _legend(made: Figure, chart: Chart, width: float) -> None:
     shown: dict[str, Mark | Look] = {}
     marks = [mark for panel in chart.panels for mark in panel.marks if chart.scale is None]
     for mark in marks:
-        if mark.entry and mark.listed and mark.frame in (None, frame):
+        if mark.entry and mark.listed:
             shown.setdefault(mark.entry, mark)
     shown |= dict(chart.keys)
     if not shown:

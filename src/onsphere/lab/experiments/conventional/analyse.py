@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from onsphere.lab.experiments.conventional.result import ConventionalRun
 from onsphere.lab.experiments.conventional.spec import Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.periods.analyse import Course, courses
 from onsphere.lab.experiments.regimes.classify import Cell, Regime, classify
 from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.population.course import Course, courses
 
 GUESSING = 0.9  # of the error of guessing
 Array = NDArray[np.float64]

@@ -19,7 +19,7 @@ from onsphere.lab.experiments.conventional.analyse import space_runs, sphere_run
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.periods.setups import prepare, set_up
+from onsphere.lab.experiments.periods.setups import ready
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.population import Copy, Problem
@@ -131,11 +131,8 @@ class _Work:
                 schedule=spec.schedule,
                 model_options=problem.model_options | {"eps": ORDINARY_EPS},
             )
-            self.problems["all"] = prepared(set_up(ordinary, "all-parameters"), progress, self._prepare)
-
-    def _prepare(self, problem: Problem) -> tuple[Problem, list[str]]:
-        ready, self.invariant["all"], notes = prepare(problem, "all-parameters")
-        return ready, notes
+            whole = ready(ordinary, "all-parameters", progress)
+            self.problems["all"], self.invariant["all"] = whole.problem, whole.invariant
 
     def _copies(self, setup: Setup) -> list[Copy]:
         spec = self.spec

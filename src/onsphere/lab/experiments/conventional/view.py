@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from onsphere.lab.experiments.conventional.result import ConventionalResult
 from onsphere.lab.experiments.conventional.spec import SETUPS, Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.periods.analyse import courses
-from onsphere.lab.experiments.periods.view import thinned
 from onsphere.lab.experiments.regimes.classify import Regime
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.population.copies import lr_factors
+from onsphere.lab.population.course import courses, thinned
 from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.store import Run
 
