@@ -120,7 +120,7 @@ def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, 
         axes.set_xlabel(plain(place.x.title))
         if place.x.opposite:
             axes.xaxis.set_label_position("top")
-            axes.xaxis.tick_top()
+            axes.tick_params(axis="x", top=True, labeltop=True, bottom=False)
     if place.x.also is not None and place.row == 0:
         _second(axes, place.x)
     _above(axes, place, chart, inches, ribbon=ribbon)
@@ -254,7 +254,7 @@ def _legend(made: Figure, chart: Chart, frame: int, width: float) -> None:
     handles = [legend_handle(one, plain(name)) for name, one in shown.items()]
     longest = max(len(name) for name in shown)
     ncols = int(np.clip(width // (0.066 * longest + 0.5), 1, len(handles)))
-    title = plain(chart.legend) or None
+    title = plain(chart.legend) if chart.legend and chart.scale is None else None
     made.legend(handles=handles, loc="outside lower center", ncols=ncols, title=title, fontsize=7.5, title_fontsize=7.5)
 
 

@@ -15,6 +15,7 @@ from onsphere.lab.experiments.toy_thermo.page import printed, report
 from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult
 from onsphere.lab.experiments.toy_thermo.spec import Protocol, ToyThermoSpec
 from onsphere.lab.experiments.toy_thermo.words import answer, describe
+from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 
 

@@ -37,9 +37,10 @@ def _correction(result: ToyThermoResult) -> str:
         name: max(abs(getattr(row, name) / getattr(row, f"corrected_{name}") - 1) for row in result.rows)
         for name in ("radius", "pressure")
     }
+    radius, pressure = (rough_percent(share) for share in largest.values())
     return (
         "The laws are of small steps. With the discrete correction, which adds the squared gradient norm to the noise, "
-        f"the norm agrees within {rough_percent(largest['radius'])} and the pressure within {rough_percent(largest['pressure'])}."
+        f"the norm agrees within {radius} and the pressure within {pressure}."
     )
 
 
