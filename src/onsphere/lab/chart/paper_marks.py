@@ -153,9 +153,11 @@ def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
         elif kind in ("cross", "plus"):
             style |= {"color": [colours[i] for i in own], "linewidths": 1.1}
         else:
-            edge = [colours[i] if hollow[i] or not look.edge else "#333333" for i in own]
+            # what the shape at the end of a line says is seen better with an edge
+            edged = look.edge or (isinstance(mark, Line) and isinstance(look.marker, tuple) and kind != "star")
+            edge = [colours[i] if hollow[i] or not edged else "#333333" for i in own]
             style |= {"facecolors": ["white" if hollow[i] else colours[i] for i in own], "edgecolors": edge}
-            style |= {"linewidths": [0.9 if hollow[i] else 0.35 if look.edge else 0 for i in own]}
+            style |= {"linewidths": [0.9 if hollow[i] else 0.4 if edged else 0 for i in own]}
         axes.scatter(x[own], y[own], **style)
     if mark.values is not None and mark.scale is not None:
         add_colour_bar(axes.figure, axes, mark.scale, mark.values)
