@@ -17,6 +17,7 @@ from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
 from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
 from onsphere.lab.registry import ENTRIES
 
+COMMANDS = [entry.command for entry in ENTRIES]
 BAD = {
     "negative coefficient": ("regimes --alphas 1,-2", "--alphas"),
     "coefficient that is no number": ("regimes --alphas 1,x", "--alphas"),
@@ -105,15 +106,15 @@ def test_one_file_serves_several_commands():
         "[toy.regimes]\nelrs = [0.1, 0.2]\nsteps = 50\n[toy.periods]\nlr = 0.5\n"
     )
     tail = ["--config", "all.toml"]
-    assert with_config(["toy", "regimes", *tail], [entry.command for entry in ENTRIES]) == [
+    assert with_config(["toy", "regimes", *tail], COMMANDS) == [
         *("toy", "regimes", "--seed=2", "--steps=50", "--elrs=0.1,0.2"),
         *tail,
     ]
-    assert with_config(["toy", "periods", *tail], [entry.command for entry in ENTRIES]) == [
+    assert with_config(["toy", "periods", *tail], COMMANDS) == [
         *("toy", "periods", "--seed=2", "--steps=100", "--lr=0.5"),
         *tail,
     ]
-    assert with_config(["regimes", *tail], [entry.command for entry in ENTRIES]) == [
+    assert with_config(["regimes", *tail], COMMANDS) == [
         "regimes",
         "--seed=1",
         "--elrs=3",
@@ -139,7 +140,7 @@ def test_a_spec_survives_as_command_and_as_file(name, spec):
     Path("spec.toml").write_text(to_toml(fields))
     for arguments in (
         words[1:],
-        with_config([*name.split(), "--config", "spec.toml"], [entry.command for entry in ENTRIES]),
+        with_config([*name.split(), "--config", "spec.toml"], COMMANDS),
     ):
         _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         assert bound.arguments["spec"] == spec
