@@ -5,7 +5,7 @@
 The mean of directions over the weights on the joint sphere, put back onto it: a plain mean of points on a sphere lies
 inside, where the same learning rate means a larger effective one. All other weights are averaged as they are. Batch
 statistics of the parts are not those of the mean: give ``batches`` to re-estimate them. Norms that are frozen in the
-model (:func:`onsphere.functional.frozen.frozen_norms`) are not re-estimated: theirs are averaged, as weights are.
+model (:func:`onsphere.normalisation.frozen.frozen_norms`) are not re-estimated: theirs are averaged, as weights are.
 
 Source: Izmailov et al. 2018 (SWA); Sadrtdinov et al., NeurIPS 2024 (SWA of runs on the sphere).
 """
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.functional.batches import Batches, Forward, as_batches, call, placed
-from onsphere.functional.frozen import frozen_norms, mark_frozen
 from onsphere.functional.untouched import private_copy, untouched
 from onsphere.functional.wrappers import matched_names, unwrapped
 from onsphere.landscape.points import (
@@ -38,7 +37,8 @@ from onsphere.landscape.points import (
     tensors_of,
     weights,
 )
-from onsphere.reestimation import reestimate_batch_statistics
+from onsphere.normalisation.frozen import frozen_norms, mark_frozen
+from onsphere.normalisation.reestimation import reestimate_batch_statistics
 
 __all__ = ["SphereAverage", "average"]
 

@@ -31,12 +31,12 @@ from onsphere.functional.batches import (
     placed,
 )
 from onsphere.functional.checks import LossFunction, check_deterministic, check_mean, one_number, precision_of
-from onsphere.functional.frozen import frozen_norms, mark_frozen
 from onsphere.functional.reads import ParameterReads
 from onsphere.functional.untouched import private_copy
 from onsphere.functional.wrappers import unwrapped
 from onsphere.normalisation import BatchStatistics
-from onsphere.reestimation import whole_statistics
+from onsphere.normalisation.frozen import frozen_norms, mark_frozen
+from onsphere.normalisation.reestimation import whole_statistics
 from onsphere.symmetry.joint import joint_sphere
 
 __all__ = ["Batches", "Evaluation", "Forward", "LossFunction", "Mode"]

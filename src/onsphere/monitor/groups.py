@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from onsphere.optim._groups import sphere_kind
+from onsphere.groups import sphere_kind
 from onsphere.products import check_whole
 
 __all__ = ["Group", "Watched", "frozen_norms", "matches", "watch"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
+from onsphere.groups import unwrapped
 from onsphere.monitor.groups import frozen_norms, matches, watch
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.readings import COLUMNS
@@ -26,7 +27,6 @@ from onsphere.monitor.record import Record
 from onsphere.monitor.recorder import Recorder
 from onsphere.monitor.say import say
 from onsphere.monitor.state import packed, unpacked
-from onsphere.optim._groups import unwrapped
 
 if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding

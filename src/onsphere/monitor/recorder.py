@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from onsphere.monitor.say import say
 from onsphere.monitor.workspace import workspace
-from onsphere.optim._hooks import StepHooks
+from onsphere.optim.hooks import StepHooks
 
 __all__ = ["Recorder"]
 

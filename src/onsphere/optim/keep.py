@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from onsphere.optim._foreach import project_
-from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind, unwrapped
-from onsphere.optim._hooks import StepHooks
-from onsphere.optim._sphere_sgd import SphereSGD
+from onsphere.groups import parameter_names, settle_radius, sphere_kind, unwrapped
+from onsphere.optim.hooks import StepHooks
+from onsphere.optim.inplace import project_
+from onsphere.optim.optimizer import SphereSGD
 from onsphere.spheres import as_radius
 
 #: Where the radii are: in every param group, a list for each parameter; and, sphere by sphere, in the state_dict.

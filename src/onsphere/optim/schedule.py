@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from onsphere.optim._groups import parameter_names, sphere_kind
-from onsphere.optim._sphere_sgd import SphereSGD
+from onsphere.groups import parameter_names, sphere_kind
+from onsphere.optim.optimizer import SphereSGD
 from onsphere.optim.proposal import END_FACTOR, START_FACTOR, propose_elrs
 from onsphere.products import check_whole, squared_norm
 

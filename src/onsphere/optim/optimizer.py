@@ -5,7 +5,7 @@
 
 For weights whose scale does not matter the gradient at norm rho is 1/rho times the one on the unit sphere, and turns x
 by an angle with tan(angle) = lr ||g_unit||, g_unit = rho g: the radius drops out. The class checks and gathers; the
-work is in :mod:`onsphere.optim._foreach` (in place) and :mod:`onsphere.optim._functional` (pure).
+work is in :mod:`onsphere.optim.inplace` (in place) and :mod:`onsphere.optim.updates` (pure).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd as torch_sgd
 
-from onsphere.optim._foreach import sphere_sgd_
-from onsphere.optim._functional import sgd, sphere_sgd
-from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind
-from onsphere.optim._rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
+from onsphere.groups import parameter_names, settle_radius, sphere_kind
+from onsphere.optim.inplace import sphere_sgd_
+from onsphere.optim.rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
+from onsphere.optim.updates import sgd, sphere_sgd
 from onsphere.spheres import as_radius
 
 

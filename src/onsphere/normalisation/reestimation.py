@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onsphere.functional.frozen import frozen_norms
+from onsphere.normalisation.frozen import frozen_norms
 
 __all__ = ["reestimate_batch_statistics", "whole_statistics"]
 
@@ -56,7 +56,7 @@ def reestimate_batch_statistics(
     batches, weighted by the number of values a layer sees. Training flags are restored.
 
     Norms that are in evaluation mode while the model trains keep their statistics
-    (:mod:`onsphere.functional.frozen`).
+    (:mod:`onsphere.normalisation.frozen`).
 
     Args:
         model: the model, changed in place: its running means and variances only.

@@ -1,4 +1,4 @@
-"""The step of :mod:`onsphere.optim._functional` in place, with as few passes over memory as it takes.
+"""The step of :mod:`onsphere.optim.updates` in place, with as few passes over memory as it takes.
 
     pass 1:  x <- x - lr rho² v, and ||x||² of the moved tensor while it is still in cache
     pass 2:  x <- x (rho / ||x||)
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from onsphere.optim._functional import arc, finite_or_zero, scale_to
+from onsphere.optim.updates import arc, finite_or_zero, scale_to
 from onsphere.products import inner, per_row, row_inner
 from onsphere.rounding import FULL, round_evenly, wide, wide_dtype
 
