@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from onsphere.groups import unwrapped
 from onsphere.monitor.groups import frozen_norms, matches, watch
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.readings import COLUMNS
@@ -27,6 +26,7 @@ from onsphere.monitor.record import Record
 from onsphere.monitor.recorder import Recorder
 from onsphere.monitor.say import say
 from onsphere.monitor.state import packed, unpacked
+from onsphere.optim.wrappers import torch_optimizers
 
 if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding
@@ -101,7 +101,7 @@ class Monitor:
         for name, value in (("every", every), ("capacity", capacity), ("keep", keep)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        optimizers = unwrapped(optimizer, "Monitor")
+        optimizers = torch_optimizers(optimizer, "Monitor")
         attached = [type(one).__name__ for one in optimizers if one in _ATTACHED]
         if attached:
             raise ValueError(f"this {attached[0]} has a monitor already; call its detach() first, or use that one")

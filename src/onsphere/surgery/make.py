@@ -19,7 +19,6 @@ forward pass where a batch is given, and guessed from the order of registration 
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from onsphere.functional.batches import call_arguments
+from onsphere.functional.copying import duplicate
 from onsphere.normalisation import BatchStatistics, is_norm
 from onsphere.normalisation.frozen import frozen_norms
 from onsphere.surgery.changes import Changes
@@ -184,7 +184,7 @@ def make_scale_invariant(
             f"layer that makes the output, one of {_choices(model)}"
         )
 
-    result = copy.deepcopy(model)
+    result = duplicate(model)
     head_norm_before = None if head_name is None else _freeze_head(result, head_name, head_norm)
     affine, kept, left = [], [], {}
     for name, form in norms.items():

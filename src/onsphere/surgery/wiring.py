@@ -9,12 +9,12 @@ guess.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import fx, nn
 
+from onsphere.functional.copying import duplicate
 from onsphere.normalisation import is_norm
 from onsphere.surgery.readers import ACTIVATIONS, LINEAR_CALLS, LINEAR_LAYERS, NORM_CALLS, TRANSPARENT_CALLS, Reading
 from onsphere.surgery.recognise import NormForm
@@ -109,7 +109,7 @@ class Wiring:
         norms = {name.removeprefix(prefix) for name in self._names if name.startswith(prefix)}
         try:
             # On a copy: a forward that stores what it computes would keep a proxy.
-            copied = copy.deepcopy(model)
+            copied = duplicate(model)
             graph = _LeafTracer({id(copied.get_submodule(name)) for name in norms}).trace(copied)
         except Exception:  # whatever a user's forward raises when it meets a proxy
             return False
