@@ -185,7 +185,7 @@ def spectral_density(
         probes: Random starts; more give smaller standard errors.
         steps: Lanczos steps from each start, at most the number of eigenvalues; more resolve finer structure. They
             keep ``steps`` vectors of the parameters' size in memory.
-        seed: Of the starts.
+        seed: Seed of the random starts.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
@@ -226,12 +226,12 @@ def estimate_density(
 
     Args:
         product: From a float64 vector ``[size]`` to the matrix times it.
-        size: Number of rows.
-        probes: As in :func:`spectral_density`.
-        steps: As in :func:`spectral_density`.
+        size: Number of rows and columns of the matrix.
+        probes: Number of random starts; more give smaller standard errors.
+        steps: Lanczos steps from each start, at most the number of eigenvalues.
         orthogonal_to: A vector ``[size]`` outside the space: the matrix maps what is orthogonal to it to the same.
-        device: Where the vectors live.
-        seed: Of the starts.
+        device: The device on which the vectors lie.
+        seed: Seed of the random starts.
 
     Returns:
         The density of ``size`` eigenvalues, one fewer with ``orthogonal_to``.

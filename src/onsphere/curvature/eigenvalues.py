@@ -38,7 +38,7 @@ class Eigenvalues:
         products: Matrix-vector products that were needed.
         vectors: float64 ``[k, P]``, unit eigenvectors over the selected parameters, flat.
         slices: Where each parameter lies in a vector, by name.
-        shapes: Their shapes, by name.
+        shapes: The shapes of the parameters, by name.
         tolerance: What was asked for.
         sphere: Whether the values are those on the unit sphere.
         radius: The norm of the parameters; None when not on the sphere.
@@ -139,9 +139,9 @@ def top_eigenvalues(
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: An iterable of ``(input, target)``, or one pair. Several are weighted by their numbers of examples; in
             mode ``train`` each has its own batch statistics.
-        k: How many.
-        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
-            ``sphere`` all that are scale-invariant.
+        k: How many eigenvalues are wanted, at least 1.
+        parameters: The parameters to differentiate by (:mod:`onsphere.functional.selection`). None: all that require a
+            gradient; with ``sphere`` all that are scale-invariant.
         sphere: Values on the joint unit sphere of these parameters (the Riemannian Hessian), which do not depend on
             the norm of scale-invariant weights.
         mode: ``train`` (statistics of each batch; what training sees) or ``eval`` (running statistics) in batch norms.
@@ -153,7 +153,7 @@ def top_eigenvalues(
         max_products: Most matrix-vector products, and most vectors of length P in memory.
         start: Eigenvalues found nearby (or a vector ``[P]``, or several ``[n, P]``): saves most of the work.
         which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
-        seed: Of the random first vector.
+        seed: Seed of the random first vector.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Raises:
@@ -185,16 +185,16 @@ def operator_eigenvalues(
     which: Which = "largest",
     seed: int = 0,
 ) -> Eigenvalues:
-    """As :func:`top_eigenvalues`, of an operator made before.
+    """The top eigenvalues of an operator that was made before, with error bounds.
 
     Args:
-        operator: The matrix.
-        k: How many.
-        tolerance: As there, and so on.
-        max_products: Most products.
-        start: Where to start.
-        which: Which end.
-        seed: Of the random first vector.
+        operator: The curvature matrix, as products with vectors.
+        k: How many eigenvalues are wanted, at least 1.
+        tolerance: Relative error at which a value counts as converged.
+        max_products: Most matrix-vector products that are spent, and most vectors of length P in memory.
+        start: Eigenvalues found nearby, a vector ``[P]`` or several ``[n, P]`` to start from; None draws one.
+        which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
+        seed: Seed of the random first vector.
     """
     functional, before = operator.functional, operator.products
     ritz = lanczos(
@@ -258,15 +258,15 @@ class SharpnessTracker:
     Args:
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: What the loss is measured on, the same in every reading; kept in memory.
-        k: How many eigenvalues.
+        k: How many eigenvalues a reading has.
         parameters: As in :func:`top_eigenvalues`; with ``sphere`` and None they are found once.
-        sphere: Values on the unit sphere.
+        sphere: Whether values are those on the unit sphere.
         mode: ``train`` or ``eval`` batch norms.
         kind: ``hessian``, ``ggn`` or ``finite-difference``.
-        tolerance: Relative error wanted.
-        max_products: Most products a reading.
+        tolerance: Relative error at which a value counts as converged.
+        max_products: Most matrix-vector products of one reading.
         refresh: Readings from one random start to the next; 0 never does but for the first.
-        seed: Of random starts.
+        seed: Seed of the random starts.
         forward: How the model is called, as in :func:`top_eigenvalues`.
 
     Raises:
@@ -307,7 +307,7 @@ class SharpnessTracker:
 
     @property
     def last(self) -> Eigenvalues | None:
-        """The last reading."""
+        """The last reading, or None before the first."""
         return self._last
 
     def __call__(self, model: nn.Module) -> Eigenvalues:

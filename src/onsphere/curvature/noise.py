@@ -56,7 +56,7 @@ class GradientNoise:
         signal_to_noise: |∇L| / √TrΣ, from the two above; 0 where ``squared_gradient`` is negative.
         mean_gradient_norm: Mean of |g_i|, the papers' sharpness.
         squared_mean: |mean g|², the squared gradient of exactly these batches together.
-        batches: Their number M.
+        batches: Number M of batches.
         batch_size: Examples in a batch; if they differ, the most frequent (of several the largest).
         dimension: Entries of a gradient; on the sphere one fewer, the dimension of the tangent space.
         radius: Norm ρ of the parameters, on the sphere; else None.

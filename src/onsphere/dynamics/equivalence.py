@@ -38,7 +38,7 @@ class Schedule:
     Attributes:
         elr: ELR of the step on the sphere, [T].
         lr: Learning rate in the whole space, [T].
-        weight_decay: Its coupled weight decay, [T].
+        weight_decay: Coupled weight decay in the whole space, [T].
         radius: Norm of the weights before each step and after the last, [T + 1].
     """
 
@@ -189,7 +189,7 @@ def angle_from_elr(elr: Numbers, effective_gradient_norm: Numbers) -> Any:
 
     Args:
         elr: Effective learning rate, positive.
-        effective_gradient_norm: g̃, not negative.
+        effective_gradient_norm: Norm g̃ of the gradient at the unit sphere, not negative.
 
     Returns:
         Radians in [0, π/2), a float or array.
@@ -211,7 +211,7 @@ def elr_from_angle(angle: Numbers, effective_gradient_norm: Numbers) -> Any:
 
     Args:
         angle: Radians in (0, π/2).
-        effective_gradient_norm: g̃, positive.
+        effective_gradient_norm: Norm g̃ of the gradient at the unit sphere, positive.
 
     Returns:
         A float or array.

@@ -148,10 +148,10 @@ class SphereAverage:
 
         Args:
             point: A module, state dict, list of tensors or tensor; always of the same tensors.
-            coefficient: Its positive weight in the average.
+            coefficient: The point's positive weight in the average.
 
         Returns:
-            This object.
+            This object, so that calls can be chained.
 
         Raises:
             TypeError: It is no point.
@@ -207,9 +207,9 @@ class SphereAverage:
 
         Args:
             model: The network to overwrite: its parameters, and the statistics of frozen norms; not those of others.
-            batches: As for :func:`average`; with them batch statistics are re-estimated. Without them they stay as
-                they are, and are stale.
-            forward: As for :func:`average`.
+            batches: Batches to re-estimate batch statistics from, in a form that :func:`average` takes. Without them
+                statistics stay as they are, and are stale.
+            forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
         Raises:
             ValueError: Nothing was taken in, or the model has other parameters.

@@ -53,7 +53,8 @@ class Evaluation:
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: (input, target) pairs or one such pair (:mod:`onsphere.functional.batches`); a list is made of them, so
             that every point sees the same.
-        mode: See the module.
+        mode: Where batch norms get their statistics: "reestimate", "train" or "eval"; the module's text has the
+            particulars.
         statistics: With ``mode="reestimate"``, the batches to re-estimate from (training data, when ``batches`` are
             test data); by default ``batches``.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.

@@ -78,19 +78,19 @@ def reestimate_batch_statistics(
 def whole_statistics(
     model: M, batches: Iterable[Any], forward: Callable[[M, Any], Any] = _first_element, unlike: bool | None = None
 ) -> bool:
-    """As :func:`reestimate_batch_statistics`, with gradients as they are.
+    """Recompute running statistics as :func:`reestimate_batch_statistics` does, with gradients as they are.
 
     Args:
-        model: As there.
-        batches: As there.
-        forward: As there.
+        model: The model, changed in place: its running means and variances only.
+        batches: What ``forward`` takes, by default inputs or pairs that begin with one.
+        forward: How to run one batch, called as ``forward(model, batch)``.
         unlike: Whether batches differ by more than chance. None: as the first pass finds.
 
     Returns:
-        Whether they do.
+        Whether batches differ by more than chance.
 
     Raises:
-        ValueError: As there.
+        ValueError: ``batches`` is empty; the statistics are then the old.
     """
     kept = {id(norm) for norm in frozen_norms(model).values()}
     norms = [
@@ -212,12 +212,12 @@ class _Pool:
 
     @property
     def values(self) -> int:
-        """Values a channel."""
+        """Number of values of each channel."""
         return self._whole.count
 
     @property
     def mean(self) -> Tensor:
-        """Means [C], float64."""
+        """Means of the channels, float64 [C]."""
         return self._whole.mean
 
     @property

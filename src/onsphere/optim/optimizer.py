@@ -50,12 +50,12 @@ class SphereSGD(Optimizer):
             A group may set ``lr``, ``momentum``, ``weight_decay`` and ``geodesic`` for itself, a sphere group
             ``radius`` too.
         lr: Effective learning rate of the sphere groups, a float or a one-element tensor, finite and not negative.
-        momentum: In [0, 1).
-        weight_decay: Of the groups without a sphere; a sphere group must have 0.
+        momentum: Momentum factor, in [0, 1).
+        weight_decay: Weight decay of the groups without a sphere; a sphere group must have 0.
         geodesic: Move along the great circle by exactly ``lr rho ||v_tangent|| rad`` instead of step and projection.
         radius: Put every sphere group that has no ``radius`` of its own there; ``None``: where its tensors are now.
         other_lr: Learning rate of groups without a sphere that have no ``lr``; ``None``: the same ``lr``.
-        maximize: Ascend.
+        maximize: Whether to ascend instead of descend.
         foreach: ``False`` runs the pure functions tensor by tensor, slower and with more memory; ``True`` works in
             place on lists; ``None`` chooses the latter unless a parameter is of a tensor subclass.
 
@@ -179,7 +179,7 @@ class SphereSGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step.
+        """Take one step and put the weights back onto their spheres.
 
         Args:
             closure: Reevaluates the model, calls ``backward`` and returns the loss.

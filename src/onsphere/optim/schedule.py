@@ -45,7 +45,7 @@ class RegimeSchedule(LRScheduler):
     in a ``SequentialLR``.
 
     Args:
-        optimizer: Any torch optimiser.
+        optimizer: Any torch optimiser, SphereSGD or another.
         start: ELR of the first steps, positive.
         end: ELR of the last steps, positive.
         total_steps: Steps of the whole training.
@@ -125,11 +125,11 @@ class RegimeSchedule(LRScheduler):
         sphere get the proposed ELR times (1 - momentum).
 
         Args:
-            optimizer: As in the constructor.
+            optimizer: Any torch optimiser, as in the constructor.
             regimes: The map, as in :func:`propose_elrs`.
-            total_steps: As in the constructor.
-            start_factor: As in :func:`propose_elrs`.
-            end_factor: As in :func:`propose_elrs`.
+            total_steps: Steps of the whole training.
+            start_factor: The start ELR over the one where convergence ends, as in :func:`propose_elrs`.
+            end_factor: The end ELR over the one where convergence ends, as in :func:`propose_elrs`.
             **options: The constructor's other arguments.
 
         Raises:

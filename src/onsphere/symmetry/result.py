@@ -19,7 +19,7 @@ class Symmetries:
 
     Attributes:
         names: Trainable parameters in registration order, tied ones once.
-        shapes: Their shapes.
+        shapes: Shapes of these parameters.
         generators: A basis of all symmetries, ``[symmetries, parameters]``: first the groups (entries 0 and 1), then
             the rescalings, then one unit vector for each parameter without effect.
         groups: The scale-invariant groups: tensors that may be multiplied by one common number. They are disjoint, none
