@@ -30,6 +30,7 @@ from onsphere.curvature.operators import hessian_operator
 from onsphere.curvature.trace import Estimate, without_error
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection
+from onsphere.results import frame
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import Kind
@@ -130,10 +131,8 @@ class SpectralDensity:
 
     def to_frame(self) -> Any:
         """A pandas table with the columns probe, node, weight (needs pandas)."""
-        import pandas as pd
-
         probe = np.repeat(np.arange(len(self.nodes)), self.nodes.shape[1])
-        return pd.DataFrame({"probe": probe, "node": self.nodes.ravel(), "weight": self.weights.ravel()})
+        return frame({"probe": probe, "node": self.nodes.ravel(), "weight": self.weights.ravel()})
 
     def __repr__(self) -> str:
         probes, steps = self.nodes.shape

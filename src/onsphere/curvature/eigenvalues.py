@@ -20,6 +20,7 @@ from onsphere.curvature.operators import HessianOperator, Kind
 from onsphere.functional.batches import Batches, Forward, as_batches, may_be_one_pair
 from onsphere.functional.loss import LossFunction, Mode
 from onsphere.functional.selection import Selection
+from onsphere.results import frame, plain_values
 
 __all__ = ["Eigenvalues", "SharpnessTracker", "operator_eigenvalues", "top_eigenvalues"]
 
@@ -76,7 +77,7 @@ class Eigenvalues:
         return {
             "values": list(self.values),
             "residuals": list(self.residuals),
-            "errors": [error if math.isfinite(error) else None for error in self.errors],
+            "errors": plain_values(self.errors),
             "converged": list(self.converged),
             "products": self.products,
             "tolerance": self.tolerance,
@@ -90,10 +91,8 @@ class Eigenvalues:
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each eigenvalue."""
-        import pandas as pd
-
         columns = {"value": self.values, "residual": self.residuals, "error": self.errors, "converged": self.converged}
-        return pd.DataFrame(columns)
+        return frame(columns)
 
     def __len__(self) -> int:
         return len(self.values)

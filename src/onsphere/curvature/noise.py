@@ -34,6 +34,7 @@ from onsphere.curvature.functional import Functional
 from onsphere.curvature.precision import coarse_products
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection
+from onsphere.results import frame
 
 __all__ = ["GradientNoise", "gradient_noise"]
 
@@ -97,11 +98,9 @@ class GradientNoise:
 
     def to_frame(self) -> Any:
         """A pandas table: the four estimates by name, with value and standard error (needs pandas)."""
-        import pandas as pd
-
         names = ["noise_trace", "squared_gradient", "signal_to_noise", "mean_gradient_norm"]
         rows = [(name, getattr(self, name), getattr(self, f"{name}_error")) for name in names]
-        return pd.DataFrame(rows, columns=["quantity", "value", "standard_error"])
+        return frame(rows, columns=["quantity", "value", "standard_error"])
 
     def __repr__(self) -> str:
         def shown(name: str) -> str:

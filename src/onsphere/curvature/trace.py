@@ -32,6 +32,7 @@ from torch import Tensor
 from onsphere.curvature.operators import hessian_operator
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection, select_parameters
+from onsphere.results import frame
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import HessianOperator, Kind
@@ -87,11 +88,9 @@ class Estimate:
 
     def to_frame(self) -> Any:
         """A pandas table: one row for each group and, last, the row ``total`` (needs pandas)."""
-        import pandas as pd
-
         columns = ["group", "value", "standard_error", "dimension"]
         rows = [(n, e.value, e.standard_error, e.dimension) for n, e in {**self.groups, "total": self}.items()]
-        return pd.DataFrame(rows, columns=columns)
+        return frame(rows, columns=columns)
 
 
 def trace(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from onsphere.dynamics._checks import Array, Numbers, decay_factor, fraction, non_negative, numbers, plain, positive
+from onsphere.results import frame
 
 __all__ = [
     "ExponentialSchedule",
@@ -53,10 +54,8 @@ class Schedule:
 
     def to_frame(self) -> Any:
         """One row a step as a pandas data frame (needs pandas)."""
-        import pandas
-
         columns = {"elr": self.elr, "lr": self.lr, "weight_decay": self.weight_decay, "radius": self.radius[:-1]}
-        return pandas.DataFrame(columns)
+        return frame(columns)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ confidence band, and the range is the union of the bands over a.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from onsphere.ensembles._inputs import Array, as_array
 from onsphere.ensembles._profile import STEEPEST, PowerLawError, Profile
+from onsphere.results import plain_values
 
 __all__ = ["PowerLaw", "PowerLawError", "fit_power_law"]
 
@@ -91,12 +91,11 @@ class PowerLaw:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; infinite ends are None."""
-        ends = {k: [e if math.isfinite(e) else None for e in pair] for k, pair in self.intervals.items()}
         return {
             "limit": self.limit,
             "scale": self.scale,
             "exponent": self.exponent,
-            "intervals": ends,
+            "intervals": plain_values(self.intervals),
             "confidence": self.confidence,
             "residual": self.residual,
             "sizes": list(self.sizes),

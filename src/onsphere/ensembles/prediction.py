@@ -20,6 +20,7 @@ from onsphere.ensembles._inputs import Array, positive_integer
 from onsphere.ensembles.budget import Split
 from onsphere.ensembles.pools import PoolSize
 from onsphere.ensembles.power_laws import PowerLaw, PowerLawError, fit_power_law
+from onsphere.results import plain_values
 
 __all__ = ["Basis", "PredictedSplit", "SplitPrediction", "pool_values", "predict_split"]
 
@@ -55,7 +56,7 @@ class PredictedSplit:
         return {
             "split": self.split.to_dict(),
             "value": self.value,
-            "interval": [end if math.isfinite(end) else None for end in self.interval],
+            "interval": plain_values(self.interval),
             "basis": self.basis,
             "law": None if self.law is None else self.law.to_dict(),
             "probability": self.probability,

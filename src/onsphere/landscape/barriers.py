@@ -24,6 +24,7 @@ from onsphere.functional.wrappers import unwrapped
 from onsphere.landscape.directions import angle_between, interpolate, linear
 from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, of_model, select
+from onsphere.results import frame
 
 __all__ = ["Barrier", "PathKind", "Straight", "barrier"]
 
@@ -78,10 +79,8 @@ class Barrier:
 
     def to_frame(self) -> Any:
         """One row a point of the path as a pandas data frame (needs pandas)."""
-        import pandas
-
         columns = {"t": self.t, "loss": self.losses}
-        return pandas.DataFrame(columns if self.errors is None else {**columns, "error": self.errors})
+        return frame(columns if self.errors is None else {**columns, "error": self.errors})
 
     def __repr__(self) -> str:
         error = "" if self.error_barrier is None else f", error barrier {self.error_barrier:.4g}"

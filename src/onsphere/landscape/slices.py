@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from onsphere.functional.untouched import untouched
 from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, double, is_number, of_model, real, select
+from onsphere.results import frame
 
 __all__ = ["Slice", "slice_along", "slice_through"]
 
@@ -65,11 +66,9 @@ class Slice:
 
     def to_frame(self) -> Any:
         """One row a point of the grid as a pandas data frame (needs pandas)."""
-        import pandas
-
         x, y = np.meshgrid(self.x, self.y)
         columns = {"x": x.ravel(), "y": y.ravel(), "loss": self.losses.ravel()}
-        return pandas.DataFrame(columns if self.errors is None else {**columns, "error": self.errors.ravel()})
+        return frame(columns if self.errors is None else {**columns, "error": self.errors.ravel()})
 
     def __repr__(self) -> str:
         unit = " rad" if self.sphere else ""

@@ -27,6 +27,7 @@ from onsphere.monitor.recorder import Recorder
 from onsphere.monitor.say import say
 from onsphere.monitor.state import packed, unpacked
 from onsphere.optim.wrappers import torch_optimizers
+from onsphere.results import frame
 
 if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding
@@ -152,9 +153,7 @@ class Monitor:
 
     def to_frame(self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*") -> Any:
         """:meth:`readings` as a pandas data frame (needs pandas)."""
-        import pandas
-
-        return pandas.DataFrame(self.readings(level, select))
+        return frame(self.readings(level, select))
 
     def diagnose(self) -> list[Finding]:
         """What the readings mean: findings with ``kind``, ``severity``, ``message`` and ``evidence``, alarms first.

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.results import frame
+
 __all__ = ["Symmetries"]
 
 
@@ -105,8 +107,6 @@ class Symmetries:
 
     def to_frame(self) -> Any:
         """One row a parameter as a pandas data frame (needs pandas)."""
-        import pandas
-
         rows = [
             {
                 "name": name,
@@ -117,7 +117,7 @@ class Symmetries:
             }
             for name, shape in zip(self.names, self.shapes, strict=True)
         ]
-        return pandas.DataFrame(rows)
+        return frame(rows)
 
     def __repr__(self) -> str:
         numbers = sum(

@@ -29,8 +29,9 @@ from onsphere.dynamics.entropy import sphere_entropy
 from onsphere.dynamics.free_energy import GasState
 from onsphere.dynamics.thermodynamics import pressure, stationary_radius, temperature, total_entropy
 from onsphere.dynamics.toys._noise import settings, simulate
-from onsphere.dynamics.toys._shared import count, frame, plain_values
+from onsphere.dynamics.toys._shared import count
 from onsphere.dynamics.von_mises_fisher import vmf_energy, vmf_entropy, vmf_sample
+from onsphere.results import frame, plain_values
 
 __all__ = ["NoiseRun", "simulate_noise", "vmf_energy", "vmf_entropy", "vmf_sample"]
 

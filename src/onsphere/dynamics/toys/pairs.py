@@ -19,7 +19,8 @@ import numpy as np
 
 from onsphere.dynamics._checks import Array, Numbers, numbers, plain, positive
 from onsphere.dynamics.toys._backends import choose, kernel
-from onsphere.dynamics.toys._shared import coefficients, count, frame, plain_values, random_pairs, started
+from onsphere.dynamics.toys._shared import coefficients, count, random_pairs, started
+from onsphere.results import frame, plain_values
 
 __all__ = ["PairsRun", "TwoCycle", "pair_loss", "pair_threshold", "simulate_pairs", "two_cycle"]
 
@@ -159,7 +160,7 @@ class PairsRun:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers and nested lists (None for what is not finite), and ``rows``."""
         found = {field.name: plain_values(getattr(self, field.name)) for field in fields(self)}
-        return {**found, "rows": [{name: plain_values(entry) for name, entry in row.items()} for row in self.rows()]}
+        return {**found, "rows": plain_values(self.rows())}
 
     def to_frame(self) -> Any:
         """A pandas data frame, one row a run: its losses, then share and individual ELR of every pair.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics._checks import Array
-from onsphere.dynamics.toys._shared import frame, plain_values
+from onsphere.results import frame, plain_values
 
 __all__ = ["PeriodsRun"]
 
