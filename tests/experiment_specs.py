@@ -1,4 +1,4 @@
-"""A tiny run of every experiment, and how the contract of all of them starts, hears, interrupts and compares it.
+"""A tiny run of every experiment, and how tests of all of them hear, interrupt and compare it.
 
 A tiny run has few steps, in float64, on a few digits, one copy after another in this process: it takes a second or two,
 draws every chart that the page of its experiment can have, and finds the same to many digits on another machine.
@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from matplotlib.figure import Figure
 
 from onsphere.lab.command import EXPERIMENTS
@@ -83,6 +84,12 @@ WRONG = {
 }
 
 GOLDEN = Path(__file__).parent / "lab" / "golden"
+# The golden rows were made on another processor. Float64 and few steps keep what differs in the last bit from growing
+# beyond 1e-6 (measured with every vector instruction switched off), even past the jumps that the experiments look for;
+# whatever is computed otherwise differs by far more than the tolerance.
+RELATIVE, ABSOLUTE = 1e-4, 1e-7
+#: Quotients of something by rounding errors; that they are large is all they say.
+LARGE = {"symmetries": {"gap": 1e9}}
 #: What a run takes and where it lies: no part of what it found.
 PASSING = ("run", "report", "seconds", "cpu_seconds")
 #: Files that a run keeps for itself, to be resumed; every other one is the user's.
@@ -107,6 +114,40 @@ def found(result):
 def result_in(folder):
     """What ``result.json`` of a run says, without what is another in every run."""
     return found(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+def golden_of(command):
+    """What an earlier version found in the tiny run: ``result``, ``files`` and the number of ``charts``."""
+    return json.loads((GOLDEN / f"{slug(command)}.json").read_text(encoding="utf-8"))
+
+
+def differences(expected, today):
+    """What is not as it was in a result: other keys or another order of them, words, integers, numbers."""
+    return list(_differences(expected, today, LARGE.get(expected["command"], {}), "result"))
+
+
+def _differences(expected, today, large, where):
+    if type(expected) is not type(today):
+        yield f"{where}: {today!r}, not {expected!r}"
+    elif isinstance(expected, dict):
+        if list(expected) != list(today):
+            yield f"{where} has {list(today)}, not {list(expected)}"
+        for name in expected.keys() & today.keys():
+            if name in large:
+                if not min(expected[name], today[name]) > large[name]:
+                    yield f"{where}.{name}: {today[name]!r} is not above {large[name]:g}"
+            else:
+                yield from _differences(expected[name], today[name], large, f"{where}.{name}")
+    elif isinstance(expected, list):
+        if len(expected) != len(today):
+            yield f"{where} has {len(today)} rows, not {len(expected)}"
+        for i, (one, other) in enumerate(zip(expected, today, strict=False)):
+            yield from _differences(one, other, large, f"{where}[{i}]")
+    elif isinstance(expected, float):
+        if today != pytest.approx(expected, rel=RELATIVE, abs=ABSOLUTE):
+            yield f"{where}: {today!r}, not {expected!r}"
+    elif expected != today:
+        yield f"{where}: {today!r}, not {expected!r}"
 
 
 def files_in(folder):
