@@ -15,11 +15,11 @@ from unittest.mock import patch
 import pytest
 from matplotlib.figure import Figure
 
-from onsphere.lab.command import EXPERIMENTS
+from onsphere.lab.registry import ENTRIES
 from onsphere.lab.display import Display
 
 #: Every experiment there is, by its command.
-COMMANDS = tuple(EXPERIMENTS)
+COMMANDS = tuple(entry.command for entry in ENTRIES)
 
 ENGINE = "--workers 1 --mode loop --chunk 2 --compiled no --dtype float64"
 DIGITS = "--train 40 --test 30"
