@@ -139,8 +139,9 @@ def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str,
     low, high = (math.log10(ends.low), math.log10(ends.high)) if axis.log else (ends.low, ends.high)
     found["range"] = [high, low] if axis.reverse else [low, high]
     if axis.log:
-        # few ticks keep it to powers of ten until somebody zooms in; over one or two decades 1, 2, 5 tell more
-        found |= {"type": "log", "exponentformat": "power", "nticks": 5}
+        # so few ticks that plotly keeps to powers of ten until somebody zooms in; over less 1, 2, 5 tell more
+        few = max(1, min(5, int((high - low) / 0.71)))
+        found |= {"type": "log", "exponentformat": "power", "nticks": few}
         found |= {"dtick": "D2"} if 3 < ends.high / ends.low < 150 else {}
     if ticks is not None:
         found |= {"tickvals": list(ticks), "ticktext": [safe(name) for name in ticks.values()]}

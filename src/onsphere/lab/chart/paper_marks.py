@@ -142,8 +142,9 @@ def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
         for value in (look.marker, look.size, look.hollow, look.colour)
     ]
     kinds, sizes, hollow, colours = each
-    for kind in dict.fromkeys(kind for kind in kinds if kind):
-        own = [i for i in range(n) if kinds[i] == kind]
+    shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
+    for kind in dict.fromkeys(kinds[i] for i in shown_at):
+        own = [i for i in shown_at if kinds[i] == kind]
         style: dict[str, Any] = {"marker": MARKERS[kind], "s": [(_POINTS * float(sizes[i])) ** 2 for i in own]}
         style |= {"alpha": alpha, "zorder": 4}
         if mark.values is not None and mark.scale is not None:
@@ -153,9 +154,11 @@ def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
         elif kind in ("cross", "plus"):
             style |= {"color": [colours[i] for i in own], "linewidths": 1.1}
         else:
-            edge = [colours[i] if hollow[i] or not look.edge else "#333333" for i in own]
+            # what the shape at the end of a line says is seen better with an edge
+            edged = look.edge or (isinstance(mark, Line) and isinstance(look.marker, tuple) and kind != "star")
+            edge = [colours[i] if hollow[i] or not edged else "#333333" for i in own]
             style |= {"facecolors": ["white" if hollow[i] else colours[i] for i in own], "edgecolors": edge}
-            style |= {"linewidths": [0.9 if hollow[i] else 0.35 if look.edge else 0 for i in own]}
+            style |= {"linewidths": [0.9 if hollow[i] else 0.4 if edged else 0 for i in own]}
         axes.scatter(x[own], y[own], **style)
     if mark.values is not None and mark.scale is not None:
         add_colour_bar(axes.figure, axes, mark.scale, mark.values)

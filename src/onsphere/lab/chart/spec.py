@@ -39,6 +39,7 @@ __all__ = [
     "Side",
     "Span",
     "Text",
+    "literal",
     "numbers",
 ]
 
@@ -483,6 +484,11 @@ def numbers(values: Any) -> Any:
     """An array of floats; None and infinities become NaN, which is not drawn."""
     found = np.asarray(values, dtype=np.float64)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def literal(text: str) -> str:
+    """A free text, such as a name that a user gave, as it may stand in a template of `hover`."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def check(mark: Any, along: str, others: Sequence[str]) -> None:
