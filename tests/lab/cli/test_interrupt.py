@@ -20,18 +20,20 @@ from command import here, last_json
 # The plan is fixed: one chosen by a timing could differ from run to run on a busy machine.
 ARGUMENTS = (
     *("--train", "60", "--label-noise", "0", "--widths", "8", "--elr-min", "1e-3", "--elr-max", "1", "--elrs", "3"),
-    *("--seeds", "2", "--steps", "600", "--batch-size", "16", "--refine", "1", "--evaluations", "8", "--workers", "2"),
+    *("--seeds", "2", "--steps", "600", "--batch-size", "16", "--refine", "1", "--evaluations", "8"),
     *("--mode", "vmap", "--compiled", "no", "--chunk", "3", "--checkpoint-seconds", "1e-6"),
 )
 
 
+ENDLESS = [{"600": "1000000"}.get(word, word) for word in ARGUMENTS]
 HELD = Path(command.__file__).with_name("held.py")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    """The run in one go, by one process."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    process = here("regimes", *ARGUMENTS, "--out", "run", folder=folder)
+    process = here("regimes", *ARGUMENTS, "--workers", "1", "--out", "run", folder=folder)
     assert process.returncode == 0, process.stderr
     return folder / "run"
 
@@ -41,6 +43,7 @@ def contents(run):
     result = json.loads((run / "result.json").read_text())
     for timing in ("seconds", "cpu_seconds", "run", "report"):
         del result[timing]
+    del result["spec"]["workers"], result["engine"]["workers"]
     weights = {
         f"{path.parent.name}/{name}": value
         for path in sorted(run.glob("shards/*/weights.safetensors"))
@@ -106,61 +109,62 @@ def is_alive(pid):
         return False
 
 
-def resumed(folder):
-    process = here("resume", "run", "--json", folder=folder)
-    assert process.returncode == 0, process.stderr
-    assert last_json(process)["cells"]
+def interrupt(process):
+    """Ctrl-C to the whole group, as a terminal does."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
-def test_killed_three_times_and_resumed_gives_the_same_bits(uninterrupted, start, tmp_path):
+def test_ended_in_every_way_and_resumed_gives_the_same_bits(uninterrupted, start, tmp_path):
     run = tmp_path / "run"
-    words = ["regimes", *ARGUMENTS, "--out", "run"]
-    # Among steps after the first checkpoints, between a part of the readings and its checkpoint, after a checkpoint.
-    for moment in (("step", 200), ("part", 3), ("checkpoint", 2)):
-        process = start(words, moment, deaf=True)
-        workers = held_workers(process, tmp_path)
-        parts = len(list(run.glob("shards/*/readings-*.parquet")))
-        assert parts >= 2
-        process.kill()
-        process.wait()
-        while any(map(is_alive, workers)):  # they end with their parent
-            time.sleep(0.01)
-        words = ["resume", "run"]
-    assert not (run / "result.json").exists()
-    listed = here("runs", ".", folder=tmp_path).stdout
-    assert "interrupted" in listed
-    resumed(tmp_path)
-    assert_same(run, uninterrupted)
 
-
-def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(uninterrupted, start, tmp_path):
-    process = start(["regimes", *ARGUMENTS, "--out", "run"], ("step", 100))
+    # Ctrl-C stops at a checkpoint and says how to go on. Before it, the run is left alone by everyone else.
+    process = start(["regimes", *ARGUMENTS, "--workers", "2", "--out", "run"], ("step", 100))
     held_workers(process, tmp_path)
-    second = here("resume", "run", folder=tmp_path)  # a run that is being worked on is left alone
+    second = here("resume", "run", folder=tmp_path)
     assert second.returncode == 2 and "another process" in second.stderr
     assert "running" in here("runs", ".", folder=tmp_path).stdout
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
     assert "onsphere resume run" in error and "Traceback" not in error
-    assert list(tmp_path.glob("run/shards/*/checkpoint.safetensors"))
-    resumed(tmp_path)
-    assert_same(tmp_path / "run", uninterrupted)
+    assert list(run.glob("shards/*/checkpoint.safetensors"))
 
+    # Killed among steps: the workers end with their parent.
+    process = start(["resume", "run"], ("step", 200), deaf=True)
+    workers = held_workers(process, tmp_path)
+    process.kill()
+    process.wait()
+    while any(map(is_alive, workers)):
+        time.sleep(0.01)
+    assert not (run / "result.json").exists()
+    assert "interrupted" in here("runs", ".", folder=tmp_path).stdout
 
-def test_a_killed_worker_fails_the_run_which_can_be_resumed(uninterrupted, start, tmp_path):
-    process = start(["regimes", *ARGUMENTS, "--out", "run"], ("step", 150), deaf=True)
+    # A worker killed between a part of the readings and its checkpoint fails the run.
+    process = start(["resume", "run"], ("part", 1), deaf=True)
     os.kill(held_workers(process, tmp_path)[-1], signal.SIGKILL)
     _, error = process.communicate()
     assert process.returncode == 1
     assert "a worker process died" in error and "onsphere resume run" in error
-    resumed(tmp_path)
-    assert_same(tmp_path / "run", uninterrupted)
 
+    # After a checkpoint: a second Ctrl-C ends at once, although the workers would not stop, and leaves nothing.
+    process = start(["resume", "run"], ("checkpoint", 1), deaf=True)
+    workers = held_workers(process, tmp_path)
+    interrupt(process)
+    said = ""
+    while "Ctrl-C again" not in said:
+        said += process.stderr.readline()
+        assert process.poll() is None, said
+    interrupt(process)
+    _, error = process.communicate()
+    assert process.returncode == 130, error
+    assert "leaked" not in error and "Traceback" not in error and "Warning" not in error
+    assert not list(run.glob(".problem*"))
+    assert not any(map(is_alive, workers))
 
-def interrupt(process):
-    """Ctrl-C to the whole group, as a terminal does."""
-    os.killpg(process.pid, signal.SIGINT)
+    process = here("resume", "run", "--json", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert last_json(process)["cells"]
+    assert_same(run, uninterrupted)
 
 
 def torch_is_loading(process, folder):
@@ -168,34 +172,20 @@ def torch_is_loading(process, folder):
 
 
 MOMENTS = {
-    "at once": lambda process, folder: True,
-    "while torch loads": torch_is_loading,
-    "when there is a folder": lambda process, folder: (folder / "run").exists(),
-    "when workers start": lambda process, folder: list((folder / "run").glob(".problem*")),
+    "at once": (1, lambda process, folder: True),
+    "while torch loads": (1, torch_is_loading),
+    "when there is a folder": (1, lambda process, folder: (folder / "run").exists()),
+    "when workers start": (2, lambda process, folder: list((folder / "run").glob(".problem*"))),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_in_the_first_moments_leaves_no_traceback(start, tmp_path, moment):
-    process = start(["regimes", *ARGUMENTS, "--out", "run"], ("step", 1))
-    wait_until(lambda: MOMENTS[moment](process, tmp_path), process)
+    workers, reached = MOMENTS[moment]
+    words = ["regimes", *ENDLESS, "--workers", str(workers), "--out", "run"]
+    process = start(words, ("step", 10**9))
+    wait_until(lambda: reached(process, tmp_path), process)
     interrupt(process)
     _, error = process.communicate()
     assert process.returncode == 130, error
     assert "interrupted" in error and "Traceback" not in error and "Error" not in error
-
-
-def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing(start, tmp_path):
-    process = start(["regimes", *ARGUMENTS, "--out", "run"], ("step", 1), deaf=True)
-    workers = held_workers(process, tmp_path)
-    interrupt(process)
-    said = ""
-    while "Ctrl-C again" not in said:  # the first was heard, and waits for workers that will not stop
-        said += process.stderr.readline()
-        assert process.poll() is None, said
-    interrupt(process)
-    _, error = process.communicate()
-    assert process.returncode == 130, error
-    assert "leaked" not in error and "Traceback" not in error and "Warning" not in error
-    assert not list((tmp_path / "run").glob(".problem*"))
-    assert not any(map(is_alive, workers))
