@@ -32,10 +32,7 @@ EXPERIMENTS = {
 }
 del EXPERIMENTS["map_zones"]["batch_size"], EXPERIMENTS["map_zones"]["evaluations"]
 del EXPERIMENTS["split_budget"]["widths"], EXPERIMENTS["split_budget"]["evaluations"]
-PAGES = (
-    *("regimes", "periods", "schedule", "split", "landscape.conventional", "landscape.drop", "landscape.spectrum"),
-    *("landscape.stabilise", "landscape.zones"),
-)
+PAGES = ("regimes", "periods", "schedule", "split", "conventional", "drop", "spectrum", "stabilise", "zones")
 TENSORS = ("x_train", "y_train", "x_test", "y_test", "noisy")
 
 
@@ -43,7 +40,7 @@ TENSORS = ("x_train", "y_train", "x_test", "y_test", "noisy")
 def _unwritten(monkeypatch):
     """No pages, which take longer than all the rest."""
     for name in PAGES:
-        page = importlib.import_module(f"onsphere.lab.{name}.page")
+        page = importlib.import_module(f"onsphere.lab.experiments.{name}.page")
         monkeypatch.setattr(page, "write_page", lambda *arguments, **options: None)
 
 

@@ -21,19 +21,18 @@ from command import here, last_json
 ARGUMENTS = (
     *("--train", "60", "--label-noise", "0", "--widths", "8", "--elr-min", "1e-3", "--elr-max", "1", "--elrs", "3"),
     *("--seeds", "2", "--steps", "600", "--batch-size", "16", "--refine", "1", "--evaluations", "8"),
-    *("--mode", "vmap", "--compiled", "no", "--chunk", "3", "--checkpoint-seconds", "1e-6"),
+    *("--mode", "vmap", "--compiled", "no", "--chunk", "3", "--checkpoint-seconds", "1e-6", "--workers", "2"),
 )
 
 
-ENDLESS = [{"600": "1000000"}.get(word, word) for word in ARGUMENTS]
+ENDLESS = [{"600": "1000000"}.get(word, word) for word in ARGUMENTS[:-2]]
 HELD = Path(command.__file__).with_name("held.py")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The run in one go, by one process."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    process = here("regimes", *ARGUMENTS, "--workers", "1", "--out", "run", folder=folder)
+    process = here("regimes", *ARGUMENTS, "--out", "run", folder=folder)
     assert process.returncode == 0, process.stderr
     return folder / "run"
 
@@ -43,7 +42,6 @@ def contents(run):
     result = json.loads((run / "result.json").read_text())
     for timing in ("seconds", "cpu_seconds", "run", "report"):
         del result[timing]
-    del result["spec"]["workers"], result["engine"]["workers"]
     weights = {
         f"{path.parent.name}/{name}": value
         for path in sorted(run.glob("shards/*/weights.safetensors"))
@@ -114,11 +112,12 @@ def interrupt(process):
     os.killpg(process.pid, signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_ended_in_every_way_and_resumed_gives_the_same_bits(uninterrupted, start, tmp_path):
     run = tmp_path / "run"
 
     # Ctrl-C stops at a checkpoint and says how to go on. Before it, the run is left alone by everyone else.
-    process = start(["regimes", *ARGUMENTS, "--workers", "2", "--out", "run"], ("step", 100))
+    process = start(["regimes", *ARGUMENTS, "--out", "run"], ("step", 100))
     held_workers(process, tmp_path)
     second = here("resume", "run", folder=tmp_path)
     assert second.returncode == 2 and "another process" in second.stderr
