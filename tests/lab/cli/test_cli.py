@@ -238,7 +238,7 @@ def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path)
         " nn.ReLU(), nn.Linear(8, classes))\n"
     )
     small = [x for x in SMALL if x not in ("--widths", "8")]
-    process = onsphere("regimes", *small, "--model", "own_net:make", "--workers", "1", "--json", folder=tmp_path)
+    process = here("regimes", *small, "--model", "own_net:make", "--workers", "1", "--json", folder=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "made scale-invariant" in process.stderr
     assert last_json(process)["spec"]["model"] == "own_net:make"
