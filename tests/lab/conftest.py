@@ -1,4 +1,4 @@
-"""Worker processes without the seconds of imports that each of them begins with."""
+"""Worker processes without the seconds of imports that each of them begins with; runs without pictures."""
 
 import multiprocessing
 import os
@@ -26,3 +26,15 @@ def forking():
 def _workers_are_forked(monkeypatch, request):
     """Runs of this process; a command in a process of its own (test_interrupt.py) starts its workers as ever."""
     monkeypatch.setattr(execution, "get_context", lambda method: request.getfixturevalue("forking"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are written as ever, with a word in them: drawing takes longer than a small run and its page."""
+
+    def savefig(figure, file, **options):
+        with Path(file).open("wb") as written:
+            written.write(b"a picture")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)

@@ -100,7 +100,7 @@ def test_every_public_function_that_trains_is_among_them():
         ("toy_thermo", {"weight_decays": [0.02, 0.04], "elrs": [0.04], "copies": 64, "points": 512}),
     ],
 )
-def test_threads_change_no_row_of_a_toy(name, fields, tmp_path, threads):
+def test_threads_change_no_row_of_a_toy(name, fields, tmp_path, threads, undrawn):
     threads(1)
     one = getattr(lab, name)(out=tmp_path / "one", **fields)
     threads(4)

@@ -85,7 +85,7 @@ def test_a_second_run_does_not_overwrite_the_first(finished):
     assert "already holds another run" in process.stderr and "resume" in process.stderr
 
 
-def test_the_command_on_the_page_repeats_the_run(finished):
+def test_the_command_on_the_page_repeats_the_run(finished, undrawn):
     import shlex
 
     from onsphere.lab.experiments.regimes.page import command
@@ -97,7 +97,7 @@ def test_the_command_on_the_page_repeats_the_run(finished):
     assert first["cells"] == second["cells"] and first["spec"] == second["spec"]
 
 
-def test_a_toml_file_gives_the_same_fields_and_the_line_wins(finished, tmp_path):
+def test_a_toml_file_gives_the_same_fields_and_the_line_wins(finished, undrawn, tmp_path):
     from onsphere.lab.config import to_toml
 
     spec = json.loads((finished[0] / "map" / "run.json").read_text())["spec"]
@@ -230,7 +230,7 @@ def test_a_model_without_norm_layers_is_bad_input(capfd):
     assert "norm" in error and len(error.strip().splitlines()) == 1
 
 
-def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path):
+def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(undrawn, tmp_path):
     Path("own_net.py").write_text(
         "from torch import nn\n"
         "def make(input_shape, classes):\n"

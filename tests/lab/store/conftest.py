@@ -8,6 +8,11 @@ from onsphere.lab import Interrupted
 from store_runs import train
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(undrawn):
+    """What is in a picture is no affair of these tests."""
+
+
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory):
     """The folder of a map that ran to its end."""
