@@ -38,9 +38,10 @@ from onsphere.lab.experiments.drop.findings import (
     StartClass,
     Threshold,
 )
-from onsphere.lab.experiments.drop.rows import Average, Continuation, PathBarrier
+from onsphere.lab.experiments.drop.result import Average, Continuation, PathBarrier
 from onsphere.lab.experiments.regimes.classify import REGIMES, Cell, Regime
 from onsphere.lab.intervals import quantile, standard_error
+from onsphere.lab.options import InputError
 
 CONNECTED_ERROR = 0.01  # of the training examples
 CONNECTED_NOISE = 2.0  # standard errors
@@ -151,12 +152,18 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
         rows: The continuations at ``end``.
         end: The final effective learning rate.
         limits: The convergence threshold.
+
+    Raises:
+        InputError: Every run that stays at ``end`` became non-finite.
     """
     starts = sorted({row.start for row in rows})
     errors = {s: {r.seed: r.test_error for r in rows if r.start == s and r.finite} for s in starts}
     errors = {s: own for s, own in errors.items() if own}
     if end not in errors:
-        raise ValueError(f"no run that stays at ELR {end:g} is finite, so there is nothing to compare a drop with")
+        raise InputError(
+            f"--ends: {end:g} is not allowed: every run that stays at that ELR became non-finite, so that there is "
+            "nothing to compare a drop with; start a new run with smaller ones"
+        )
     starts = [s for s in starts if s in errors]
     means = {s: float(np.mean(list(own.values()))) for s, own in errors.items()}
     start = min(starts, key=lambda s: means[s])
