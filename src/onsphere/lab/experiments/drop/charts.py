@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onsphere.lab.chart.looks import series_looks
-from onsphere.lab.chart.spec import INKED, Axis, Chart, Heat, Line, Look, Panel, Rule, Scale, Span, Text
+from onsphere.lab.chart.spec import INKED, Axis, Chart, Heat, Line, Look, Panel, Rule, Scale, Span
 from onsphere.lab.experiments.drop.findings import PAIRS, Pair
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.intervals import standard_error
@@ -142,7 +142,7 @@ def barrier_chart(result: DropResult) -> Chart:
         "connected up to {y:.2f} %",
         entry="connected below",
     )
-    classes = Text([c.start for c in result.classes], None, [f"<b>{c.label}</b>" for c in result.classes])
+    classes = [Rule(c.start, f"<b>{c.label}</b>", along="x", look=INKED.but(width=0)) for c in result.classes]
     spans, rules = _spans(result, named=False), _rules(result, named=False)
     note = ["grey: where convergence ends"] * len(spans) + ["dotted: where divergence begins"] * len(rules)
     return Chart(
@@ -150,7 +150,7 @@ def barrier_chart(result: DropResult) -> Chart:
         "Barriers between continuations and average",
         _X,
         [
-            Panel(Axis("error barrier (% of train images)", log=True), [*filter(None, error), limit, classes]),
+            Panel(Axis("error barrier (% of train images)", log=True), [*filter(None, error), limit], rules=classes),
             Panel(Axis("train loss barrier", log=True), [*filter(None, loss)]),
         ],
         (
