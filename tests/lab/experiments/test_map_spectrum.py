@@ -14,7 +14,15 @@ from torch.func import functional_call
 from onsphere.lab import InputError, Interrupted, Run
 from onsphere.lab.chart.spec import Heat
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.spectrum.charts import map_of, means, pairs_chart, sharpness_chart
+from onsphere.lab.experiments.spectrum.charts import (
+    angle_chart,
+    error_chart,
+    map_of,
+    means,
+    overview,
+    pairs_chart,
+    sharpness_chart,
+)
 from onsphere.lab.experiments.spectrum.matched import candidates, lowest_common, running_loss
 from onsphere.lab.experiments.spectrum.measure import TrainLoss
 from onsphere.lab.experiments.spectrum.page import printed
@@ -258,7 +266,9 @@ def test_what_is_on_disk_and_what_is_printed(spectrum):
     assert [heading for heading, _ in lines[0].columns][1:3] == ["gradient at match", "sharpness at match"]
     assert "gradient norm" in describe(spectrum)
     names = {path.name for path in (spectrum.run / "figures").iterdir()}
-    assert names == {f"{name}.{kind}" for name in ("spectrum", "test", "angle", "pairs") for kind in ("png", "svg")}
+    assert names == {
+        f"{name}.{kind}" for name in ("spectrum", "sharpness", "test", "angle", "pairs") for kind in ("png", "svg")
+    }
     assert len(spectrum.to_frame()) == sum((r.matched is not None) + (r.end is not None) for r in spectrum.runs)
     assert str(spectrum.report) in repr(spectrum)
 
@@ -274,6 +284,13 @@ def test_charts_show_every_seed_and_the_means(spectrum):
     assert [list(line.y) for line in thin] == [
         [run.end.sharpness for run in spectrum.runs if run.seed == seed] for seed in (0, 1)
     ]
+
+
+def test_the_overview_on_paper_holds_the_panels_of_the_three_charts(spectrum):
+    parts = [panel for chart in (sharpness_chart, angle_chart, error_chart) for panel in chart(spectrum).panels]
+    panels = overview(spectrum).panels
+    assert [panel.y.title for panel in panels] == [panel.y.title for panel in parts]
+    assert all(len(panel.marks) == len(part.marks) for panel, part in zip(panels, parts, strict=True))
 
 
 def test_maps_of_pairs_slide_from_the_mean_through_the_seeds(spectrum):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from statistics import fmean
 
 from onsphere.lab.chart.theme import REGIME_NAMES
-from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR, difference
+from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR, paired
 from onsphere.lab.experiments.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
 from onsphere.lab.experiments.drop.findings import PAIRS, Best, Difference, MatrixCell, StartClass
 from onsphere.lab.experiments.drop.result import DropResult
@@ -105,7 +104,7 @@ def _best_table(result: DropResult) -> Table:
         Column("test error (%)", _share, "its mean over seeds ± one standard error"),
         Column(
             "no drop (%)",
-            lambda best: Cell(_spread(100 * best.no_drop, 100 * best.no_drop_se), best.no_drop),
+            lambda best: _share(best, "no_drop"),
             "the final ELR throughout, with as many steps",
         ),
         Column("gain (points)", lambda best: _points(best.gain), "best minus no drop, with its 95 % interval"),
@@ -132,18 +131,15 @@ def _best_table(result: DropResult) -> Table:
 
 def _matrix_table(result: DropResult) -> Table:
     """Every start and final ELR."""
-    errors = {(r.start, r.end, r.seed): r.test_error for r in result.continuations if r.finite}
+    errors: dict[tuple[float, float], dict[int, float]] = {}
+    for row in result.continuations:
+        if row.finite:
+            errors.setdefault((row.start, row.end), {})[row.seed] = row.test_error
 
     def gain(cell: MatrixCell) -> Cell:
         if cell.start == cell.end:
             return Cell("no drop", 0.0)
-        seeds = [s for start, end, s in errors if (start, end) == (cell.start, cell.end)]
-        pairs = [
-            (errors[cell.start, cell.end, s], errors[cell.end, cell.end, s])
-            for s in seeds
-            if (cell.end, cell.end, s) in errors
-        ]
-        return _points(difference(np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])))
+        return _points(paired(errors.get((cell.start, cell.end), {}), errors[cell.end, cell.end]))
 
     columns = [
         Column("from ELR", "start", "effective learning rate before the drop"),
@@ -205,18 +201,15 @@ def _average(result: DropResult, heading: str) -> Column:
     errors = result.average_errors()
     return Column(
         heading,
-        lambda one: _hundredths(float(np.mean(errors[one.start])) if one.start in errors else None),
+        lambda one: _hundredths(fmean(errors[one.start]) if one.start in errors else None),
         "test error of the average of the snapshots before the drop, mean over seeds",
     )
 
 
-def _share(of: Best | MatrixCell) -> Cell:
+def _share(of: Best | MatrixCell, name: str = "test_error") -> Cell:
     """A test error in percent with its standard error."""
-    return Cell(_spread(100 * of.test_error, 100 * of.test_error_se), of.test_error)
-
-
-def _spread(mean: float, error: float) -> str:
-    return f"{mean:.2f} ± {error:.2f}"
+    value, error = getattr(of, name), getattr(of, f"{name}_se")
+    return Cell(f"{100 * value:.2f} ± {100 * error:.2f}", value)
 
 
 def _mean(cell: MatrixCell, name: str) -> Cell:
@@ -233,5 +226,6 @@ def _points(found: Difference | None) -> Cell:
 
 def _hundredths(share: float | None) -> Cell:
     """A share in percent or in points, two decimals."""
-    missing = share is None or math.isnan(share)
-    return Cell(MISSING, math.nan) if share is None or missing else Cell(f"{100 * share:.2f}", share)
+    if share is None or math.isnan(share):
+        return Cell(MISSING, math.nan)
+    return Cell(f"{100 * share:.2f}", share)

@@ -13,7 +13,7 @@ from onsphere.lab.experiments.spectrum.trends import values_of
 from onsphere.lab.experiments.spectrum.words import place_name
 from onsphere.lab.report.words import format_number
 
-__all__ = ["angle_chart", "error_chart", "map_of", "means", "pairs_chart", "sharpness_chart"]
+__all__ = ["angle_chart", "error_chart", "map_of", "means", "overview", "pairs_chart", "sharpness_chart"]
 
 #: How the mean at a place of the runs looks.
 LOOKS: Mapping[Place, Look] = {
@@ -43,7 +43,6 @@ def sharpness_chart(result: SpectrumResult) -> Chart:
             "statistics of training. At matched loss runs differ in their ELR and not in how far they have got."
         ),
         label="Gradient norm and sharpness against the effective learning rate",
-        file="spectrum",
     )
 
 
@@ -74,8 +73,20 @@ def angle_chart(result: SpectrumResult) -> Chart:
     )
 
 
+def overview(result: SpectrumResult) -> Chart:
+    """All of these in one figure."""
+    return _chart(
+        result,
+        ("gradient_norm", "sharpness", "angle", "test_loss", "test_error"),
+        id="spectrum",
+        title="The spectrum of minima",
+        caption="",
+        label="Gradient norm, sharpness, angle, test loss and test error against the effective learning rate",
+    )
+
+
 def _chart(
-    result: SpectrumResult, quantities: Sequence[str], *, id: str, title: str, caption: str, label: str, file: str = ""
+    result: SpectrumResult, quantities: Sequence[str], *, id: str, title: str, caption: str, label: str
 ) -> Chart:
     """A panel a quantity, each with both places of the runs."""
     elrs = result.elrs
@@ -87,9 +98,8 @@ def _chart(
         [Panel(Axis(TITLES[quantity], log=quantity in GEOMETRIC), _lines(result, quantity)) for quantity in quantities],
         caption,
         label,
-        columns=len(quantities),
+        columns=min(len(quantities), 3),
         note="thin: seeds, bold: mean",
-        file=file,
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onsphere.lab.chart.theme import REGIME_NAMES
-from onsphere.lab.experiments.spectrum.charts import angle_chart, error_chart, means, pairs_chart, sharpness_chart
+from onsphere.lab.experiments.spectrum.charts import (
+    angle_chart,
+    error_chart,
+    means,
+    overview,
+    pairs_chart,
+    sharpness_chart,
+)
 from onsphere.lab.experiments.spectrum.result import Place, SpectrumResult, SpectrumRun, Trend
 from onsphere.lab.experiments.spectrum.words import NAMES, change_text, place_name, warnings_of
 from onsphere.lab.report.frame import Report
@@ -102,6 +109,7 @@ def report(run: Run, result: SpectrumResult) -> Report:
         ],
         measured=_MEASUREMENTS,
         note="Times are in steps; log is the natural logarithm.",
+        figures=[overview(result)],
     )
 
 

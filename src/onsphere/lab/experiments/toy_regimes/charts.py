@@ -88,7 +88,9 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
                 [_law(result), measured],
                 rules=[
                     Rule(at_random, f"random directions: A/2 = {format_number(at_random)}"),
-                    Rule(0, f"dashed: threshold 1/A = {format_number(result.threshold)}", at="right", look=Look(width=0)),
+                    Rule(
+                        0, f"dashed: threshold 1/A = {format_number(result.threshold)}", at="right", look=Look(width=0)
+                    ),
                 ],
                 height=2.4,
             ),
