@@ -9,6 +9,7 @@ import pytest
 
 from command import SMALL, here, last_json, onsphere
 from onsphere.lab.cli import run_command
+from onsphere.lab.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +89,11 @@ def test_a_second_run_does_not_overwrite_the_first(finished):
 def test_the_command_on_the_page_repeats_the_run(finished):
     import shlex
 
-    from onsphere.lab.experiments.regimes.page import command
+    from onsphere.lab.experiments.regimes.result import RegimesResult
+    from onsphere.lab.report.frame import repeated
 
     folder, process = finished
-    words = shlex.split(command(last_json(process)["spec"]))
+    words = shlex.split(repeated(RegimesResult.load(Run.open(folder / "map"))))
     again = here(*words[1:], "--out", "again", "--json", folder=folder)
     first, second = last_json(process), last_json(again)
     assert first["cells"] == second["cells"] and first["spec"] == second["spec"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import onsphere.lab.experiments.regimes.page as regimes_page
+import onsphere.lab.experiment as experiment
 from command import flags, here
 from onsphere.lab import InputError, Interrupted, map_regimes, resume_regimes
 from onsphere.lab.console import PlainConsole, visible
@@ -224,7 +224,7 @@ def test_a_page_that_fails_does_not_cost_the_result(monkeypatch, tmp_path, whole
         raise ZeroDivisionError("no page today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(regimes_page, "write_regimes_report", broken)
+        patch.setattr(experiment, "write_page", broken)
         with pytest.raises(PageFailed, match="onsphere report 'a run'"):
             train(Path("a run"))
     assert findings(Path("a run")) == findings(whole_run)

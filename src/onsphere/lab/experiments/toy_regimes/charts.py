@@ -66,7 +66,7 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
     rows, elrs = result.rows, [row.elr for row in result.rows]
     at_random = rows[0].loss_at_random
     apart = [100 * (row.loss - row.predicted_loss) / at_random for row in rows]
-    said = [_said(row) for row in rows]
+    said, threshold = [_said(row) for row in rows], format_number(result.threshold)
     measured = Points(
         elrs,
         [row.loss for row in rows],
@@ -88,9 +88,7 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
                 [_law(result), measured],
                 rules=[
                     Rule(at_random, f"random directions: A/2 = {format_number(at_random)}"),
-                    Rule(
-                        0, f"dashed: threshold 1/A = {format_number(result.threshold)}", at="right", look=Look(width=0)
-                    ),
+                    Rule(0, f"dashed: threshold 1/A = {threshold}", at="right", look=Look(width=0)),
                 ],
                 height=2.4,
             ),

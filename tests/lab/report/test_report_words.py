@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onsphere.lab.chart.theme import elr_colours, rgba
 from onsphere.lab.report.words import (
     format_duration,
     format_interval,
@@ -51,24 +50,13 @@ def test_short_numbers_keep_three_digits(value: float) -> None:
     assert len(format_number(value)) <= 8
 
 
-def test_percent_interval_duration_colour() -> None:
+def test_percent_interval_duration() -> None:
     assert [format_percent(x) for x in (0.2417, 1.0, None, float("nan"))] == ["24.2", "100", "–", "–"]
     assert format_interval(3.4e-3, 5.1e-3) == "3.4e-3 – 5.1e-3"
     assert format_interval(None, 0.1) == "below 0.1"
     assert format_interval(0.1, None) == "above 0.1"
     assert format_interval(None, None) == "not found"
     assert [format_duration(s) for s in (41.7, 600.0, 36000.0)] == ["41.7 s", "10 min", "10 h"]
-    assert rgba("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
-
-
-def test_colours_follow_the_logarithm_of_the_elr() -> None:
-    colours = elr_colours([1.0, 1e-4, 1e-2, 1e-2])
-    assert list(colours) == [1e-4, 1e-2, 1.0]
-    assert len(set(colours.values())) == 3
-    # 1e-2 is the middle of the range, and so is 1e-3 of 1e-4 .. 1e-2.
-    assert elr_colours([1e-4, 1e-3, 1e-2])[1e-3] == colours[1e-2]
-    assert elr_colours([1e-4, 1.0], dark=True)[1e-4] != colours[1e-4]
-    assert len(elr_colours([0.1])) == 1
 
 
 def test_json_has_no_nan_and_cannot_close_its_element() -> None:
