@@ -152,7 +152,8 @@ class Session(Generic[S, P]):
             kind: What is measured, such as ``list[Row]`` for a dataclass of that name.
             measure: Called on one thread if the file is not there; tells the progress itself, as :meth:`each` does.
             units: How much work this is, for the display, if it is found.
-            key: Under which name the file holds the values.
+            key: Under which name the file holds the values, of which it may hold several; "" for values that are
+                themselves the whole of the file, such as a dataclass.
 
         Returns:
             What the file holds, so that a resumed run computes with the same bits.
@@ -161,19 +162,21 @@ class Session(Generic[S, P]):
             Interrupted: The run was asked to stop before this was measured.
         """
         file = self.run.folder / f"{path}.json"
-        if file.exists():
+        held = read_json(file) if file.exists() else {}
+        if held and key in (*held, ""):
             self.progress.advance(units)
         else:
             if self.stop():
                 raise Interrupted
             file.parent.mkdir(parents=True, exist_ok=True)
             with one_thread():
-                write_json(file, {key: plain_of(measure())})
-        values = read_json(file)
+                found = plain_of(measure())
+            write_json(file, held | {key: found} if key else found)
+            held = read_json(file)
         try:
-            return typed(kind, values[key])
+            return typed(kind, held[key] if key else held)
         except (KeyError, ValueError) as error:
-            raise Damaged(file, f"is damaged: it holds no {key}") from error
+            raise Damaged(file, f"is damaged: it holds no {key or kind.__name__}") from error
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """Items of a long measurement: a look at ``stop`` before each, a word to the display after it.

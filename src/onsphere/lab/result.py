@@ -29,7 +29,7 @@ Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None 
 
 T = TypeVar("T")
 
-_FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds", "cpu_seconds")
+_FIRST, _LAST = ("run", "report"), ("spec", "radius", "engine", "seconds", "cpu_seconds")
 
 
 @dataclass(frozen=True)

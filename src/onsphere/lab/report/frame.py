@@ -43,6 +43,7 @@ class Report:
         heading: What kind of thing ``measured`` lists.
         engine: Facts about the execution beside those of the result.
         left_out: Fields that need not be given to repeat the run.
+        figures: Charts for paper alone, such as one that brings together what the page shows in several.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Report:
     heading: str = "quantity"
     engine: Mapping[str, object] | None = None
     left_out: Sequence[str] = ()
+    figures: Sequence[Chart] = ()
 
 
 def write_page(
@@ -72,7 +74,7 @@ def write_page(
         The page that was written.
     """
     said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
-    save_figures(said, report.subtitle, run.folder)
+    save_figures([*said, *report.figures], report.subtitle, run.folder)
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
     if (run.folder / ENGINE).exists():
