@@ -270,6 +270,34 @@ def test_names_above_a_panel_do_not_run_into_one_another() -> None:
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_texts_without_a_height_and_bold_names_stand_above_the_panel() -> None:
+    classes = spec.Text([2, 5], None, ["<b>2A</b>", "2B"])
+    chart = chart_of(spec.Line([1, 10], [1, 2]), classes, rules=[spec.Rule(8, "<b>2C</b>", along="x")])
+    notes = page.figure(chart)["layout"]["annotations"]
+    assert {(note["x"], note["text"], note["yshift"]) for note in notes} == {
+        (2, "<b>2A</b>", 2),
+        (5, "2B", 2),
+        (8, "<b>2C</b>", 2),
+    }
+    made = drawn(chart).axes[0].texts
+    assert {(text.xy, text.get_text(), text.get_weight()) for text in made} == {
+        ((2, 1), "2A", "bold"),
+        ((5, 1), "2B", "normal"),
+        ((8, 1), "2C", "bold"),
+    }
+
+
+def test_a_second_scale_stands_above_on_paper_and_names_within_the_panel() -> None:
+    x = spec.Axis("ELR", log=True, also=("ELR A", 7))
+    figure = drawn(chart_of(spec.Line([1, 100], [1, 2]), x=x, rules=[spec.Rule(8, "threshold", along="x")]))
+    (second,) = figure.axes[0].child_axes
+    assert second.get_xlabel() == "ELR A" and second.get_xlim() == pytest.approx(
+        [7 * end for end in figure.axes[0].get_xlim()]
+    )
+    (name,) = figure.axes[0].texts
+    assert figure.axes[0].get_window_extent().y1 >= name.get_window_extent().y1
+
+
 def test_panels_below_one_another_share_the_axis_and_own_ones_stay() -> None:
     shared, own = spec.Axis("step"), spec.Axis("ELR", log=True)
     panels = [

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .spec import Axis, Chart, Heat, Mark, Panel, Rule
+from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Text
 
-__all__ = ["Limits", "Place", "arranged", "levels", "limits", "ticks_of"]
+__all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ticks_of"]
 
 _MARGIN = 0.05  # of the length of an axis, at both ends
 
@@ -41,6 +41,7 @@ class Place:
         leader: Index of the panel whose x axis it shares; its own if none.
         shows_x: Whether numbers and title of the x axis stand at it.
         shows_y: Whether those of the y axis do.
+        over: What its axes say that they leave out of its own marks.
     """
 
     panel: Panel
@@ -52,6 +53,7 @@ class Place:
     leader: int
     shows_x: bool
     shows_y: bool
+    over: tuple[str, ...] = ()
 
 
 def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits:
@@ -114,6 +116,7 @@ def arranged(chart: Chart) -> list[Place]:
             leader=leaders[i],
             shows_x=last[i] == i,
             shows_y=not chart.share_y or i % chart.columns == 0,
+            over=_left_out(chart, axes[i], i),
         )
         for i, panel in enumerate(panels)
     ]
@@ -128,6 +131,14 @@ def _held(chart: Chart, axis: Axis, panels: Sequence[int], along: Literal["x", "
     return limits(axis, values, 0 if any(isinstance(mark, Heat) for mark in marks) else _MARGIN)
 
 
+def _left_out(chart: Chart, x: Axis, index: int) -> tuple[str, ...]:
+    """What the axes of a panel say of its own marks that they leave out."""
+    y = chart.panels[index].y
+    found = [x.over if x.over and _held(chart, x, [index], "x").cut else ""]
+    found.append(y.over if y.over and _held(chart, y, [index], "y").cut else "")
+    return tuple(text for text in found if text)
+
+
 def ticks_of(axis: Axis, marks: Sequence[Mark], along: Literal["x", "y"]) -> dict[float, str] | None:
     """Values and names of an axis that is no scale; of a long map every so many names, None for a scale."""
     if axis.ticks is not None:
@@ -136,6 +147,14 @@ def ticks_of(axis: Axis, marks: Sequence[Mark], along: Literal["x", "y"]) -> dic
     if names is None:
         return None
     return {float(i): name for i, name in enumerate(names) if i % math.ceil(len(names) / 14) == 0}
+
+
+def names_above(chart: Chart, place: Place) -> list[tuple[float, str]]:
+    """Names of the rules along the x axis and texts that stand above a panel, each with its place on the axis."""
+    rules = [*place.panel.rules, *(chart.rules if place.row == 0 else ())]
+    found = [(rule.value, rule.name) for rule in rules if rule.along == "x" and rule.name]
+    texts = [mark for mark in place.panel.marks if isinstance(mark, Text) and mark.y is None]
+    return found + [(float(x), text) for mark in texts for x, text in zip(mark.x, mark.text, strict=True)]
 
 
 def levels(places: Sequence[float], widths: Sequence[float]) -> list[int]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .arrange import Limits, Place, levels, ticks_of
+from .arrange import Limits, Place, levels, names_above, ticks_of
 from .spec import Axis, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
@@ -140,7 +140,8 @@ def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str,
         # so few ticks that plotly keeps to powers of ten until somebody zooms in; over less 1, 2, 5 tell more
         few = max(1, min(5, int((high - low) / 0.71)))
         found |= {"type": "log", "exponentformat": "power", "nticks": few}
-        found |= {"dtick": "D2"} if 3 < ends.high / ends.low < 150 else {}
+        if ends.high / ends.low < 150:
+            found |= {"dtick": "D2"} if ends.high / ends.low > 12 else {"exponentformat": "none", "nticks": 8}
     if ticks is not None:
         found |= {"tickvals": list(ticks), "ticktext": [safe(name) for name in ticks.values()]}
         found |= {} if axis.log else {"showgrid": False}
@@ -163,9 +164,7 @@ class _Drawn:
             self._span(span, {"yref": f"{self.y} domain"})
         for rule in panel.rules:
             self._rule(rule, {"yref": f"{self.y} domain"})
-        for axis, ends in ((self.place.x, self.place.x_limits), (panel.y, self.place.y_limits)):
-            if axis.over and ends.cut:
-                self.notes.append(self._corner(axis.over, "top"))
+        self.notes += [self._corner(over, "top") for over in self.place.over]
         if self.place.y_limits.empty or self.place.x_limits.empty:
             where = {"xref": f"{self.x} domain", "x": 0.5, "yref": f"{self.y} domain", "y": 0.5}
             self.notes.append(where | {"text": "no finite values", "showarrow": False})
@@ -230,10 +229,9 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
     """What stands above a panel: place along the x axis in data units, text, height in pixels."""
     first = place.row == 0
     spans = [s for s in (*place.panel.spans, *(chart.spans if first else ())) if s.along == "x"]
-    rules = [r for r in (*place.panel.rules, *(chart.rules if first else ())) if r.along == "x" and r.name]
     width = _WIDTH * _weight(chart, place)
     names: list[tuple[float, str]] = []
-    more: list[tuple[float, str]] = [(rule.value, rule.name) for rule in rules]
+    more = names_above(chart, place)
     for span in spans:
         low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
         if not low < high:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .arrange import Limits, Place, arranged, levels, ticks_of
+from .arrange import Limits, Place, arranged, levels, names_above, ticks_of
 from .paper_marks import DASHES, add_colour_bar, draw, legend_handle, plain
 from .spec import Axis, Chart, Look, Mark, Rule, Span
 from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
@@ -95,7 +95,9 @@ def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tu
 def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
     parts = [subtitle] if subtitle else []
     if chart.frames:
-        parts.append(f"{chart.frame_name} {chart.frames[frame]}".strip())
+        # a frame of several words, such as "mean over seeds", says itself what it is
+        shown = chart.frames[frame]
+        parts.append(shown if " " in shown else f"{chart.frame_name} {shown}".strip())
     if chart.seed is not None and chart.seeds:
         others = len(chart.seeds) - 1
         parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
@@ -117,8 +119,8 @@ def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, 
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
         low, high = (ends.high, ends.low) if axis.reverse else (ends.low, ends.high)
         (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
-        if axis.over and ends.cut:
-            _corner(axes, axis.over)
+    for over in place.over:
+        _corner(axes, over)
     if place.x_limits.empty or place.y_limits.empty:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
     if place.shows_y:
@@ -192,24 +194,29 @@ def _rule(axes: Any, rule: Rule) -> None:
 
 
 def _corner(axes: Any, text: str) -> None:
-    axes.annotate(text, (0.985, 0.985), xycoords="axes fraction", ha="right", va="top", fontsize=7.5, zorder=5)
+    ground = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
+    place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "top", "zorder": 5}
+    axes.annotate(text, (0.985, 0.985), fontsize=7.5, bbox=ground, **place)
 
 
 def _above(axes: Any, place: Place, chart: Chart, inches: float, *, ribbon: bool) -> None:
     """Names of rules and spans above a panel, as high as it takes for none to run into another."""
     first = place.row == 0
     spans = [*place.panel.spans, *(chart.spans if first and not ribbon else ())]
-    rules = [*place.panel.rules, *(chart.rules if first else ())]
-    texts = [(rule.value, rule.name) for rule in rules if rule.along == "x" and rule.name]
+    texts = names_above(chart, place)
     for span in spans:
         low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
         if span.along == "x" and low < high:
             texts += [(_middle(place.x, low, high), text) for text in (span.name, span.numbers) if text]
-    rows = levels([_fraction(place, value) for value, _ in texts], [_LETTER * len(t) / inches for _, t in texts])
-    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    widths = [_LETTER * len(plain(text)) / inches for _, text in texts]
+    rows = levels([_fraction(place, value) for value, _ in texts], widths)
+    inside = first and place.x.also is not None  # where the numbers of a second scale stand above the panel
+    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 7.5}
+    where |= {"ha": "left", "va": "top"} if inside else {"ha": "center", "va": "bottom"}
     for (value, text), row in zip(texts, rows, strict=True):
-        axes.annotate(plain(text), (value, 1), (0, 2 + _LINE * row), ha="center", va="bottom", fontsize=7.5, **where)
-    axes.lines_above = max(rows, default=-1) + 1
+        at = (4, -2 - _LINE * row) if inside else (0, 2 + _LINE * row)
+        axes.annotate(plain(text), (value, 1), at, weight="bold" if text.startswith("<b>") else "normal", **where)
+    axes.lines_above = 0 if inside else max(rows, default=-1) + 1
 
 
 def _heading(axes: Any, place: Place, number: int, chart: Chart, inches: float) -> None:

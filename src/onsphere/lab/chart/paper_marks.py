@@ -63,7 +63,8 @@ def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
     elif isinstance(mark, Bars):
         _bars(axes, mark, place)
     elif isinstance(mark, Text):
-        _text(axes, mark)
+        if mark.y is not None:
+            _text(axes, mark)
     else:
         raise TypeError(f"cannot draw {type(mark).__name__}; allowed are Line, Points, Band, Heat, Bars, Text")
 

@@ -319,7 +319,7 @@ class Text(Mark):
 
     Attributes:
         x: [n] where.
-        y: [n] where.
+        y: [n] where; None above the panel, higher where one would run into another.
         text: [n] what.
         side: On which side of the places.
     """
@@ -335,7 +335,7 @@ class Text(Mark):
 
     def reach(self) -> tuple[list[Any], list[Any]]:
         """[n] places."""
-        return [numbers(self.x)], [numbers(self.y)]
+        return [numbers(self.x)], [] if self.y is None else [numbers(self.y)]
 
 
 @dataclass(frozen=True)
