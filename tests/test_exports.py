@@ -1,7 +1,10 @@
 """The public names are exactly these; importing the package loads torch and numpy at most."""
 
+import ast
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,30 @@ def test_the_core_loads_torch_and_numpy_alone(use):
     loaded = {name.split(".")[0] for name in output.split()} - set(sys.stdlib_module_names)
     assert loaded <= {"onsphere", "torch", "numpy", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"}
     assert "onsphere.lab" not in output.split()
+
+
+def imported(path):
+    """Top-level names of everything a module imports, also inside functions, but for its own package."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.split(".")[0] for name in names} - {"onsphere"} - set(sys.stdlib_module_names)
+
+
+def test_the_core_imports_torch_numpy_and_scipy_alone():
+    source = Path(onsphere.__file__).parent
+    core = [path for path in source.rglob("*.py") if "lab" not in path.relative_to(source).parts]
+    optional = {path: imported(path) - {"torch", "numpy", "scipy"} for path in core}
+    assert len(core) > 90
+    assert {path.name: names for path, names in optional.items() if names} == {
+        "results.py": {"pandas"},
+        "_backends.py": {"numba"},
+    }
+
+
+def test_the_import_contract_names_everything_that_the_laboratory_needs_besides():
+    settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (forbidden,) = [contract["forbidden_modules"] for contract in contracts if "forbidden_modules" in contract]
+    needed = set().union(*(imported(path) for path in Path(onsphere.lab.__file__).parent.rglob("*.py")))
+    assert needed - {"torch", "numpy", "scipy"} <= set(forbidden)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from onsphere.optim import adam, sgd
-from onsphere.optim._functional import sphere_sgd_measured
+from onsphere.optim.updates import sphere_sgd_measured
 from onsphere.products import squared_norm
 
 LossName = Literal["cross-entropy", "mse"]

@@ -6,20 +6,19 @@ Scale-Invariant Neural Networks on the Sphere Can Happen in Three Regimes", 2022
 
 - norm layers lose their weight and bias, which are not scale-invariant themselves, and get a tiny eps: with
   eps = 1e-5 and weights on the unit sphere, doubling a weight moves the outputs by 1e-3. What normalises is told by
-  what it computes (:mod:`onsphere.recognise`). Where nothing could make up for a gain (a query or key norm, a norm
-  whose output is added to a residual stream) it stays, and the result says so;
+  what it computes (:mod:`onsphere.surgery.recognise`). Where nothing could make up for a gain (a query or key norm, a
+  norm whose output is added to a residual stream) it stays, and the result says so;
 - biases of layers that feed straight into a norm go: batch and instance norm cancel them anyway, and ahead of a
   layer, group or RMS norm a bias would be scale-invariant only together with its weight;
 - the head, which no norm follows, is scaled to a given Frobenius norm and frozen.
 
 Which layer feeds which norm is read off the graph of ``torch.fx.symbolic_trace`` where the model allows that, off one
-forward pass where a batch is given, and guessed from the order of registration otherwise (``onsphere.wiring``); the
-result says which.
+forward pass where a batch is given, and guessed from the order of registration otherwise
+(:mod:`onsphere.surgery.wiring`); the result says which.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from typing import Any, Literal
@@ -29,13 +28,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
-from onsphere.changes import Changes
 from onsphere.functional.batches import call_arguments
-from onsphere.functional.frozen import frozen_norms
+from onsphere.functional.copying import duplicate
 from onsphere.normalisation import BatchStatistics, is_norm
-from onsphere.recognise import NormForm, hidden_eps, norm_forms, set_eps
+from onsphere.normalisation.frozen import frozen_norms
+from onsphere.surgery.changes import Changes
+from onsphere.surgery.recognise import NormForm, hidden_eps, norm_forms, set_eps
+from onsphere.surgery.wiring import Wiring, linear_layers
 from onsphere.symmetry import find_symmetries
-from onsphere.wiring import Wiring, linear_layers
 
 __all__ = ["Changes", "make_scale_invariant"]
 
@@ -184,7 +184,7 @@ def make_scale_invariant(
             f"layer that makes the output, one of {_choices(model)}"
         )
 
-    result = copy.deepcopy(model)
+    result = duplicate(model)
     head_norm_before = None if head_name is None else _freeze_head(result, head_name, head_norm)
     affine, kept, left = [], [], {}
     for name, form in norms.items():

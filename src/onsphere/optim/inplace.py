@@ -1,4 +1,4 @@
-"""The step of :mod:`onsphere.optim._functional` in place, with as few passes over memory as it takes.
+"""The step of :mod:`onsphere.optim.updates` in place, with as few passes over memory as it takes.
 
     pass 1:  x <- x - lr rho² v, and ||x||² of the moved tensor while it is still in cache
     pass 2:  x <- x (rho / ||x||)
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from onsphere.optim._functional import arc, finite_or_zero, scale_to
+from onsphere.optim.updates import arc, finite_or_zero, scale_to
 from onsphere.products import inner, per_row, row_inner
 from onsphere.rounding import FULL, round_evenly, wide, wide_dtype
 
@@ -44,14 +44,14 @@ def sphere_sgd_(
     """One step in place, of one joint sphere or of one sphere a row.
 
     Args:
-        params: The position; changed.
+        params: The position, a list of tensors that are changed.
         grads: One gradient for each, of the same shape.
         momentum_buffers: One buffer for each, or an empty list to do without momentum; changed.
         lr: Effective learning rate, a float or a 0-d tensor.
-        radius: rho; for rows a float for all of them or one tensor ``[R]`` for each parameter.
+        radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` for each parameter.
         rows: Whether every slice along dimension 0 has a sphere of its own.
-        momentum: In [0, 1).
-        geodesic: Follow the great circle instead of step and projection.
+        momentum: Factor of the buffers, in [0, 1).
+        geodesic: Whether to follow the great circle instead of step and projection.
     """
     if isinstance(lr, Tensor):
         lr = lr.detach().to(torch.float64)
@@ -69,8 +69,8 @@ def project_(params: Sequence[Tensor], radius: float | Sequence[Tensor], *, rows
 
     Args:
         params: Tensors, changed. A sphere whose norm is zero or not finite is left as it is.
-        radius: As for :func:`sphere_sgd_`.
-        rows: As for :func:`sphere_sgd_`.
+        radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` for each parameter.
+        rows: Whether every slice along dimension 0 has a sphere of its own.
     """
     for xs, _, _, rho in _spheres(params, params, [], radius, rows=rows):
         squares = _squares(xs, rows=rows)
@@ -172,7 +172,7 @@ def _scale_(xs: list[Tensor], factor: Tensor) -> None:
 
 
 def _add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> None:
-    """``y <- y + factor x``."""
+    """Compute ``y <- y + factor x`` in place."""
     for (device, dtype), ids in _alike(ys).items():
         some_y, some_x = [ys[i] for i in ids], [xs[i].to(dtype) for i in ids]
         if isinstance(factor, float):

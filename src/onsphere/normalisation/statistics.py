@@ -1,13 +1,8 @@
-"""What onsphere knows about normalisation layers, and batch statistics that are fast and accurate.
+"""Batch normalisation by the statistics of the batch alone, fast and accurate.
 
-A layer followed by a normalisation is scale-invariant because the normalisation divides its scale out:
+    y = (x - mean(x)) / sqrt(var(x) + eps)
 
-    y = (x - mean(x)) / sqrt(var(x) + eps),        y(c x) = y(x)  for c > 0, as far as eps is negligible.
-
-Three things are needed around that, and they live here: recognising norm layers (:data:`NORM_LAYERS`,
-:func:`is_norm`, :func:`norm_layers`); batch normalisation without running buffers for functional training
-steps (:class:`BatchStatistics`, :func:`without_running_statistics`); and fresh running statistics before an
-evaluation (:func:`reestimate_batch_statistics`, from :mod:`onsphere.reestimation`).
+per channel, without running buffers, so that training steps can be functions of the weights.
 """
 
 from __future__ import annotations
@@ -20,17 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onsphere.functional.frozen import frozen_norms
-from onsphere.reestimation import reestimate_batch_statistics
+from onsphere.normalisation.frozen import frozen_norms
 
-__all__ = [
-    "NORM_LAYERS",
-    "BatchStatistics",
-    "is_norm",
-    "norm_layers",
-    "reestimate_batch_statistics",
-    "without_running_statistics",
-]
+__all__ = ["BatchStatistics", "without_running_statistics"]
 
 # Inputs [N, C] with N up to this go to torch's own kernel: one call instead of eight, worth 1.6x on a small
 # MLP step. It sums along N in one go, so its error grows with N: 1e-6 here, 1e-5 at 65536, against 1e-7 for
@@ -190,34 +177,6 @@ class BatchStatistics(nn.Module):
         """What ``repr`` shows between the brackets."""
         affine = " and ".join(n for n in ("weight", "bias") if getattr(self, n) is not None) or "no affine"
         return f"{self.num_features}, eps={self.eps}, {affine}"
-
-
-# -- recognising norm layers -------------------------------------------------------------------------------
-
-#: Classes whose output does not change when their input is multiplied by a positive number (eps aside).
-NORM_LAYERS: tuple[type[nn.Module], ...] = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.RMSNorm,
-    BatchStatistics,
-)
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether ``module`` is one of :data:`NORM_LAYERS` or a subclass of one."""
-    return isinstance(module, NORM_LAYERS)
-
-
-def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every norm layer of ``model`` by name, in registration order; a shared one once, by its first name."""
-    return {name: module for name, module in model.named_modules() if is_norm(module)}
 
 
 # -- batch norms as functions ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from onsphere.normalisation import norm_layers
-from onsphere.scale_invariant import Changes, make_scale_invariant
+from onsphere.surgery import Changes, make_scale_invariant
 
 
 def convnet() -> nn.Sequential:

@@ -3,20 +3,21 @@
 The graph of ``torch.fx.symbolic_trace`` answers where a model can be traced: a layer feeds a norm if
 everything that reads its output is a norm or leads to one through operations that only move, drop or pool
 numbers. Where the forward pass cannot be traced, one batch shows the same in one forward pass
-(:mod:`onsphere.readers`); without a batch the order in which a parent registers its children is the next best guess.
+(:mod:`onsphere.surgery.readers`); without a batch the order in which a parent registers its children is the next best
+guess.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import fx, nn
 
+from onsphere.functional.copying import duplicate
 from onsphere.normalisation import is_norm
-from onsphere.readers import ACTIVATIONS, LINEAR_CALLS, LINEAR_LAYERS, NORM_CALLS, TRANSPARENT_CALLS, Reading
-from onsphere.recognise import NormForm
+from onsphere.surgery.readers import ACTIVATIONS, LINEAR_CALLS, LINEAR_LAYERS, NORM_CALLS, TRANSPARENT_CALLS, Reading
+from onsphere.surgery.recognise import NormForm
 
 __all__ = ["Wiring", "linear_layers"]
 
@@ -62,7 +63,7 @@ class Wiring:
 
     Args:
         model: any module; it is neither run nor changed (copies of it are).
-        norms: its norm layers by name (:func:`onsphere.recognise.norm_forms`).
+        norms: its norm layers by name (:func:`onsphere.surgery.recognise.norm_forms`).
         args: positional arguments of one call, or None. They are used where the model has no graph.
         kwargs: keyword arguments of the same call.
 
@@ -108,7 +109,7 @@ class Wiring:
         norms = {name.removeprefix(prefix) for name in self._names if name.startswith(prefix)}
         try:
             # On a copy: a forward that stores what it computes would keep a proxy.
-            copied = copy.deepcopy(model)
+            copied = duplicate(model)
             graph = _LeafTracer({id(copied.get_submodule(name)) for name in norms}).trace(copied)
         except Exception:  # whatever a user's forward raises when it meets a proxy
             return False

@@ -33,7 +33,7 @@ class StepHooks:
     """``before`` and ``after`` are called once around every outermost step of an optimiser.
 
     Args:
-        optimizer: The optimiser.
+        optimizer: The optimiser whose steps are watched.
         before: Called with the optimiser and the step's arguments; may return other ones, as torch's own hook may.
         after: Called when the step has ended, unless an exception ended it.
         opaque: Whether ``torch.compile`` is to call the two as they are, instead of tracing and guarding them.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from onsphere.functional.untouched import private_copy, untouched_random_state
-from onsphere.recognise import NormForm
+from onsphere.surgery.recognise import NormForm
 
 __all__ = ["ACTIVATIONS", "LINEAR_CALLS", "LINEAR_LAYERS", "NORM_CALLS", "TRANSPARENT_CALLS", "Reading"]
 

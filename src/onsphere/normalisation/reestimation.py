@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onsphere.functional.frozen import frozen_norms
+from onsphere.normalisation.frozen import frozen_norms
 
 __all__ = ["reestimate_batch_statistics", "whole_statistics"]
 
@@ -56,7 +56,7 @@ def reestimate_batch_statistics(
     batches, weighted by the number of values a layer sees. Training flags are restored.
 
     Norms that are in evaluation mode while the model trains keep their statistics
-    (:mod:`onsphere.functional.frozen`).
+    (:mod:`onsphere.normalisation.frozen`).
 
     Args:
         model: the model, changed in place: its running means and variances only.
@@ -78,19 +78,19 @@ def reestimate_batch_statistics(
 def whole_statistics(
     model: M, batches: Iterable[Any], forward: Callable[[M, Any], Any] = _first_element, unlike: bool | None = None
 ) -> bool:
-    """As :func:`reestimate_batch_statistics`, with gradients as they are.
+    """Recompute running statistics as :func:`reestimate_batch_statistics` does, with gradients as they are.
 
     Args:
-        model: As there.
-        batches: As there.
-        forward: As there.
+        model: The model, changed in place: its running means and variances only.
+        batches: What ``forward`` takes, by default inputs or pairs that begin with one.
+        forward: How to run one batch, called as ``forward(model, batch)``.
         unlike: Whether batches differ by more than chance. None: as the first pass finds.
 
     Returns:
-        Whether they do.
+        Whether batches differ by more than chance.
 
     Raises:
-        ValueError: As there.
+        ValueError: ``batches`` is empty; the statistics are then the old.
     """
     kept = {id(norm) for norm in frozen_norms(model).values()}
     norms = [
@@ -212,12 +212,12 @@ class _Pool:
 
     @property
     def values(self) -> int:
-        """Values a channel."""
+        """Number of values of each channel."""
         return self._whole.count
 
     @property
     def mean(self) -> Tensor:
-        """Means [C], float64."""
+        """Means of the channels, float64 [C]."""
         return self._whole.mean
 
     @property

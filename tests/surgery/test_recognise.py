@@ -12,7 +12,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from onsphere.recognise import NormForm, hidden_eps, norm_form, norm_forms, set_eps
+from onsphere.surgery.recognise import NormForm, hidden_eps, norm_form, norm_forms, set_eps
 
 
 class Unit(nn.Module):

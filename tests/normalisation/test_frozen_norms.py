@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import onsphere
-from onsphere.functional.frozen import frozen_norms
 from onsphere.functional.untouched import private_copy, shared_copy
 from onsphere.normalisation import reestimate_batch_statistics, without_running_statistics
+from onsphere.normalisation.frozen import frozen_norms
 
 
 def vary(model):

@@ -111,12 +111,12 @@ def sgd(
     """One step of SGD with coupled weight decay: the rule, and with floats the very bits, of ``torch.optim.SGD``.
 
     Args:
-        params: The parameters.
+        params: The parameters, a list of tensors.
         grads: One gradient for each, of the same shape.
         momentum_buffers: One buffer for each, starting at zero, which makes the first step that of torch;
             or an empty list, and then ``momentum`` is not used.
         lr: Learning rate, a float or a 0-d tensor.
-        momentum: In [0, 1), a float or a 0-d tensor.
+        momentum: Factor of the buffers in [0, 1), a float or a 0-d tensor.
         weight_decay: Factor of the parameters added to the gradients, a float or a 0-d tensor.
 
     Returns:
@@ -147,7 +147,7 @@ def adam(
     """One step of ``torch.optim.Adam`` (weight decay in the gradient) or, if ``decoupled``, ``AdamW``.
 
     Args:
-        params: The parameters.
+        params: The parameters, a list of tensors.
         grads: One gradient for each, of the same shape.
         firsts: First moments, starting at zero.
         seconds: Second moments, starting at zero.

@@ -4,8 +4,8 @@
     {"params": [...], "sphere": "rows", ...}     every slice along dimension 0 has a norm of its own
     {"params": [...]}                            an ordinary group
 
-with the optional keys ``radius`` (else the present norm) and ``names`` (for messages).
-:func:`onsphere.sphere_groups` makes such groups; the checks here are shared by everything that takes them.
+with the optional keys ``radius`` (else the present norm) and ``names`` (for messages). :func:`onsphere.sphere_groups`
+makes such groups, the optimisers step them and the monitor reads them; what all three must agree about is here.
 """
 
 from __future__ import annotations
@@ -14,51 +14,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from onsphere.spheres import Sphere, as_radius, check_range, measure_radius
 
+__all__ = ["KINDS", "given_names", "parameter_names", "settle_radius", "sphere_group", "sphere_kind"]
+
+#: What a group's ``sphere`` may say; an ordinary group has None or no such key.
 KINDS = ("joint", "rows")
-#: Wrappers around wrappers of an optimiser that are looked into.
-_DEEPEST = 8
 
 
-def unwrapped(optimizers: object, who: str) -> list[Optimizer]:
-    """The torch optimisers themselves, out of the wrappers that Accelerate and Lightning put around them.
+def sphere_group(parameters: Mapping[str, Tensor], kind: str | None) -> dict[str, Any]:
+    """A param group of tensors with names.
 
     Args:
-        optimizers: An optimiser or such a wrapper, or a list or tuple of them.
-        who: Who was given it, for the message.
+        parameters: The tensors by name, in the order wanted.
+        kind: One of :data:`KINDS`, or None for an ordinary group.
 
     Returns:
-        At least one optimiser, each once.
-
-    Raises:
-        TypeError: Something is not an optimiser, or the list is empty.
-        ValueError: One is given twice.
+        The group ``{"params": [...], "names": [...], "sphere": kind}``, as torch optimisers take it.
     """
-    given: list[Any] = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
-    found: list[Optimizer] = []
-    for inner in given:
-        kind, depth = type(inner).__name__, 0
-        while getattr(inner, "optimizer", None) is not None and depth < _DEEPEST:
-            inner, depth = inner.optimizer, depth + 1
-        if not isinstance(inner, Optimizer):
-            kind = kind if not isinstance(optimizers, (list, tuple)) else f"{type(optimizers).__name__} with a {kind}"
-            raise TypeError(f"{who} was given a {kind}; give it a torch.optim.Optimizer or a list of them")
-        found.append(inner)
-    if not found:
-        raise TypeError(f"{who} was given no optimizer; give it at least one")
-    if len({id(one) for one in found}) < len(found):
-        raise ValueError("an optimizer is given twice; give each once")
-    return found
+    return {"params": list(parameters.values()), "names": list(parameters), "sphere": kind}
 
 
 def sphere_kind(group: Mapping[str, Any]) -> str | None:
-    """The group's ``sphere``.
+    """Which spheres a param group's tensors are on.
 
     Args:
-        group: A param group.
+        group: A param group of an optimiser.
 
     Returns:
         ``"joint"``, ``"rows"``, or ``None`` for an ordinary group.
@@ -77,13 +59,20 @@ def sphere_kind(group: Mapping[str, Any]) -> str | None:
     return kind
 
 
+def given_names(group: Mapping[str, Any]) -> list[str] | None:
+    """The names of a group's parameters, from ``names`` or torch's ``param_names``; None without one for each."""
+    params, names = group["params"], group.get("names") or group.get("param_names")
+    if isinstance(params, Tensor) or not isinstance(names, Sequence) or len(names) != len(params):
+        return None
+    return [str(name) for name in names]
+
+
 def parameter_names(group: Mapping[str, Any]) -> list[str]:
     """What to call each parameter of a group in a message: its name where the group has ``names``."""
-    names = group.get("names") or group.get("param_names")
-    params = group["params"]
-    if isinstance(names, Sequence) and len(names) == len(params):
+    names = given_names(group)
+    if names is not None:
         return [f"parameter {name!r}" for name in names]
-    return [f"parameter {i} of its group (shape {tuple(p.shape)})" for i, p in enumerate(params)]
+    return [f"parameter {i} of its group (shape {tuple(p.shape)})" for i, p in enumerate(group["params"])]
 
 
 def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | list[Tensor]:

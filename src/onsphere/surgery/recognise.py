@@ -111,7 +111,7 @@ def hidden_eps(module: nn.Module, form: NormForm) -> float:
 
     Args:
         module: A norm layer; a copy of it is run.
-        form: Its form.
+        form: How the layer is parametrised, from :func:`norm_form`.
 
     Returns:
         About the eps; values below 1e-11 are rounding where a layer casts to float32.

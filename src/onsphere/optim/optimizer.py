@@ -5,7 +5,7 @@
 
 For weights whose scale does not matter the gradient at norm rho is 1/rho times the one on the unit sphere, and turns x
 by an angle with tan(angle) = lr ||g_unit||, g_unit = rho g: the radius drops out. The class checks and gathers; the
-work is in :mod:`onsphere.optim._foreach` (in place) and :mod:`onsphere.optim._functional` (pure).
+work is in :mod:`onsphere.optim.inplace` (in place) and :mod:`onsphere.optim.updates` (pure).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd as torch_sgd
 
-from onsphere.optim._foreach import sphere_sgd_
-from onsphere.optim._functional import sgd, sphere_sgd
-from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind
-from onsphere.optim._rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
+from onsphere.groups import parameter_names, settle_radius, sphere_kind
+from onsphere.optim.inplace import sphere_sgd_
+from onsphere.optim.rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
+from onsphere.optim.updates import sgd, sphere_sgd
 from onsphere.spheres import as_radius
 
 
@@ -50,12 +50,12 @@ class SphereSGD(Optimizer):
             A group may set ``lr``, ``momentum``, ``weight_decay`` and ``geodesic`` for itself, a sphere group
             ``radius`` too.
         lr: Effective learning rate of the sphere groups, a float or a one-element tensor, finite and not negative.
-        momentum: In [0, 1).
-        weight_decay: Of the groups without a sphere; a sphere group must have 0.
+        momentum: Momentum factor, in [0, 1).
+        weight_decay: Weight decay of the groups without a sphere; a sphere group must have 0.
         geodesic: Move along the great circle by exactly ``lr rho ||v_tangent|| rad`` instead of step and projection.
         radius: Put every sphere group that has no ``radius`` of its own there; ``None``: where its tensors are now.
         other_lr: Learning rate of groups without a sphere that have no ``lr``; ``None``: the same ``lr``.
-        maximize: Ascend.
+        maximize: Whether to ascend instead of descend.
         foreach: ``False`` runs the pure functions tensor by tensor, slower and with more memory; ``True`` works in
             place on lists; ``None`` chooses the latter unless a parameter is of a tensor subclass.
 
@@ -179,7 +179,7 @@ class SphereSGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step.
+        """Take one step and put the weights back onto their spheres.
 
         Args:
             closure: Reevaluates the model, calls ``backward`` and returns the loss.

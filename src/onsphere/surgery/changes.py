@@ -20,7 +20,7 @@ class Changes:
         kept_biases: names of the trainable biases that remain, because no norm directly follows.
         head: name of the frozen head, or None with ``head=False``.
         head_norm: Frobenius norm of the head's weight now.
-        head_norm_before: the same before.
+        head_norm_before: Frobenius norm of the head's weight before.
         eps: eps of every norm layer but those in ``hidden_eps``.
         traced: whether the model's graph or a forward pass said what feeds what; otherwise the order of registration
             did.
