@@ -15,8 +15,8 @@ from unittest.mock import patch
 import pytest
 from matplotlib.figure import Figure
 
-from onsphere.lab.registry import ENTRIES
 from onsphere.lab.display import Display
+from onsphere.lab.registry import ENTRIES
 
 #: Every experiment there is, by its command.
 COMMANDS = tuple(entry.command for entry in ENTRIES)

@@ -221,6 +221,28 @@ def test_seeds_and_frames_are_told_to_the_script_and_paper_shows_its_own() -> No
     assert "ELR second · seed 1, thin: 1 more" in second.get_suptitle().replace("\n", " · ")
 
 
+def test_a_figure_holds_its_frame_alone_and_no_other_seed_unless_wanted() -> None:
+    marks = [spec.Line([1, 2], [1, 10 ** (f + 1) + s], seed=s, frame=f) for f in (0, 1) for s in (0, 1)]
+    for others in (True, False):
+        chart = chart_of(*marks, seeds=[0, 1], seed=0, frames=["a", "b"], others=others)
+        axes = drawn(chart).axes[0]
+        assert len(axes.lines) == 1 + others and axes.get_ylim()[1] < 20
+        assert page.figure(chart)["layout"]["yaxis"]["range"][1] > 100
+
+
+def test_maps_of_other_names_in_every_frame_have_axes_of_their_own() -> None:
+    maps = [
+        spec.Heat(names, names, np.ones((len(names),) * 2), spec.Scale("z"), frame=f)
+        for f, names in enumerate((["1", "2"], ["3"]))
+    ]
+    figure = page.figure(chart_of(*maps, frames=["a", "b"]))
+    assert [trace["x"] for trace in figure["data"]] == [["1", "2"], ["3"]]
+    assert figure["layout"]["xaxis"]["type"] == "category" and "range" not in figure["layout"]["xaxis"]
+    assert [label.get_text() for label in drawn(chart_of(*maps, frames=["a", "b"]), 1).axes[0].get_xticklabels()] == [
+        "3"
+    ]
+
+
 def test_a_click_moves_the_slider_to_the_frame_of_the_point() -> None:
     (trace,) = on_page(chart_of(spec.Points([1, 2], [3, 4], pick=True, hover="loss {y}"), frames=["a", "b"]))
     assert trace["meta"]["pick"] is True and trace["customdata"] == [0, 1]

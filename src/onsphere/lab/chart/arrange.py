@@ -12,7 +12,7 @@ import numpy as np
 
 from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Text
 
-__all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ticks_of"]
+__all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ragged", "ticks_of"]
 
 _MARGIN = 0.05  # of the length of an axis, at both ends
 
@@ -147,6 +147,11 @@ def ticks_of(axis: Axis, marks: Sequence[Mark], along: Literal["x", "y"]) -> dic
     if names is None:
         return None
     return {float(i): name for i, name in enumerate(names) if i % math.ceil(len(names) / 14) == 0}
+
+
+def ragged(marks: Sequence[Mark]) -> bool:
+    """Whether there are maps of different names, one a frame: each then has axes of its own."""
+    return len({(tuple(mark.x), tuple(mark.y)) for mark in marks if isinstance(mark, Heat)}) > 1
 
 
 def names_above(chart: Chart, place: Place) -> list[tuple[float, str]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .arrange import Limits, Place, levels, names_above, ticks_of
+from .arrange import Limits, Place, levels, names_above, ragged, ticks_of
 from .spec import Axis, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
@@ -41,11 +41,13 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
     for number, place in enumerate(places):
         panel, y = place.panel, _name("y", number)
         shown = _axis(panel.y, place.y_limits, ticks_of(panel.y, panel.marks, "y"))
+        shown = _named(shown) if ragged(panel.marks) else shown
         layout[f"yaxis{y[1:]}"] = shown | {"domain": frame.rows[place.row], "anchor": _name("x", place.leader)}
         if not place.shows_y:
             layout[f"yaxis{y[1:]}"] |= {"showticklabels": False, "title": {"text": ""}, "matches": "y"}
         if place.leader == number:
             x = _axis(place.x, place.x_limits, ticks_of(place.x, panel.marks, "x"))
+            x = _named(x) if ragged(panel.marks) else x
             x |= {"domain": frame.columns[place.column], "anchor": _name("y", last[number])}
             layout[f"xaxis{_name('x', number)[1:]}"] = x | ({"side": "top"} if place.x.opposite else {})
         drawn = _Drawn(place, number, whole=chart.columns == 1 and len(last) == 1)
@@ -147,6 +149,12 @@ def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str,
         found |= {} if axis.log else {"showgrid": False}
         found.pop("dtick", None)
     return found
+
+
+def _named(axis: dict[str, Any]) -> dict[str, Any]:
+    """The axis of maps that change their names from frame to frame: it holds those of the one that is shown."""
+    kept = {name: value for name, value in axis.items() if name not in ("range", "tickvals", "ticktext")}
+    return kept | {"type": "category", "autorange": True, "nticks": 14}
 
 
 class _Drawn:

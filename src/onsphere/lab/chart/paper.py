@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from .arrange import Limits, Place, arranged, levels, names_above, ticks_of
 from .paper_marks import DASHES, add_colour_bar, draw, legend_handle, plain
-from .spec import Axis, Chart, Look, Mark, Rule, Span
+from .spec import Axis, Chart, Look, Mark, Panel, Rule, Span
 from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
 from .theme import GREY
 
@@ -48,12 +49,13 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         subtitle: The line below the title.
         frame: Which of the slider's frames, where there are some.
     """
+    chart = replace(chart, panels=[replace(panel, marks=_shown(chart, panel, frame)) for panel in chart.panels])
     places = arranged(chart)
     rows, columns = max(p.row for p in places) + 1, max(p.column for p in places) + 1
     heights = [max(p.panel.height for p in places if p.row == row) for row in range(rows)]
     ribbon = columns == 1 and any(span.name and span.kind in ("region", "gap") for span in chart.spans)
     width, height = chart.size or _size(rows, columns, heights, ribbon)
-    entries = _entries(chart, frame)
+    entries = _entries(chart)
     legend_columns, legend_height = _legend_size(entries, chart, width)
     height += legend_height
     made = new_figure(width, height)
@@ -68,7 +70,7 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         axes.append(made.add_subplot(grid[place.row + ribbon, place.column], **shared))
     inches = 0.86 * width / columns
     for number, (own, place) in enumerate(zip(axes, places, strict=True)):
-        _panel(own, place, chart, frame, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
+        _panel(own, place, chart, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
         if columns > 1 or place.panel.title:
             _heading(own, place, number, chart, inches)
     if ribbon:
@@ -85,6 +87,13 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
     return made
 
 
+def _shown(chart: Chart, panel: Panel, frame: int) -> list[Mark]:
+    """The marks of a frame, which alone the axes of its figure have to hold."""
+    alone = chart.seed is not None and not chart.others
+    shown = [mark for mark in panel.marks if mark.frame in (None, frame)]
+    return [mark for mark in shown if mark.seed in (None, chart.seed)] if alone else shown
+
+
 def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tuple[float, float]:
     """Inches that the panels need."""
     if columns == 1:
@@ -99,21 +108,20 @@ def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
         shown = chart.frames[frame]
         parts.append(shown if " " in shown else f"{chart.frame_name} {shown}".strip())
     if chart.seed is not None and chart.seeds:
-        others = len(chart.seeds) - 1
+        others = len(chart.seeds) - 1 if chart.others else 0
         parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
     between = " · " if len(" · ".join(parts)) <= letters else "\n"
     return "\n".join([between.join(parts), *([plain(chart.note)] if chart.note else [])])
 
 
-def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, inch: float, ribbon: bool) -> None:
+def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
     panel = place.panel
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
         _scale(axes, which, axis, ends, ticks_of(axis, panel.marks, which))  # type: ignore[arg-type]
     for span in (*panel.spans, *chart.spans):
         _shade(axes, span)
     for mark in panel.marks:
-        if mark.frame in (None, frame):
-            draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
+        draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
     for rule in (*panel.rules, *chart.rules):
         _rule(axes, rule)
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
@@ -257,11 +265,11 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
         axes.annotate(text, (at, 0.58), (0, (_LINE + 1) * row), **where)
 
 
-def _entries(chart: Chart, frame: int) -> dict[str, Mark | Look]:
+def _entries(chart: Chart) -> dict[str, Mark | Look]:
     """What the legend lists, by name; where there is a colour scale only what shapes mean."""
     shown: dict[str, Mark | Look] = {}
     for mark in (mark for panel in chart.panels for mark in panel.marks if chart.scale is None):
-        if mark.entry and mark.listed and mark.frame in (None, frame):
+        if mark.entry and mark.listed:
             shown.setdefault(mark.entry, mark)
     return shown | dict(chart.keys)
 

@@ -424,6 +424,7 @@ class Chart:
         scale: What the colours of lines mean; on paper its colour bar replaces the legend's entries.
         seeds: Seeds to choose from.
         seed: The seed shown at first, and boldly on paper; None for all.
+        others: Whether figures on paper show the other seeds, faintly.
         frames: Names of the slider's frames.
         frame_name: What changes from frame to frame.
         frame: Index of the frame that is shown first.
@@ -453,6 +454,7 @@ class Chart:
     scale: Scale | None = None
     seeds: Sequence[int] = ()
     seed: int | None = None
+    others: bool = True
     frames: Sequence[str] = ()
     frame_name: str = ""
     frame: int = 0
