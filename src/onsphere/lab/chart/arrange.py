@@ -32,11 +32,11 @@ class Place:
     """A panel and where it stands.
 
     Attributes:
-        panel: The panel.
-        row: From above.
-        column: From the left.
-        x: Its x axis.
-        x_limits: What that holds.
+        panel: The panel that stands here.
+        row: Its row, counted from above.
+        column: Its column, counted from the left.
+        x: Its x axis, own or the chart's.
+        x_limits: What its x axis holds.
         y_limits: What its y axis holds.
         leader: Index of the panel whose x axis it shares; its own if none.
         shows_x: Whether numbers and title of the x axis stand at it.
@@ -60,7 +60,7 @@ def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits
     """Ends of an axis: its range if it says one, widened to hold the values unless it says that it cuts.
 
     Args:
-        axis: The axis.
+        axis: The axis whose ends are wanted.
         values: All that it has to hold, as arrays; what is not finite (or not positive, if logarithmic) is left out.
         margin: What is left free at both ends, as a fraction of the length.
     """

@@ -31,7 +31,7 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
     """The layout of a chart as plotly.js takes it.
 
     Args:
-        chart: The chart.
+        chart: The chart that is laid out.
         places: Its panels, as `arrange.arranged` puts them.
     """
     frame = _Frame(chart, places)

@@ -32,7 +32,7 @@ def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
     Args:
         charts: All charts of a page.
         subtitle: What was trained or simulated, the line below each title.
-        folder: The run's folder.
+        folder: The folder of the run.
     """
     for chart in charts:
         for name, frame in chart.figures:
@@ -45,7 +45,7 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
     """Draw a chart; call inside `style.style()`. Of several seeds the one shown at first is bold, the others faint.
 
     Args:
-        chart: What to draw.
+        chart: The chart that is drawn.
         subtitle: The line below the title.
         frame: Which of the slider's frames, where there are some.
     """
