@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Text
+from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Span, Text
 
 __all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ragged", "ticks_of"]
 
@@ -54,6 +54,16 @@ class Place:
     shows_x: bool
     shows_y: bool
     over: tuple[str, ...] = ()
+
+    def fraction(self, value: float) -> float:
+        """How far along the x axis a value is, 0 and 1 at its ends."""
+        low, high = self.x_limits.low, self.x_limits.high
+        return math.log(max(value, low) / low) / math.log(high / low) if self.x.log else (value - low) / (high - low)
+
+    def seen(self, span: Span) -> tuple[float, float, float] | None:
+        """Ends and middle of what is seen of a stretch of the x axis; None if nothing is."""
+        low, high = max(span.low, self.x_limits.low), min(span.high, self.x_limits.high)
+        return (low, high, math.sqrt(low * high) if self.x.log else (low + high) / 2) if low < high else None
 
 
 def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits:

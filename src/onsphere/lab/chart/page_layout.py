@@ -241,11 +241,10 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
     names: list[tuple[float, str]] = []
     more = names_above(chart, place)
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if not low < high:
+        if (seen := place.seen(span)) is None:
             continue
-        middle = math.sqrt(low * high) if place.x.log else (low + high) / 2
-        room = width * abs(_fraction(place, high) - _fraction(place, low))
+        low, high, middle = seen
+        room = width * (place.fraction(high) - place.fraction(low))
         named = span.kind in ("region", "gap") and span.name
         if named:
             text = span.name if _LETTER * len(span.name) < room else span.name.replace(" ", "<br>")
@@ -257,7 +256,7 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
         sizes = [
             _LETTER * max(len(re.sub("<.*?>", "", line)) for line in text.split("<br>")) / width for _, text in texts
         ]
-        rows = levels([_fraction(place, value) for value, _ in texts], sizes)
+        rows = levels([place.fraction(value) for value, _ in texts], sizes)
         found += [(value, text, base + _LINE * lines * row) for (value, text), row in zip(texts, rows, strict=True)]
         base += _LINE * lines * (max(rows, default=-1) + 1) + (4 if texts else 0)
     return found
@@ -281,14 +280,6 @@ def _headings(chart: Chart, place: Place, number: int) -> list[dict[str, Any]]:
         top = _room_above(chart, place) - 20
         notes.append(_note(place.panel.title, 12.5) | base | {"xref": f"{x} domain", "x": 0.5, "yshift": top})
     return notes
-
-
-def _fraction(place: Place, value: float) -> float:
-    """How far along its x axis a value is."""
-    low, high = place.x_limits.low, place.x_limits.high
-    if place.x.log:
-        return math.log(max(value, low) / low) / math.log(high / low)
-    return (value - low) / (high - low)
 
 
 def _weight(chart: Chart, place: Place) -> float:

@@ -213,11 +213,10 @@ def _above(axes: Any, place: Place, chart: Chart, inches: float, *, ribbon: bool
     spans = [*place.panel.spans, *(chart.spans if first and not ribbon else ())]
     texts = names_above(chart, place)
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if span.along == "x" and low < high:
-            texts += [(_middle(place.x, low, high), text) for text in (span.name, span.numbers) if text]
+        if span.along == "x" and (seen := place.seen(span)) is not None:
+            texts += [(seen[2], text) for text in (span.name, span.numbers) if text]
     widths = [_LETTER * len(plain(text)) / inches for _, text in texts]
-    rows = levels([_fraction(place, value) for value, _ in texts], widths)
+    rows = levels([place.fraction(value) for value, _ in texts], widths)
     inside = first and place.x.also is not None  # where the numbers of a second scale stand above the panel
     where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 7.5}
     where |= {"ha": "left", "va": "top"} if inside else {"ha": "center", "va": "bottom"}
@@ -240,9 +239,9 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
     axes.axis("off")
     texts = []
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if not low < high:
+        if (seen := place.seen(span)) is None:
             continue
+        low, high, middle = seen
         look: dict[str, Any] = {"facecolor": "none", "edgecolor": "#888888", "linestyle": "--", "linewidth": 0.8}
         if span.kind == "region":
             look = {"color": span.colour or GREY, "alpha": 0.45, "linewidth": 0}
@@ -250,7 +249,7 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
             look = _hatched(span)
         if span.kind != "open":
             axes.add_patch(Rectangle((low, 0), high - low, 0.52, **look))
-        room, middle = abs(_fraction(place, high) - _fraction(place, low)) * inches, _middle(place.x, low, high)
+        room = (place.fraction(high) - place.fraction(low)) * inches
         if span.name:
             text = span.name if len(span.name) * 0.075 < room else span.name.replace(" ", "\n")
             longest = max(len(line) for line in text.split("\n"))
@@ -259,7 +258,7 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
             axes.text(middle, 0.26, text, ha="center", va="center", fontsize=size, linespacing=0.95, **form)
         if span.numbers:
             texts.append((middle, span.numbers))
-    rows = levels([_fraction(place, at) for at, _ in texts], [(_LETTER * len(t) + 0.08) / inches for _, t in texts])
+    rows = levels([place.fraction(at) for at, _ in texts], [(_LETTER * len(t) + 0.08) / inches for _, t in texts])
     for (at, text), row in zip(texts, rows, strict=True):
         where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
         axes.annotate(text, (at, 0.58), (0, (_LINE + 1) * row), **where)
@@ -280,12 +279,3 @@ def _legend_size(entries: Collection[str], chart: Chart, width: float) -> tuple[
         return 1, 0
     columns = int(np.clip(width // (0.062 * max(map(len, entries)) + 0.45), 1, len(entries)))
     return columns, 0.15 * (math.ceil(len(entries) / columns) + bool(chart.legend and chart.scale is None)) + 0.1
-
-
-def _middle(axis: Axis, low: float, high: float) -> float:
-    return math.sqrt(low * high) if axis.log else (low + high) / 2
-
-
-def _fraction(place: Place, value: float) -> float:
-    low, high = place.x_limits.low, place.x_limits.high
-    return math.log(value / low) / math.log(high / low) if place.x.log else (value - low) / (high - low)
