@@ -32,8 +32,18 @@ T = TypeVar("T")
 _FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds", "cpu_seconds")
 
 
+class Keyed:
+    """Base of what once was a mapping: its values are found by name too, with a warning that says how to write it."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a name."""
+        what = type(self).__name__.lower()
+        warnings.warn(f"write {what}.{name} instead of {what}[{name!r}]", DeprecationWarning, stacklevel=2)
+        return getattr(self, name)
+
+
 @dataclass(frozen=True)
-class Engine:
+class Engine(Keyed):
     """What executed the copies.
 
     Attributes:
@@ -47,11 +57,6 @@ class Engine:
     chunk: int
     compiled: bool
     workers: int
-
-    def __getitem__(self, name: str) -> Any:
-        """The value of a name, as of the mapping that this once was."""
-        warnings.warn(f"write engine.{name} instead of engine[{name!r}]", DeprecationWarning, stacklevel=2)
-        return getattr(self, name)
 
     def __str__(self) -> str:
         kind = "compiled" if self.compiled else "not compiled"
