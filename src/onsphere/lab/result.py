@@ -150,6 +150,31 @@ class TrainedResult(ExperimentResult):
     cpu_seconds: float
 
 
+@dataclass(frozen=True)
+class Backend:
+    """What ran the inner loops of a toy.
+
+    Attributes:
+        backend: ``numpy`` or ``numba``, to the same bits.
+    """
+
+    backend: str
+
+    def __str__(self) -> str:
+        return self.backend
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ToyResult(ExperimentResult):
+    """Base of the result of a toy.
+
+    Attributes:
+        engine: What ran it.
+    """
+
+    engine: Backend
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return _made(kind)
 

@@ -11,7 +11,7 @@ from onsphere.lab.experiment import Experiment
 from onsphere.lab.report.page import Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_duration
-from onsphere.lab.result import ExperimentResult, TrainedResult
+from onsphere.lab.result import ExperimentResult
 from onsphere.lab.tables import print_table
 
 
@@ -28,7 +28,8 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
         console.print(sentence)
     runs = experiment.runs(result)
     cost = f"{counted(runs, 'run')} in {format_duration(result.seconds)}" if runs else format_duration(result.seconds)
-    console.print(f"{cost} ({result.engine})" if isinstance(result, TrainedResult) else cost)
+    engine = getattr(result, "engine", None)
+    console.print(cost if engine is None else f"{cost} ({engine})")
     console.print(f"page: {result.report}")
 
 

@@ -9,7 +9,6 @@ from onsphere import __version__
 from onsphere.lab.chart.style import save_figure, style
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.regimes.page import subtitle
 from onsphere.lab.experiments.stabilise.answer import answer, unexpected
 from onsphere.lab.experiments.stabilise.charts import (
     levels_chart,
@@ -26,6 +25,7 @@ from onsphere.lab.experiments.stabilise.tables import levels_table, stays_table
 from onsphere.lab.experiments.stabilise.view import curves
 from onsphere.lab.report.page import Page, Section, Text
 from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
+from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.words import format_duration
 from onsphere.lab.store import Run
 
@@ -72,7 +72,7 @@ def write_page(run: Run, result: StabiliseResult) -> Path:
     Returns:
         The page.
     """
-    lines, named = curves(run, result), subtitle(result.spec)
+    lines, named = curves(run, result), subtitle(StabiliseSpec.model_validate(result.spec))
     with style():
         drawn = {name: draw() for name, draw in figures_of(result, lines, _TITLE, named).items()}
     for name, figure in drawn.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.old_result import ExperimentResult
+from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
+from onsphere.lab.result import ToyResult
 
 #: What each protocol is called in prose.
 NAMES = {"fixed_elr": "fixed ELR", "fixed_lr": "fixed lr", "sphere": "fixed sphere"}
@@ -100,7 +101,7 @@ class MaxwellRow:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyThermoResult(ExperimentResult):
+class ToyThermoResult(ToyResult):
     """What :func:`onsphere.lab.toy_thermo` returns.
 
     Attributes:
@@ -109,24 +110,11 @@ class ToyThermoResult(ExperimentResult):
     """
 
     command: ClassVar[str] = "toy thermo"
-    tables: ClassVar[dict[str, type]] = {"rows": ThermoRow, "maxwell": MaxwellRow}
+    rows_field: ClassVar[str] = "rows"
 
+    spec: ToyThermoSpec
     rows: list[ThermoRow]
     maxwell: list[MaxwellRow]
 
     def __repr__(self) -> str:
-        lines = [f"ToyThermoResult: {len(self.rows)} settings, {self.seconds:.1f} s", f"  {describe(self)}"]
-        return "\n".join([*lines, f"  page: {self.report}"])
-
-
-def worst(result: ToyThermoResult, name: str) -> float:
-    """The largest relative distance of a measured quantity ("energy", "radius", "pressure") from its law."""
-    ratios = [float(getattr(row, name)) / float(getattr(row, f"predicted_{name}")) for row in result.rows]
-    return max(abs(ratio - 1) for ratio in ratios)
-
-
-def describe(result: ToyThermoResult) -> str:
-    """The result in one line."""
-    laws = "; ".join(f"{name} within {100 * worst(result, name):.2g} %" for name in ("energy", "radius", "pressure"))
-    slopes = ", ".join(f"{row.slope:.3f} for {row.expected:g}" for row in result.maxwell)
-    return laws + (f"; Maxwell slopes {slopes}" if slopes else "")
+        return f"ToyThermoResult: {len(self.rows)} settings, {self.seconds:.1f} s\n  page: {self.report}"

@@ -1,4 +1,4 @@
-"""Fields that the deterministic toys share. Nothing here imports numpy or torch, so ``--help`` stays fast."""
+"""What the pairs toys share: their fields, and what is needed to run them. Nothing here imports numpy or torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
-from onsphere.lab.options import Options, list_text, split_list
+from onsphere.lab.options import InputError, Options, list_text, split_list
 
 # Far beyond what makes sense, far within what float64 squares carry.
 Coefficient = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False)]
@@ -29,9 +29,15 @@ class PairsOptions(Options):
     backend: Literal["auto", "numpy", "numba"] = "auto"
     """What runs the inner loops, to the same bits: numpy, numba where it is installed, or auto by the run's length."""
 
-    @field_validator("backend")
-    @classmethod
-    def _installed(cls, value: str) -> str:
-        if value == "numba" and find_spec("numba") is None:
-            raise ValueError("numba is not installed: pip install 'onsphere[fast]', or take numpy or auto")
-        return value
+
+def check_backend(spec: PairsOptions, *given: object) -> None:
+    """Prepare a pairs toy, which needs nothing but what runs its loops; ``given`` is what trained experiments take.
+
+    Raises:
+        InputError: numba was asked for and is not installed.
+    """
+    if spec.backend == "numba" and find_spec("numba") is None:
+        raise InputError(
+            "--backend: 'numba' is not allowed: numba is not installed: pip install 'onsphere[fast]', or take numpy or "
+            "auto"
+        )
