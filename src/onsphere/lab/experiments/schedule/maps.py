@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from onsphere.lab.experiment import Session
@@ -18,8 +17,8 @@ from onsphere.lab.experiments.schedule.result import Boundaries
 from onsphere.lab.experiments.schedule.spec import FROM_MAP, ScheduleSpec
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy
+from onsphere.lab.regime_map import map_run, proposed_by
 from onsphere.lab.result import plain_of
-from onsphere.lab.store import Run
 from onsphere.lab.store.files import read_json, write_json
 from onsphere.lab.training import Trainer
 from onsphere.optim import ProposedElrs, propose_elrs
@@ -43,11 +42,8 @@ def with_map(fields: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(fields)
     if given.get("map") is None:
         return given
-    folder = given["map"] = str(getattr(given["map"], "run", given["map"]))
-    run = Run.open(Path(folder))
-    command = run.manifest["command"]
-    if command != "regimes":
-        raise InputError(f"--map: {folder} is a run of onsphere {command}; give one of onsphere regimes")
+    run = map_run(given["map"])
+    folder = given["map"] = str(run.folder)
     result = run.result()
     if "model" not in given:
         run.check_code(result, "--map")
@@ -65,10 +61,7 @@ def known(result: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         InputError: The map says neither where convergence ends nor where divergence begins.
     """
-    try:
-        proposed = propose_elrs(result)
-    except ValueError as error:
-        raise InputError(f"--map: {where}: {error}") from None
+    proposed = proposed_by(result, where)
     divergence = result["boundaries"]["divergence"]["low"]
     found: dict[str, Any] = {"convergence": proposed.bracket, "basis": proposed.basis}
     return found | ({} if divergence is None else {"divergence": divergence})
