@@ -78,6 +78,8 @@ class ExperimentResult:
     command: ClassVar[str]
     #: The field whose rows :meth:`to_frame` gives.
     rows_field: ClassVar[str] = ""
+    #: Which of its own values :meth:`to_dict` gives before the others.
+    foremost: ClassVar[tuple[str, ...]] = ()
 
     run: Path
     report: Path
@@ -88,7 +90,7 @@ class ExperimentResult:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
         values = _adapter(type(self)).dump_python(self, mode="json", warnings="error")
         found = [name for name in values if name not in _FIRST + _LAST]
-        order = [name for name in (*_FIRST, *found, *_LAST) if name in values]
+        order = [name for name in dict.fromkeys((*_FIRST, *self.foremost, *found, *_LAST)) if name in values]
         return dict(plain({"command": self.command} | {name: values[name] for name in order}))
 
     @classmethod

@@ -72,11 +72,6 @@ class Verdict:
     gains: tuple[Gain, ...]
     probability: float | None = None
 
-    def gain(self) -> Gain | None:
-        """The gain of the best split with more than one member."""
-        known = [g for g in self.gains if math.isfinite(g.mean)]
-        return max(known, key=lambda g: g.mean) if known else None
-
 
 def verdict(metric: str, values: Values) -> Verdict:
     """What one metric says.
@@ -99,10 +94,8 @@ def verdict(metric: str, values: Values) -> Verdict:
     return Verdict(metric, best, tuple(close), word, gains)
 
 
-def predicted_verdict(metric: str, best: int, chances: Mapping[int, float] | None) -> Verdict:
+def predicted_verdict(metric: str, best: int, chances: Mapping[int, float]) -> Verdict:
     """What a prediction says: an advantage where the single network is best with a chance of at most 2.5 %."""
-    if chances is None:
-        return Verdict(metric, best, (best,), "unclear", ())
     single = chances.get(1)
     tail = (1 - LEVEL) / 2
     word: Word = "unclear"

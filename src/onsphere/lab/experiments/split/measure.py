@@ -7,7 +7,7 @@ share a network. Networks that failed to train are left out of their ensemble, w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -124,6 +124,11 @@ def of_split(pool: Pool, split: Split, seeds: int, labels: Labels, stop: Stop) -
     for seed in range(seeds):
         _ask(stop)
         rows.append(scores(pool, range(seed * n, (seed + 1) * n), labels))
+    return columns(rows)
+
+
+def columns(rows: Sequence[Scores | None]) -> dict[str, list[float | None]]:
+    """Every metric of some ensembles."""
     return {name: [None if row is None else row[name] for row in rows] for name in METRICS}
 
 
@@ -136,22 +141,16 @@ def curve(pool: Pool, split: Split, seeds: int, labels: Labels, stop: Stop) -> l
             _ask(stop)
             first = seed * split.members
             rows.append(scores(pool, range(first, first + size), labels, CURVE_REPEATS))
-        found.append(point(split.width, size, rows))
+        found.append(point(split.width, size, columns(rows)))
         size *= 2
     return [p for p in found if p.groups]
 
 
-def point(width: int, size: int, rows: Sequence[Scores | None]) -> Point:
-    """Mean and standard error over ensembles."""
-    known = [row for row in rows if row is not None]
-    values = {name: [row[name] for row in known] for name in METRICS}
-    return Point(
-        width,
-        size,
-        len(known),
-        {name: mean(v) for name, v in values.items()},
-        {name: error_of_known(v) for name, v in values.items()},
-    )
+def point(width: int, size: int, values: Mapping[str, Sequence[float | None]]) -> Point:
+    """Mean and standard error of every metric over ensembles."""
+    means = {name: mean(own) for name, own in values.items()}
+    errors = {name: error_of_known(own) for name, own in values.items()}
+    return Point(width, size, sum(value is not None for value in values["nll"]), means, errors)
 
 
 def mean(values: Sequence[float | None]) -> float:
@@ -161,9 +160,9 @@ def mean(values: Sequence[float | None]) -> float:
 
 
 def error_of_known(values: Sequence[float | None]) -> float | None:
-    """Standard error of the mean of the values that are known; None for fewer than two."""
-    known = [v for v in values if v is not None]
-    return standard_error(known) if len(known) > 1 else None
+    """Standard error of the mean of the values that are known; None for fewer than two, or if one is not finite."""
+    error = standard_error([v for v in values if v is not None])
+    return error if math.isfinite(error) else None
 
 
 def subsets(pool: Pool, members: Sequence[int], labels: Labels, stop: Stop) -> dict[tuple[int, ...], Scores]:

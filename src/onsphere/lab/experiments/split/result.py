@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import computed_field
 
-from onsphere.ensembles import Split
 from onsphere.lab.experiments.split.decide import Advantage, Verdict
 from onsphere.lab.experiments.split.measure import METRICS, Law, Point
 from onsphere.lab.experiments.split.pools import Failed
@@ -46,30 +44,6 @@ class SplitRow:
     standard_error: dict[str, float | None]
     values: dict[str, list[float | None]]
     basis: str = "trained"
-
-    @classmethod
-    def of(
-        cls,
-        split: Split,
-        scores: Mapping[str, float],
-        errors: Mapping[str, float | None],
-        values: Mapping[str, list[float | None]] | None = None,
-        basis: str = "trained",
-    ) -> SplitRow:
-        """A split with its scores."""
-        return cls(
-            budget=split.budget,
-            members=split.members,
-            width=split.width,
-            parameters=split.parameters,
-            rounding_error=split.rounding_error,
-            accuracy=scores["accuracy"],
-            nll=scores["nll"],
-            cnll=scores["cnll"],
-            standard_error={m: None if e is None or not math.isfinite(e) else e for m, e in errors.items()},
-            values=dict(values or {}),
-            basis=basis,
-        )
 
     def score(self, metric: str) -> float:
         """One of the three."""
@@ -167,6 +141,7 @@ class SplitResult(TrainedResult):
     """
 
     command: ClassVar[str] = "split"
+    foremost: ClassVar[tuple[str, ...]] = ("splits", "best", "advantage")
 
     spec: SplitSpec
     predicted: bool
