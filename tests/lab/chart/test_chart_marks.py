@@ -91,6 +91,7 @@ CASES: dict[str, tuple[spec.Mark, dict[str, Any], Any, list[tuple[float, ...]]]]
                 "symbol": ["star-open", "x-thin-open", "x"],
                 "size": [3, 6, 9],
                 "color": ["#111111", "#222222", "#333333"],
+                "line": {"width": [1.5, 2, 0]},
             }
         },
         points,

@@ -144,9 +144,12 @@ def _marker(look: Look, opacity: float) -> dict[str, Any]:
         (name := _SYMBOLS.get(kind, kind)) + ("-open" if empty and not name.endswith("-open") else "")
         for kind, empty in zip(kinds, hollow, strict=True)
     ]
-    thick = 2 if any(kind in ("cross", "plus") for kind in kinds) else 1.5
-    # plotly outlines markers of many sizes in white unless told not to, which would cut a line up
-    edge: dict[str, Any] = {"width": thick} if any(name.endswith("-open") for name in symbols) else {"width": 0}
+    # plotly outlines filled markers of many sizes in white unless told not to, which would cut a line up
+    thick = [
+        (2 if kind in ("cross", "plus") else 1.5) * name.endswith("-open")
+        for kind, name in zip(kinds, symbols, strict=True)
+    ]
+    edge: dict[str, Any] = {"width": thick[0] if len(set(thick)) == 1 else thick}
     edge = {"width": 0.5, "color": "#333333"} if look.edge and not any(hollow) else edge
     single = not isinstance(look.marker, tuple) and not isinstance(look.hollow, tuple)
     return {

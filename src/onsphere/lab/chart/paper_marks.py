@@ -142,8 +142,9 @@ def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
         for value in (look.marker, look.size, look.hollow, look.colour)
     ]
     kinds, sizes, hollow, colours = each
-    for kind in dict.fromkeys(kind for kind in kinds if kind):
-        own = [i for i in range(n) if kinds[i] == kind]
+    shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
+    for kind in dict.fromkeys(kinds[i] for i in shown_at):
+        own = [i for i in shown_at if kinds[i] == kind]
         style: dict[str, Any] = {"marker": MARKERS[kind], "s": [(_POINTS * float(sizes[i])) ** 2 for i in own]}
         style |= {"alpha": alpha, "zorder": 4}
         if mark.values is not None and mark.scale is not None:

@@ -37,7 +37,7 @@ class Course:
 
     Attributes:
         row: The row of its effective learning rate.
-        steps: [T] step numbers.
+        steps: [T] numbers of the steps.
         loss: [T] loss before these steps.
         elrs: [T, n] individual ELRs of the pairs before these steps.
     """
@@ -66,7 +66,7 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
     rows, elrs = result.rows, [row.elr for row in result.rows]
     at_random = rows[0].loss_at_random
     apart = [100 * (row.loss - row.predicted_loss) / at_random for row in rows]
-    said = [_said(row) for row in rows]
+    said, threshold = [_said(row) for row in rows], format_number(result.threshold)
     measured = Points(
         elrs,
         [row.loss for row in rows],
@@ -84,9 +84,12 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
         x=Axis(_ELR, log=True, also=("ELR A", sum(result.alphas))),
         panels=[
             Panel(
-                Axis("mean loss", holds=(0, 1.12 * at_random)),
+                Axis("mean loss", holds=(-0.04 * at_random, 1.12 * at_random)),
                 [_law(result), measured],
-                rules=[Rule(at_random, f"random directions: A/2 = {format_number(at_random)}")],
+                rules=[
+                    Rule(at_random, f"random directions: A/2 = {format_number(at_random)}"),
+                    Rule(0, f"dashed: threshold 1/A = {threshold}", at="right", look=Look(width=0)),
+                ],
                 height=2.4,
             ),
             Panel(
@@ -95,7 +98,7 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
                 rules=[Rule(0)],
             ),
         ],
-        rules=[Rule(result.threshold, f"threshold 1/A = {format_number(result.threshold)}", along="x")],
+        rules=[Rule(result.threshold, along="x")],
         caption=(
             "A dot is the mean over the last half of the steps and over all seeds, its bar the range over seeds. The "
             "law is 0 up to the threshold and (A − 1/ELR)/2 above it."
@@ -136,7 +139,7 @@ def movie_chart(result: ToyRegimesResult, found: list[Course]) -> Chart:
             _individual(result, found, framed=True),
         ],
         frames=[
-            f"ELR {format_number(row.elr, 4)} = {format_number(row.relative_elr, 4)} / A · "
+            f"{format_number(row.elr, 4)} = {format_number(row.relative_elr, 4)} / A · "
             f"mean loss {format_number(row.loss)}, law {format_number(row.predicted_loss)}"
             for row in rows
         ],

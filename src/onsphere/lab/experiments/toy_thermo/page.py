@@ -69,7 +69,7 @@ def report(run: Run, result: ToyThermoResult) -> Report:
 def printed(result: ToyThermoResult) -> list[Table | str]:
     """The settings as a table, and the Maxwell relations."""
     columns = [
-        _COLUMNS[0],
+        Column("fixed", lambda row: _SHORT[row.protocol], kind="tight"),
         *_COLUMNS[1:3],
         *(column for name, symbol in _SYMBOLS for column in _against_law(name, symbol)),
         Column("S", "entropy", digits=4),
@@ -88,6 +88,7 @@ def _against_law(name: str, symbol: str) -> tuple[Column, Column]:
     return Column(symbol, name, digits=4), Column("off %", _off(name), digits=2)
 
 
+_SHORT = {"fixed_elr": "ELR", "fixed_lr": "lr", "sphere": "ELR, r"}
 _SYMBOLS = (("energy", "U"), ("radius", "r"), ("pressure", "p"))
 
 _COLUMNS = (
