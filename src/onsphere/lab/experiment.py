@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onsphere.lab.engine_file import engine_summary
+from onsphere.lab.engine_file import engine_summary, read_engine
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError, Options
 from onsphere.lab.population import Copy, Problem, ShardFolder
@@ -142,7 +142,7 @@ class Session(Generic[S, P]):
             ended.append(shard)
             if told is not None:
                 self.progress.finding(told(ended))
-        return sorted(ended, key=lambda shard: shard.folder.name)
+        return sorted(ended, key=lambda shard: (len(shard.folder.name), shard.folder.name))
 
     def kept(self, path: str, kind: type[T], measure: Callable[[], T], *, units: int = 1, key: str = "rows") -> T:
         """Measure once: what was measured is kept on disk as plain values and found there again.
@@ -325,7 +325,7 @@ class Experiment(Generic[S, P, R]):
             found = dict(self.measure(session))
             values = {"spec": session.spec, "seconds": elapsed(began)} | found
             if issubclass(self.result, TrainedResult):
-                values["engine"] = engine_summary(session.engine) | dict(found.get("engine", {}))
+                values["engine"] = engine_summary(session.engine or read_engine(run)) | dict(found.get("engine", {}))
                 values["cpu_seconds"] = cpu_seconds(run)
             return conclude(run, self.result.of(run, plain_of(values)), self._write)
 
