@@ -327,7 +327,7 @@ class Experiment(Generic[S, P, R]):
             if issubclass(self.result, TrainedResult):
                 values["engine"] = engine_summary(session.engine or read_engine(run)) | dict(found.get("engine", {}))
                 values["cpu_seconds"] = cpu_seconds(run)
-            return conclude(run, self.result.of(run, plain_of(values)), self._write)
+            return conclude(run, self.result.restored(run, plain_of(values)), self._write)
 
     def _write(self, run: Run, result: R) -> Path:
         return write_page(run, result, self.report(run, result), self.answer(result), self.runs(result) or None)

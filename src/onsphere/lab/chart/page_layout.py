@@ -79,7 +79,9 @@ class _Frame:
         ]
         parts = [max(place.panel.height for place in places if place.row == row) for row in range(count)]
         self.legend_rows = self._legend_rows() if chart.columns > 1 else 0
-        top, bottom = max(30, 12 + above[0]) + 22 * self.legend_rows, below[-1] + 6
+        # titles at the right would run into plotly's buttons, unless the legend stands between them
+        clear = 18 if chart.columns > 1 and above[0] and not self.legend_rows else 0
+        top, bottom = max(30, 12 + above[0]) + 22 * self.legend_rows + clear, below[-1] + 6
         gaps = [max(below[row] + above[row + 1], 0 if below[row] else 24) for row in range(count - 1)]
         inner = sum(parts) * (350 if count == 1 else 225 if count < 4 else 140)
         self.height = chart.height or round(top + bottom + sum(gaps) + inner)

@@ -119,7 +119,10 @@ def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float,
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
         _scale(axes, which, axis, ends, ticks_of(axis, panel.marks, which))  # type: ignore[arg-type]
     for span in (*panel.spans, *chart.spans):
-        _shade(axes, span)
+        ends = place.x_limits if span.along == "x" else place.y_limits
+        low, high = max(span.low, ends.low), min(span.high, ends.high)
+        if low < high:
+            _shade(axes, replace(span, low=low, high=high))
     for mark in panel.marks:
         draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
     for rule in (*panel.rules, *chart.rules):
