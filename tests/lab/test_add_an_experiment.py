@@ -21,7 +21,8 @@ registry.ENTRIES += ({BLOCKS["registry"].strip()},)
 from onsphere.lab.cli import main
 main()
 """
-TINY = "--train 64 --steps 32 --widths 8 --workers 1 --mode loop --elrs 1e-3,1e-2 --seeds 1".split()
+TINY = [*("--train", "64", "--steps", "32", "--widths", "8", "--workers", "1"), "--mode", "loop", "--elrs", "1e-3,1e-2"]
+TINY += ["--seeds", "1"]
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ class DataOptions(Options):
 
 
 class NetworkOptions(Options):
-    """Which network."""
+    """Which network is trained, and how wide it is."""
 
     model: str = "mlp"
     """Network: mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, or package.module:factory for your own."""
@@ -194,7 +194,7 @@ def one_line(error: ValidationError, *, style: Literal["option", "key"] = "optio
     """The first problem of a pydantic error as one line: field, what was given, what is allowed.
 
     Args:
-        error: What pydantic raised.
+        error: The error that pydantic raised.
         style: ``option`` writes ``--label-noise``, ``key`` writes ``label_noise``.
     """
     problem = error.errors(include_url=False)[0]

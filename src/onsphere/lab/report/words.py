@@ -32,7 +32,7 @@ def format_number(value: object, digits: int = 3) -> str:
 
     Args:
         value: A number, or None for "there is none".
-        digits: Significant digits.
+        digits: How many significant digits.
 
     Returns:
         The text: "–" for None and NaN, "∞" for infinity.
