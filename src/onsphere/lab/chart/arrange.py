@@ -74,13 +74,18 @@ def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits
     start, end = (math.log10(least), math.log10(most)) if axis.log else (least, most)
     pad = margin * (end - start) if start < end else (0.5 if axis.log else 0.1 * abs(start) or 0.5)
     begin, stop = (start if least in axis.holds else start - pad), (end if most in axis.holds else end + pad)
-    low, high = (min(10.0**begin, least), max(10.0**stop, most)) if axis.log else (begin, stop)
+    low, high = (min(_power(begin), least), max(_power(stop), most)) if axis.log else (begin, stop)
     if axis.range is not None:
         left, right = sorted(axis.range)
         low, high = (left if left <= least else low), (right if right >= most else high)
     if not low < high:  # a single value, held on both sides
         low, high = (low / math.sqrt(10), high * math.sqrt(10)) if axis.log else (low - 0.5, high + 0.5)
     return Limits(low, high)
+
+
+def _power(exponent: float) -> float:
+    """Ten to a power, within what floats can say and an axis can show."""
+    return float(10.0 ** min(max(exponent, -323.0), 308.0))
 
 
 def arranged(chart: Chart) -> list[Place]:
