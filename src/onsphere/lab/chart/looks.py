@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 from .spec import Look, Marker, Scale
 from .theme import REGIME_COLOURS, REGIME_COLOURS_ON_DARK, elr_colours, elr_limits, series_colours
 
-__all__ = ["REGIME_MARKERS", "elr_looks", "elr_scale", "regime_look", "series_looks"]
+__all__ = ["REGIME_MARKERS", "STEP_ZERO", "elr_looks", "elr_scale", "regime_look", "series_looks"]
+
+#: Where a logarithmic axis of steps shows step 0.
+STEP_ZERO = 0.7
 
 #: A shape for each regime: colour is never the only sign.
 REGIME_MARKERS: Mapping[str, Marker] = {

@@ -68,7 +68,7 @@ def _outcomes(result: ZonesResult) -> str:
         "leaves": "go up and do not come back",
     }
     told = ", ".join(f"{counts[name]} {words}" for name, words in parts.items() if counts[name])
-    return f"Of {total} continuations {told}, within {result.spec['continue_steps']} steps."
+    return f"Of {total} continuations {told}, within {result.spec.continue_steps} steps."
 
 
 def _threshold(result: ZonesResult) -> list[str]:
