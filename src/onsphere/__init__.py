@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from onsphere.optim import SphereSGD as SphereSGD
     from onsphere.optim import keep_on_sphere as keep_on_sphere
     from onsphere.optim import release as release
-    from onsphere.scale_invariant import make_scale_invariant as make_scale_invariant
     from onsphere.spheres import Sphere as Sphere
+    from onsphere.surgery import make_scale_invariant as make_scale_invariant
     from onsphere.symmetry import Symmetries as Symmetries
     from onsphere.symmetry import SymmetryError as SymmetryError
     from onsphere.symmetry import find_symmetries as find_symmetries
@@ -37,7 +37,7 @@ _HOME = {
     "find_symmetries": "onsphere.symmetry",
     "noether_residual": "onsphere.symmetry",
     "keep_on_sphere": "onsphere.optim",
-    "make_scale_invariant": "onsphere.scale_invariant",
+    "make_scale_invariant": "onsphere.surgery",
     "release": "onsphere.optim",
     "sphere_groups": "onsphere.symmetry",
 }

@@ -27,7 +27,7 @@ def squared_norm(tensors: Tensor | Iterable[Tensor]) -> Tensor:
         tensors: One tensor or several, of any shapes.
 
     Returns:
-        0-d float64 tensor.
+        The sum as a 0-d float64 tensor.
 
     Raises:
         ValueError: There is no tensor.
@@ -44,7 +44,7 @@ def inner(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor]) -> Tensor:
         b: As many tensors, of the same shapes.
 
     Returns:
-        0-d float64 tensor.
+        The sum as a 0-d float64 tensor.
 
     Raises:
         ValueError: There is no tensor, or the lists do not match.

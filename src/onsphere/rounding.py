@@ -36,7 +36,7 @@ def round_evenly(exact: Tensor, dtype: torch.dtype, salt: Tensor) -> Tensor:
     """Round to a narrow dtype so that sums over many numbers are kept.
 
     Args:
-        exact: float32 tensor.
+        exact: A float32 tensor with the exact values.
         dtype: float16 or bfloat16; with another dtype it is an ordinary conversion.
         salt: 0-d tensor, float64; which places are rounded away from the nearest number depends on it.
 

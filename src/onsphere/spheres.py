@@ -82,7 +82,7 @@ class Sphere:
                 only): one tensor ``[R]`` of radii for each tensor. What is given becomes :attr:`radius`.
 
         Returns:
-            This sphere.
+            This sphere, so that calls can be chained.
 
         Raises:
             ValueError: ``radius`` is not positive and finite or does not fit, or a norm is zero or not
@@ -110,7 +110,7 @@ class Sphere:
             vectors: One tensor of the same shape for each tensor of the sphere, a gradient for example.
 
         Returns:
-            New tensors.
+            New tensors of the vectors' shapes and dtypes.
 
         Raises:
             ValueError: The number of tensors or a shape differs.
@@ -121,7 +121,7 @@ class Sphere:
 
     @torch.no_grad()
     def tangent_(self, vectors: Tensor | Iterable[Tensor]) -> list[Tensor]:
-        """As :meth:`tangent`, in place.
+        """Replace ``vectors`` in place by the part orthogonal to the position, as :meth:`tangent` computes it.
 
         Args:
             vectors: One tensor of the same shape for each tensor of the sphere; changed.
@@ -308,16 +308,16 @@ def measure_radius(tensors: Sequence[Tensor], names: Sequence[str], *, rows: boo
     """The present norm or norms of tensors, checked.
 
     Args:
-        tensors: The tensors.
+        tensors: The tensors on the sphere or spheres.
         names: What to call each of them in an error.
         rows: Whether every row has a sphere of its own.
 
     Returns:
-        As :attr:`Sphere.radius`.
+        The norm in the form of :attr:`Sphere.radius`.
 
     Raises:
-        TypeError: As for :class:`Sphere`.
-        ValueError: As for :class:`Sphere`.
+        TypeError: Something is no tensor of real floating-point numbers, or is spread over processes.
+        ValueError: A norm is zero or not finite.
     """
     for tensor, name in zip(tensors, names, strict=True):
         check_real(tensor, name)

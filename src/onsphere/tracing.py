@@ -23,7 +23,7 @@ def trace(function: Any, *example: Any) -> GraphModule:
 
     Args:
         function: A function of nested lists of tensors without data-dependent control flow.
-        *example: Its arguments.
+        *example: Arguments to trace it on.
 
     Returns:
         A module with the same arguments and results.

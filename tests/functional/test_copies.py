@@ -398,3 +398,56 @@ def test_copies_are_apart_from_the_model():
     assert [id(p) for p in shared.parameters()] == [id(p) for p in model.parameters()]
     assert not {p.data_ptr() for p in private.parameters()} & {p.data_ptr() for p in model.parameters()}
     assert copy.deepcopy(private)(batch()[0]).shape == (32, 3)
+
+
+class KeepsItsLoss(nn.Module):
+    """A network that keeps a tensor of its last graph, and a hook that is part of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+        self.last = None
+        self.body.register_forward_hook(_twice)
+
+    def forward(self, x):
+        out = self.body(x)
+        self.last = out.square().mean()
+        return out
+
+
+def _twice(module, args, output):
+    return 2 * output
+
+
+@pytest.mark.parametrize("use", ["surgery", "ensemble", "permutations"])
+def test_copies_to_be_used_take_graphs_and_keep_hooks(use):
+    x, _ = batch()
+    torch.manual_seed(0)
+    model = KeepsItsLoss()
+    model(x)
+    held = model.last
+    if use == "surgery":
+        changed = onsphere.make_scale_invariant(model)
+        torch.testing.assert_close(changed(x), 2 * changed.body[3](changed.body[:3](x)))
+        assert changed.last.requires_grad
+    elif use == "ensemble":
+        model.eval()
+        ensemble = onsphere.ensembles.Ensemble.from_members([model, model])
+        torch.testing.assert_close(ensemble.member_logits(x), torch.stack([model(x)] * 2))
+        held = model.last
+    else:
+        groups = onsphere.landscape.permutation_groups(model)
+        assert [axis.name for axis in groups["body.0.weight"]][:1] == ["body.0.weight"]
+    assert model.last is held
+
+
+@pytest.mark.parametrize("use", ["surgery", "ensemble"])
+def test_copies_to_be_used_are_not_made_of_functions_that_hold_the_original(use):
+    model = net()
+    model.head = lambda x: model[4](x)
+    make = {
+        "surgery": onsphere.make_scale_invariant,
+        "ensemble": lambda m: onsphere.ensembles.Ensemble.from_members([m, m]),
+    }[use]
+    with pytest.raises(ValueError, match="'head' of Sequential is a function that holds modules"):
+        make(model)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from onsphere.optim import SphereSGD, _foreach, sphere_sgd
-from onsphere.optim._foreach import _inner, _squares, sphere_sgd_
+from onsphere.optim import SphereSGD, inplace, sphere_sgd
+from onsphere.optim.inplace import _inner, _squares, sphere_sgd_
 from onsphere.products import inner, row_inner, squared_norm
 from onsphere.spheres import Sphere
 
@@ -67,7 +67,7 @@ def test_in_place_equals_pure(sphere, momentum, geodesic, maximize, lr):
 def test_the_calls_made_on_accelerators_give_the_same(momentum, geodesic, lr, monkeypatch):
     one, two = parameters(), parameters()
     for params, on_cpu in ((one, True), (two, False)):
-        monkeypatch.setattr(_foreach, "_one_by_one", lambda _device, on_cpu=on_cpu: on_cpu)
+        monkeypatch.setattr(inplace, "_one_by_one", lambda _device, on_cpu=on_cpu: on_cpu)
         optimizer = SphereSGD([joint(params)], lr, momentum=momentum, geodesic=geodesic)
         for step in range(3):
             give_gradients(params, step)

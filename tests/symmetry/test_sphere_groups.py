@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from onsphere.lab.models import build
-from onsphere.scale_invariant import make_scale_invariant
+from onsphere.surgery import make_scale_invariant
 from onsphere.symmetry import INVARIANT_BELOW, SymmetryError, find_symmetries, scale_deviations, sphere_groups
 
 

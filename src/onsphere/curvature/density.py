@@ -30,6 +30,7 @@ from onsphere.curvature.operators import hessian_operator
 from onsphere.curvature.trace import Estimate, without_error
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection
+from onsphere.results import frame
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import Kind
@@ -130,10 +131,8 @@ class SpectralDensity:
 
     def to_frame(self) -> Any:
         """A pandas table with the columns probe, node, weight (needs pandas)."""
-        import pandas as pd
-
         probe = np.repeat(np.arange(len(self.nodes)), self.nodes.shape[1])
-        return pd.DataFrame({"probe": probe, "node": self.nodes.ravel(), "weight": self.weights.ravel()})
+        return frame({"probe": probe, "node": self.nodes.ravel(), "weight": self.weights.ravel()})
 
     def __repr__(self) -> str:
         probes, steps = self.nodes.shape
@@ -185,7 +184,7 @@ def spectral_density(
         probes: Random starts; more give smaller standard errors.
         steps: Lanczos steps from each start, at most the number of eigenvalues; more resolve finer structure. They
             keep ``steps`` vectors of the parameters' size in memory.
-        seed: Of the starts.
+        seed: Seed of the random starts.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
@@ -226,12 +225,12 @@ def estimate_density(
 
     Args:
         product: From a float64 vector ``[size]`` to the matrix times it.
-        size: Number of rows.
-        probes: As in :func:`spectral_density`.
-        steps: As in :func:`spectral_density`.
+        size: Number of rows and columns of the matrix.
+        probes: Number of random starts; more give smaller standard errors.
+        steps: Lanczos steps from each start, at most the number of eigenvalues.
         orthogonal_to: A vector ``[size]`` outside the space: the matrix maps what is orthogonal to it to the same.
-        device: Where the vectors live.
-        seed: Of the starts.
+        device: The device on which the vectors lie.
+        seed: Seed of the random starts.
 
     Returns:
         The density of ``size`` eigenvalues, one fewer with ``orthogonal_to``.

@@ -20,6 +20,7 @@ from onsphere.curvature.operators import HessianOperator, Kind
 from onsphere.functional.batches import Batches, Forward, as_batches, may_be_one_pair
 from onsphere.functional.loss import LossFunction, Mode
 from onsphere.functional.selection import Selection
+from onsphere.results import frame, plain_values
 
 __all__ = ["Eigenvalues", "SharpnessTracker", "operator_eigenvalues", "top_eigenvalues"]
 
@@ -38,7 +39,7 @@ class Eigenvalues:
         products: Matrix-vector products that were needed.
         vectors: float64 ``[k, P]``, unit eigenvectors over the selected parameters, flat.
         slices: Where each parameter lies in a vector, by name.
-        shapes: Their shapes, by name.
+        shapes: The shapes of the parameters, by name.
         tolerance: What was asked for.
         sphere: Whether the values are those on the unit sphere.
         radius: The norm of the parameters; None when not on the sphere.
@@ -76,7 +77,7 @@ class Eigenvalues:
         return {
             "values": list(self.values),
             "residuals": list(self.residuals),
-            "errors": [error if math.isfinite(error) else None for error in self.errors],
+            "errors": plain_values(self.errors),
             "converged": list(self.converged),
             "products": self.products,
             "tolerance": self.tolerance,
@@ -90,10 +91,8 @@ class Eigenvalues:
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each eigenvalue."""
-        import pandas as pd
-
         columns = {"value": self.values, "residual": self.residuals, "error": self.errors, "converged": self.converged}
-        return pd.DataFrame(columns)
+        return frame(columns)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -139,9 +138,9 @@ def top_eigenvalues(
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: An iterable of ``(input, target)``, or one pair. Several are weighted by their numbers of examples; in
             mode ``train`` each has its own batch statistics.
-        k: How many.
-        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
-            ``sphere`` all that are scale-invariant.
+        k: How many eigenvalues are wanted, at least 1.
+        parameters: The parameters to differentiate by (:mod:`onsphere.functional.selection`). None: all that require a
+            gradient; with ``sphere`` all that are scale-invariant.
         sphere: Values on the joint unit sphere of these parameters (the Riemannian Hessian), which do not depend on
             the norm of scale-invariant weights.
         mode: ``train`` (statistics of each batch; what training sees) or ``eval`` (running statistics) in batch norms.
@@ -153,7 +152,7 @@ def top_eigenvalues(
         max_products: Most matrix-vector products, and most vectors of length P in memory.
         start: Eigenvalues found nearby (or a vector ``[P]``, or several ``[n, P]``): saves most of the work.
         which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
-        seed: Of the random first vector.
+        seed: Seed of the random first vector.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Raises:
@@ -185,16 +184,16 @@ def operator_eigenvalues(
     which: Which = "largest",
     seed: int = 0,
 ) -> Eigenvalues:
-    """As :func:`top_eigenvalues`, of an operator made before.
+    """The top eigenvalues of an operator that was made before, with error bounds.
 
     Args:
-        operator: The matrix.
-        k: How many.
-        tolerance: As there, and so on.
-        max_products: Most products.
-        start: Where to start.
-        which: Which end.
-        seed: Of the random first vector.
+        operator: The curvature matrix, as products with vectors.
+        k: How many eigenvalues are wanted, at least 1.
+        tolerance: Relative error at which a value counts as converged.
+        max_products: Most matrix-vector products that are spent, and most vectors of length P in memory.
+        start: Eigenvalues found nearby, a vector ``[P]`` or several ``[n, P]`` to start from; None draws one.
+        which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
+        seed: Seed of the random first vector.
     """
     functional, before = operator.functional, operator.products
     ritz = lanczos(
@@ -258,15 +257,15 @@ class SharpnessTracker:
     Args:
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: What the loss is measured on, the same in every reading; kept in memory.
-        k: How many eigenvalues.
+        k: How many eigenvalues a reading has.
         parameters: As in :func:`top_eigenvalues`; with ``sphere`` and None they are found once.
-        sphere: Values on the unit sphere.
+        sphere: Whether values are those on the unit sphere.
         mode: ``train`` or ``eval`` batch norms.
         kind: ``hessian``, ``ggn`` or ``finite-difference``.
-        tolerance: Relative error wanted.
-        max_products: Most products a reading.
+        tolerance: Relative error at which a value counts as converged.
+        max_products: Most matrix-vector products of one reading.
         refresh: Readings from one random start to the next; 0 never does but for the first.
-        seed: Of random starts.
+        seed: Seed of the random starts.
         forward: How the model is called, as in :func:`top_eigenvalues`.
 
     Raises:
@@ -307,7 +306,7 @@ class SharpnessTracker:
 
     @property
     def last(self) -> Eigenvalues | None:
-        """The last reading."""
+        """The last reading, or None before the first."""
         return self._last
 
     def __call__(self, model: nn.Module) -> Eigenvalues:

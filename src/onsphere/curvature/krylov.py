@@ -24,13 +24,13 @@ class Krylov:
 
     Args:
         product: The symmetric matrix times a vector ``[P]`` (float64).
-        size: P.
+        size: Length P of the vectors.
         start: First vector, any length but zero; None draws a random one.
-        seed: Of everything random.
+        seed: Seed of everything that is drawn at random.
         orthogonal_to: A vector ``[P]`` to leave out: all that is computed is orthogonal to it.
         dtype: How basis vectors are stored (they are orthonormal to its precision); sums are in float64. It is also the
             precision of ``product``, and says which residuals count as zero.
-        device: Where.
+        device: The device on which the vectors lie.
 
     Attributes:
         steps: m, the products so far.
@@ -137,12 +137,12 @@ class Krylov:
         return True
 
     def matrix(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """T, ``[m, m]``."""
+        """The matrix T in this basis, tridiagonal, float64 ``[m, m]``."""
         off = np.array(self._beside[:-1])
         return np.diag(np.array(self._diagonal)) + np.diag(off, 1) + np.diag(off, -1)
 
     def basis(self) -> Tensor:
-        """Q, ``[m, P]``, in the dtype it is stored in."""
+        """The basis Q, orthonormal rows ``[m, P]``, in the dtype it is stored in."""
         return self._rows[self._fixed : self._filled]
 
     def combine(self, coefficients: np.ndarray[Any, Any]) -> Tensor:

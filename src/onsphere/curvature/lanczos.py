@@ -59,7 +59,7 @@ class Ritz:
         errors: ``[k]``, the distance within which an eigenvalue lies: the residuals.
         converged: Whether each error is at most the tolerance times the value, or both are zero to the precision of the
             products.
-        products: How many products were needed.
+        products: How many matrix-vector products were needed.
         vectors: float64 ``[k, P]``, unit vectors y.
     """
 
@@ -89,17 +89,17 @@ def lanczos(
 
     Args:
         product: The matrix times a float64 vector ``[P]``.
-        size: P.
+        size: Length P of the vectors.
         k: How many eigenvalues; fewer come back where the space has fewer dimensions.
         which: ``largest`` and ``smallest`` with their signs, or ``magnitude``.
         tolerance: Relative error at which a value counts as converged.
         max_products: Most products, and most vectors of length P that are stored.
         start: First vector; eigenvectors of a matrix nearby (their sum) save most of the work. A rival that has no part
             in it is not looked for.
-        seed: Of the random first vector.
-        orthogonal_to: A vector that is left out.
+        seed: Seed of the random first vector.
+        orthogonal_to: A vector ``[P]`` outside the space: everything computed is orthogonal to it.
         dtype: Precision of the product, in which vectors are stored.
-        device: Where.
+        device: The device on which the vectors lie.
 
     Returns:
         The values with their residuals; see ``converged`` for whether they are what was asked for.

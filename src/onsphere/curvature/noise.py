@@ -34,6 +34,7 @@ from onsphere.curvature.functional import Functional
 from onsphere.curvature.precision import coarse_products
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection
+from onsphere.results import frame
 
 __all__ = ["GradientNoise", "gradient_noise"]
 
@@ -56,7 +57,7 @@ class GradientNoise:
         signal_to_noise: |∇L| / √TrΣ, from the two above; 0 where ``squared_gradient`` is negative.
         mean_gradient_norm: Mean of |g_i|, the papers' sharpness.
         squared_mean: |mean g|², the squared gradient of exactly these batches together.
-        batches: Their number M.
+        batches: Number M of batches.
         batch_size: Examples in a batch; if they differ, the most frequent (of several the largest).
         dimension: Entries of a gradient; on the sphere one fewer, the dimension of the tangent space.
         radius: Norm ρ of the parameters, on the sphere; else None.
@@ -97,11 +98,9 @@ class GradientNoise:
 
     def to_frame(self) -> Any:
         """A pandas table: the four estimates by name, with value and standard error (needs pandas)."""
-        import pandas as pd
-
         names = ["noise_trace", "squared_gradient", "signal_to_noise", "mean_gradient_norm"]
         rows = [(name, getattr(self, name), getattr(self, f"{name}_error")) for name in names]
-        return pd.DataFrame(rows, columns=["quantity", "value", "standard_error"])
+        return frame(rows, columns=["quantity", "value", "standard_error"])
 
     def __repr__(self) -> str:
         def shown(name: str) -> str:

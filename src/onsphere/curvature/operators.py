@@ -50,9 +50,9 @@ class HessianOperator:
         functional: The loss as a function of the selected parameters; on the sphere if it was made so.
         kind: ``hessian``, ``ggn`` or ``finite-difference``.
         values: Weights (and buffers) to be at, by name, where not those ``functional`` was made with.
-        step: Of finite differences: how far to move along a unit vector. Default: ||w|| times 1e-3, or times the cube
-            root of the dtype's precision if that is larger (float32: 5e-3). Kinks (ReLU) make shorter steps noisy: few
-            are crossed, and each counts for 1 / step.
+        step: Step of finite differences: how far to move along a unit vector. Default: ||w|| times 1e-3, or times the
+            cube root of the dtype's precision if that is larger (float32: 5e-3). Kinks (ReLU) make shorter steps noisy:
+            few are crossed, and each counts for 1 / step.
         graph_memory: Bytes of graphs to keep between products when there are several batches.
 
     Attributes:
@@ -141,7 +141,7 @@ class HessianOperator:
         """The matrix times a vector.
 
         Args:
-            vector: ``[P]``, floating point.
+            vector: A vector ``[P]`` of any floating-point dtype.
 
         Returns:
             ``[P]`` in the dtype of ``vector``. Derivatives are computed in the parameters' dtype, sums in float64.
@@ -157,7 +157,7 @@ class HessianOperator:
         as it shrinks, show in the change as well. Two products.
 
         Args:
-            vector: As in :meth:`product`.
+            vector: A vector ``[P]`` of any floating-point dtype, as for :meth:`product`.
         """
         if self.kind != "finite-difference":
             return torch.zeros_like(vector)
@@ -199,8 +199,8 @@ class HessianOperator:
         is free of c h², and short steps cross few kinks.
 
         Args:
-            vector: ``[P]``, not zero.
-            value: The eigenvalue.
+            vector: The eigenvector ``[P]``, of any length but zero.
+            value: The eigenvalue that was found with it.
 
         Returns:
             The largest ``|D v - value v|`` of a unit vector over these differences, and half as much again, as they are
@@ -283,8 +283,8 @@ def hessian_operator(
         model: Any module; it stays as it is, and may be trained on while the operator stays at these weights.
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: An iterable of ``(input, target)``, or one pair (:mod:`onsphere.functional.batches`).
-        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient; with
-            ``sphere`` all that are scale-invariant.
+        parameters: The parameters to differentiate by (:mod:`onsphere.functional.selection`). None: all that require a
+            gradient; with ``sphere`` all that are scale-invariant.
         sphere: The Riemannian Hessian on the joint unit sphere of these parameters.
         mode: ``train`` (statistics of each batch) or ``eval`` (running statistics) in batch norms.
         kind: ``hessian``, ``ggn`` (Gauss-Newton) or ``finite-difference``.
@@ -293,7 +293,7 @@ def hessian_operator(
 
     Raises:
         ValueError: As :class:`~onsphere.functional.loss.Functional` and :class:`HessianOperator`.
-        TypeError: As these.
+        TypeError: As :class:`~onsphere.functional.loss.Functional`.
     """
     functional = Functional(model, loss_fn, batches, parameters, sphere=sphere, mode=mode, forward=forward)
     return HessianOperator(functional, kind=kind, values=values)

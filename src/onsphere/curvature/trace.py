@@ -32,6 +32,7 @@ from torch import Tensor
 from onsphere.curvature.operators import hessian_operator
 from onsphere.functional.batches import Batches, Forward
 from onsphere.functional.selection import Selection, select_parameters
+from onsphere.results import frame
 
 if TYPE_CHECKING:
     from onsphere.curvature.operators import HessianOperator, Kind
@@ -51,7 +52,7 @@ class Estimate:
     """A number that was estimated from random probes.
 
     Attributes:
-        value: The estimate, unbiased.
+        value: The estimate of the number, unbiased.
         standard_error: Standard deviation of ``value`` over draws of the probes, estimated from these; 0 where
             nothing was left to chance. It is no bound: about one estimate in three is further off. NaN where the
             products are in half precision (``coarse``), which chance is the least of.
@@ -87,11 +88,9 @@ class Estimate:
 
     def to_frame(self) -> Any:
         """A pandas table: one row for each group and, last, the row ``total`` (needs pandas)."""
-        import pandas as pd
-
         columns = ["group", "value", "standard_error", "dimension"]
         rows = [(n, e.value, e.standard_error, e.dimension) for n, e in {**self.groups, "total": self}.items()]
-        return pd.DataFrame(rows, columns=columns)
+        return frame(rows, columns=columns)
 
 
 def trace(
@@ -125,12 +124,12 @@ def trace(
             ``probes / 3`` vectors of the parameters' size in memory.
         probes: Matrix-vector products to spend; at least 2, for Hutch++ at least 4 (a third each for the sketch, for
             its exact trace, and for probes of the rest).
-        distribution: Of the probes' entries. ``rademacher`` (signs) never has the larger variance. The sketch of
-            Hutch++ is Gaussian.
+        distribution: Distribution of the probes' entries. ``rademacher`` (signs) never has the larger variance. The
+            sketch of Hutch++ is Gaussian.
         groups: None; ``"parameters"`` (each parameter tensor); or a dictionary from names to parameters, given as
             in ``parameters``, which may overlap and need not cover everything. A group's value is the trace of its
             diagonal block.
-        seed: Of the probes.
+        seed: Seed of the random probes.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
@@ -209,14 +208,14 @@ def estimate_trace(
 
     Args:
         product: From a float64 vector ``[size]`` to the matrix times it.
-        size: Number of rows.
-        method: As in :func:`trace`.
-        probes: As in :func:`trace`.
-        distribution: As in :func:`trace`.
+        size: Number of rows and columns of the matrix.
+        method: ``hutchinson`` or ``hutch++``; see :func:`trace` for when which wins.
+        probes: Matrix-vector products to spend; at least 2, for Hutch++ at least 4.
+        distribution: Distribution of the probes' entries, as for :func:`trace`.
         blocks: Slices of the vector that make up each group whose block trace is wanted.
         dimension: Rank that the matrix can have, if it is known to be below ``size``.
-        device: Where the vectors live.
-        seed: Of the probes.
+        device: The device on which the vectors lie.
+        seed: Seed of the random probes.
 
     Returns:
         The estimate; ``groups`` as ``blocks``.

@@ -42,7 +42,7 @@ class ZigzagDetector:
     Attributes:
         peaks: Indices of confirmed peaks, in values fed, those ignored included.
         troughs: Indices of confirmed troughs; one lies between two peaks.
-        count: How many values were fed.
+        count: How many values were fed so far.
 
     Raises:
         ValueError: ``drop`` is not a positive number, or ``burn_in`` not a whole number of at least 0.
@@ -74,7 +74,7 @@ class ZigzagDetector:
         return self._high_at if self._rising is not False and self._high_at > self.burn_in else None
 
     def push(self, elr: float) -> int | None:
-        """Take one ELR.
+        """Take in the next ELR.
 
         Returns:
             The index of the peak that this value confirms, or None.

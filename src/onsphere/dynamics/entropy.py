@@ -49,9 +49,9 @@ class EntropyEstimate:
     """An estimated differential entropy.
 
     Attributes:
-        value: Nats.
+        value: The estimated entropy, in nats.
         error: Standard error for independent points, itself right to about 20 %. The bias is not in it.
-        points: How many points it is from.
+        points: How many points it was estimated from.
         dimension: Dimension of the surface they lie on: d - 1 on the unit sphere of R^d.
         neighbours: Which nearest neighbour the distances are to.
     """
@@ -63,7 +63,7 @@ class EntropyEstimate:
     neighbours: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ def euclidean_entropy(points: Numbers, *, neighbours: int = 3) -> EntropyEstimat
 
     Args:
         points: ``[N, d]``, d >= 1: independent samples, one a row.
-        neighbours: k.
+        neighbours: Which nearest neighbour k the distances are taken to.
 
     Returns:
         The estimate, of dimension d.
@@ -135,13 +135,13 @@ def graph_entropy(points: Numbers, *, neighbours: int = 50, gamma: float = 1.0, 
 
     Args:
         points: ``[N, d]``: samples of the weights, one a row. Only their directions count.
-        neighbours: k; 50 in the paper's plots.
+        neighbours: Number k of neighbours that each point is joined to; 50 in the paper's plots.
         gamma: Power of the lengths, in (0, D).
         absolute: Subtract the constant, (D / gamma) ln(sum_j Gamma(j + gamma / D) / Gamma(j)) - ln(volume of the unit
             ball), j = 1..k. It is that of flat space, right where neighbours are near: N large, d small.
 
     Returns:
-        Nats.
+        The entropy in nats; without ``absolute`` up to a constant.
 
     Raises:
         ValueError: As :func:`sphere_entropy`; or ``gamma`` outside (0, D), for which d must exceed 2 at gamma = 1.
@@ -172,7 +172,7 @@ def sphere_log_area(dimension: int) -> float:
     """Log of the area of the unit sphere of R^d, ln(2 pi^(d/2) / Gamma(d/2)): the entropy of uniform directions.
 
     Args:
-        dimension: d >= 2.
+        dimension: Dimension d of the space the sphere is in, at least 2.
 
     Raises:
         ValueError: ``dimension`` is no integer of at least 2.
@@ -219,7 +219,7 @@ def cap_log_area(dimension: int, chord: Numbers) -> Any:
 
 
 def _log_mass_variance(neighbours: int) -> float:
-    """Of the mass that reaches to the k-th neighbour, of many points."""
+    """Variance of the log of the mass that reaches to the k-th neighbour, for many points."""
     from scipy.special import polygamma
 
     return float(polygamma(1, neighbours))

@@ -154,7 +154,7 @@ def steps_to_equilibrium(
 
     Args:
         start_radius: Norm of the weights now, positive.
-        optimizer: As for :func:`equilibrium`.
+        optimizer: Which rule steps the weights, one of those that :func:`equilibrium` knows.
         tolerance: Relative distance of the norm from equilibrium that counts as reached, in (0, 1).
         **known: The other arguments of :func:`equilibrium`; they must determine the radius.
 
@@ -185,7 +185,7 @@ def intrinsic_lr(lr: Numbers, weight_decay: Numbers) -> Any:
     mixing depends on lr and weight decay through their product alone.
 
     Args:
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: In [0, 1 / lr).
 
     Returns:

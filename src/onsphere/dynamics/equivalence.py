@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from onsphere.dynamics._checks import Array, Numbers, decay_factor, fraction, non_negative, numbers, plain, positive
+from onsphere.results import frame
 
 __all__ = [
     "ExponentialSchedule",
@@ -38,7 +39,7 @@ class Schedule:
     Attributes:
         elr: ELR of the step on the sphere, [T].
         lr: Learning rate in the whole space, [T].
-        weight_decay: Its coupled weight decay, [T].
+        weight_decay: Coupled weight decay in the whole space, [T].
         radius: Norm of the weights before each step and after the last, [T + 1].
     """
 
@@ -53,10 +54,8 @@ class Schedule:
 
     def to_frame(self) -> Any:
         """One row a step as a pandas data frame (needs pandas)."""
-        import pandas
-
         columns = {"elr": self.elr, "lr": self.lr, "weight_decay": self.weight_decay, "radius": self.radius[:-1]}
-        return pandas.DataFrame(columns)
+        return frame(columns)
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def angle_from_elr(elr: Numbers, effective_gradient_norm: Numbers) -> Any:
 
     Args:
         elr: Effective learning rate, positive.
-        effective_gradient_norm: g̃, not negative.
+        effective_gradient_norm: Norm g̃ of the gradient at the unit sphere, not negative.
 
     Returns:
         Radians in [0, π/2), a float or array.
@@ -211,7 +210,7 @@ def elr_from_angle(angle: Numbers, effective_gradient_norm: Numbers) -> Any:
 
     Args:
         angle: Radians in (0, π/2).
-        effective_gradient_norm: g̃, positive.
+        effective_gradient_norm: Norm g̃ of the gradient at the unit sphere, positive.
 
     Returns:
         A float or array.

@@ -31,7 +31,7 @@ class GasState:
         dimension: d, the number of scale-invariant parameters.
         temperature: T, in units of the loss.
         pressure: p, in units of weight decay (loss per squared norm).
-        volume: V = r² / 2.
+        volume: V = r² / 2 of the norm r.
         energy: U, the mean loss.
         entropy: S of the weights at their norm, nats.
     """
@@ -95,13 +95,13 @@ def gas_state(
 
     Args:
         protocol: What was held fixed.
-        dimension: d >= 2.
+        dimension: Dimension d of the weights, at least 2.
         noise_trace: TrSigma > 0, of the gradient on the unit sphere.
-        energy: Mean loss U.
+        energy: Mean loss U of the run.
         sphere_entropy: Entropy of the directions, nats (:func:`onsphere.dynamics.entropy.sphere_entropy`).
         radius: Norm r of the weights, measured.
-        elr: For "fixed_elr" and "sphere".
-        lr: For "fixed_lr".
+        elr: Effective learning rate, for "fixed_elr" and "sphere".
+        lr: Learning rate, for "fixed_lr".
         weight_decay: For "fixed_elr" and "fixed_lr": it is the pressure.
         measured_pressure: For "sphere", by :func:`growth_pressure`. None takes T (d - 1) / r², which makes the gas law
             hold by construction.
@@ -172,7 +172,7 @@ class TemperatureInterval:
         return self.low <= self.high
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return {"low": self.low.tolist(), "high": self.high.tolist(), "exists": self.exists.tolist()}
 
 
@@ -187,7 +187,7 @@ def temperature_interval(energies: Numbers, entropies: Numbers) -> TemperatureIn
         entropies: S_i ``[n]``, nats, up to a common constant.
 
     Returns:
-        The intervals.
+        The interval of each point: its lower and upper temperature.
 
     Raises:
         ValueError: The two are empty, not of one length, or no vectors.

@@ -29,7 +29,7 @@ class GeneralisedEquilibrium:
 
     Attributes:
         drift: Mean of ln(b² + s²), the growth of ln ρ² per step; 0 at generalised equilibrium.
-        mean_square_step: Mean of s².
+        mean_square_step: Mean of the squared effective step s².
         balance: 1 - b², the value of s² at a constant equilibrium.
         jumpiness: mean_square_step / balance - 1 after removing the drift; 0 for constant steps, never negative
             by more than rounding.
@@ -50,8 +50,8 @@ class NormBand:
     """Where the norm ends up if the effective gradient's norm stays between two bounds.
 
     Attributes:
-        low: Lower end of the norm.
-        high: Upper end.
+        low: Lower end of the norm's band.
+        high: Upper end of the norm's band.
         guaranteed: Whether ℓ/L >= tan θ*, under which the band holds; otherwise jumps may leave it.
     """
 

@@ -76,7 +76,7 @@ def default_delta(lr: Numbers, weight_decay: Numbers) -> Any:
     """A δ for detection: ``max(0.02, 7 lr weight_decay)``, well above the equilibrium's ``lr weight_decay``.
 
     Args:
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in [0, 1 / lr).
 
     Returns:
@@ -95,7 +95,7 @@ def cosine_distance(effective_step: Numbers, lr: Numbers, weight_decay: Numbers 
 
     Args:
         effective_step: s = ELR times the effective gradient's norm, not negative.
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in [0, 1 / lr).
 
     Returns:
@@ -117,7 +117,7 @@ def is_jump(effective_step: Numbers, delta: Numbers, lr: Numbers, weight_decay: 
     Args:
         effective_step: s = ELR times the effective gradient's norm, not negative.
         delta: δ in (0, 1).
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in [0, 1 / lr).
 
     Returns:
@@ -144,7 +144,7 @@ def jump_possible(
         delta: δ in (0, 1).
         gradient_low: ℓ, lower bound of the effective gradient's norm, not negative (0: always possible).
         gradient_high: L, upper bound, positive, at least ℓ.
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in (0, 1 / lr).
 
     Returns:
@@ -181,7 +181,7 @@ def jump_time_bounds(
         gradient_low: ℓ, lower bound of the effective gradient's norm (at the unit sphere), not negative.
         gradient_high: L, upper bound, positive, at least ℓ.
         delta: δ in (0, 1).
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in (0, 1 / lr).
 
     Returns:
@@ -211,7 +211,7 @@ def elr_drop(effective_step: Numbers, lr: Numbers, weight_decay: Numbers = 0.0) 
 
     Args:
         effective_step: s = ELR times the effective gradient's norm, not negative.
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in [0, 1 / lr).
 
     Returns:
@@ -241,7 +241,7 @@ def recovery_steps(
     Args:
         elr_trough: ELR after the jump, positive.
         elr_jump: ELR at which the next jump is expected, positive; below the trough the time is 0.
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in (0, 1 / lr).
         effective_gradient_norm: g̃ on the way (root mean square), not negative.
 

@@ -36,10 +36,10 @@ class MaxwellTest:
     Attributes:
         protocol: What was held fixed.
         name: The derivative, in words.
-        slope: Its measured value.
+        slope: The measured value of that derivative.
         error: Standard error of the slope.
-        expected: What the relation says.
-        points: How many runs it is from.
+        expected: The value that the relation gives it.
+        points: How many runs the slope is from.
     """
 
     protocol: Protocol
@@ -51,7 +51,7 @@ class MaxwellTest:
 
     @property
     def residual(self) -> float:
-        """Measured minus expected."""
+        """The measured slope minus the expected one."""
         return self.slope - self.expected
 
     @property
@@ -86,12 +86,12 @@ def maxwell_residuals(
 
     Args:
         protocol: What was held fixed.
-        dimension: d >= 2.
+        dimension: Dimension d of the weights, at least 2.
         entropy: S of each run at its norm, ``[n]``, nats, up to a common constant.
-        elr: For "fixed_elr" and "sphere"; ``[n]`` or one number.
-        lr: For "fixed_lr"; ``[n]`` or one number.
-        weight_decay: For "fixed_elr" and "fixed_lr"; ``[n]`` or one number.
-        radius: For "sphere"; ``[n]``.
+        elr: Effective learning rate, for "fixed_elr" and "sphere"; ``[n]`` or one number.
+        lr: Learning rate, for "fixed_lr"; ``[n]`` or one number.
+        weight_decay: Coupled weight decay, for "fixed_elr" and "fixed_lr"; ``[n]`` or one number.
+        radius: Radius of the sphere in each run, for "sphere"; ``[n]``.
         entropy_error: Standard errors of the entropies, ``[n]`` or one number, independent between runs. They weight
             the regression and give the slope's error; without them the scatter around the fit does.
         degree: Highest power of ln temperature left free; fewer where there are fewer temperatures.

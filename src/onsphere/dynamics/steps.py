@@ -80,7 +80,7 @@ def effective_step(radius: Numbers, gradient_norm: Numbers, lr: Numbers) -> Any:
     Args:
         radius: Norm of the weights, positive.
         gradient_norm: Norm of the gradient at these weights, not negative.
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
 
     Returns:
         A float or array; dimensionless, the tangent of the step's angle when there is no weight decay.
@@ -160,7 +160,7 @@ def sphere_elr(radius: Numbers, lr: Numbers, weight_decay: Numbers = 0.0) -> Any
 
     Args:
         radius: Norm of the weights before the step, positive.
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, in [0, 1 / lr).
 
     Returns:

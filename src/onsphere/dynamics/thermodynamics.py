@@ -46,11 +46,11 @@ def temperature(
 
     Args:
         protocol: What is held fixed.
-        dimension: d >= 2.
+        dimension: Dimension d of the weights, at least 2.
         noise_trace: TrSigma > 0, of the gradient on the unit sphere (r² times that at norm r).
-        elr: For "fixed_elr" and "sphere".
-        lr: For "fixed_lr".
-        weight_decay: For "fixed_lr", coupled, in (0, 1 / lr).
+        elr: Effective learning rate, for "fixed_elr" and "sphere".
+        lr: Learning rate, for "fixed_lr".
+        weight_decay: Coupled weight decay, for "fixed_lr", in (0, 1 / lr).
         gradient_norm: |grad L| on the unit sphere, for the discrete correction.
 
     Returns:
@@ -86,13 +86,13 @@ def stationary_radius(
     Args:
         protocol: "fixed_elr" or "fixed_lr"; on the sphere the norm is chosen.
         noise_trace: TrSigma > 0, of the gradient on the unit sphere.
-        elr: For "fixed_elr".
-        lr: For "fixed_lr".
-        weight_decay: Coupled, positive, below 1 / lr.
+        elr: Effective learning rate, for "fixed_elr".
+        lr: Learning rate, for "fixed_lr".
+        weight_decay: Coupled weight decay, positive and below 1 / lr.
         gradient_norm: |grad L| on the unit sphere, for the discrete correction.
 
     Returns:
-        r; the arguments broadcast.
+        The norm r; the arguments broadcast.
 
     Raises:
         ValueError: As :func:`temperature`; the protocol is "sphere"; or elr² m >= 1, where no norm is stationary.
@@ -121,9 +121,9 @@ def pressure(dimension: int, temperature: Numbers, radius: Numbers) -> Any:
     """The weight decay that would hold the weights at this norm, p = T (d - 1) / r².
 
     Args:
-        dimension: d >= 2.
-        temperature: T > 0.
-        radius: r > 0.
+        dimension: Dimension d of the weights, at least 2.
+        temperature: Temperature T, positive, in units of the loss.
+        radius: Norm r of the weights, positive.
 
     Returns:
         p, in units of weight decay; the arguments broadcast.
@@ -162,12 +162,12 @@ def total_entropy(dimension: int, sphere_entropy: Numbers, radius: Numbers) -> A
     """S = S_sphere + (d - 1) ln r: the entropy of the weights at norm r from that of their directions.
 
     Args:
-        dimension: d >= 2.
+        dimension: Dimension d of the weights, at least 2.
         sphere_entropy: Differential entropy on the unit sphere, nats.
-        radius: r > 0; where it fluctuates, its geometric mean.
+        radius: Norm r of the weights, positive; where it fluctuates, its geometric mean.
 
     Returns:
-        Nats; the arguments broadcast.
+        The entropy S in nats; the arguments broadcast.
 
     Raises:
         ValueError: ``radius`` is not positive, or ``dimension`` is below 2.

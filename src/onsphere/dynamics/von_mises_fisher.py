@@ -88,12 +88,12 @@ def vmf_sample(mean: Numbers, temperature: float, size: int, generator: np.rando
 
     Args:
         mean: Mean direction ``[d]``, d >= 2; its length does not matter. The isotropic-noise model has -mu.
-        temperature: T > 0, the inverse of the concentration.
-        size: How many.
-        generator: Where the randomness comes from.
+        temperature: Temperature T, positive, the inverse of the concentration.
+        size: How many directions are drawn.
+        generator: numpy's generator that the directions are drawn with.
 
     Returns:
-        ``[size, d]`` unit vectors.
+        Unit vectors, one a row, ``[size, d]``.
 
     Raises:
         ValueError: ``mean`` is zero or no vector of at least two entries, ``temperature`` is not positive, or ``size``

@@ -28,7 +28,7 @@ def check_logits(logits: Any, *, dimensions: int = 3) -> Array:
 
     Args:
         logits: ``[members, examples, classes]``, or ``[examples, classes]`` where ``dimensions`` is 2.
-        dimensions: How many dimensions they must have.
+        dimensions: How many dimensions the logits must have.
 
     Returns:
         The same values. -inf is kept: it is the logarithm of a probability of zero.

@@ -7,7 +7,6 @@ so that they follow every change, but those weights get no gradients.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from onsphere.functional.copying import duplicate
 
 __all__ = ["OutputError", "called", "evaluated", "is_scripted", "logits_of", "views"]
 
@@ -60,8 +61,7 @@ def views(stacked: nn.Module, members: int) -> list[nn.Module]:
     """Copies of a module with stacked tensors, one a member, that look at their slices."""
     found = []
     for i in range(members):
-        with torch.no_grad():  # copies of scripted parameters are no leaves otherwise
-            member = copy.deepcopy(stacked)
+        member = duplicate(stacked)
         own = {**dict(stacked.named_parameters()), **dict(stacked.named_buffers())}
         for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
             tensor.data = own[name].detach()[i]

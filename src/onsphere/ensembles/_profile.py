@@ -143,7 +143,7 @@ class Profile:
         return float(found.x) if found.fun <= sums[i] else float(_GRID[i])
 
     def _variance(self) -> float | None:
-        """Of a value of weight one; None if nothing is known of it."""
+        """The variance of a value of weight one; None if nothing is known of it."""
         if self.freedom <= 0:
             return 1.0 if self.known_errors else None
         estimate = self.least / self.freedom

@@ -37,7 +37,7 @@ class Size:
 
     Attributes:
         width: What its factory was called with.
-        parameters: All of them, trained or not, shared ones once.
+        parameters: Numbers in all its parameters, trained or not, shared ones once.
         bytes: Parameters and buffers (running statistics, ...) in their own types.
     """
 
@@ -46,7 +46,7 @@ class Size:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return asdict(self)
 
 
@@ -55,11 +55,11 @@ class Split:
     """A budget spent on so many networks of one width.
 
     Attributes:
-        members: How many networks, n.
-        width: Of each.
-        parameters: Of ONE member.
-        bytes: Of one member, its buffers included.
-        budget: What was to be spent.
+        members: Number n of networks.
+        width: Width of each network.
+        parameters: Parameters of ONE member.
+        bytes: Bytes of one member, its buffers included.
+        budget: What was to be spent by all members together.
         unit: The budget's unit, ``"parameters"`` or ``"bytes"``.
     """
 
@@ -72,12 +72,12 @@ class Split:
 
     @property
     def total_parameters(self) -> int:
-        """Of all members together."""
+        """Parameters of all members together."""
         return self.members * self.parameters
 
     @property
     def total_bytes(self) -> int:
-        """Of all members together."""
+        """Bytes of all members together."""
         return self.members * self.bytes
 
     @property
@@ -111,7 +111,7 @@ def size_of(factory: Factory, width: int) -> Size:
         width: A whole number of at least 1.
 
     Returns:
-        The size.
+        The size of one such network.
 
     Raises:
         ValueError: ``width`` is no whole number.
@@ -143,8 +143,8 @@ def width_for(
 
     Args:
         budget: Parameters, or bytes, of one network; a positive number.
-        factory: As :func:`size_of`; the size must grow with the width.
-        unit: What the budget counts.
+        factory: Makes the network of a width, as for :func:`size_of`; the size must grow with the width.
+        unit: What the budget counts, ``"parameters"`` or ``"bytes"``.
         at_most: Only widths that do not exceed the budget. Otherwise the nearest one, as in the papers, which may
             exceed it a little.
         widths: Which widths are allowed; None: every whole number.
@@ -172,8 +172,8 @@ def splits(
     """The widths at which 1, 2, 4, ... networks fit one budget.
 
     Args:
-        budget: Of all members together, a whole number.
-        factory: As :func:`size_of`; the size must grow with the width.
+        budget: What all members together may have, in ``unit``; a whole number.
+        factory: Makes the network of a width, as for :func:`size_of`; the size must grow with the width.
         members: How many networks, n, for each split.
         unit: What the budget counts.
         at_most: Whether no split may exceed the budget; see :func:`width_for`.

@@ -38,14 +38,14 @@ class Calibration:
 
     Attributes:
         value: CNLL in nats, the mean over repeats and folds.
-        standard_error: Of the value, from the spread over examples (each example's loss is averaged over the repeats
-            first). It is what other test examples would change; the members' training seeds are not in it.
+        standard_error: Standard error of the value, from the spread over examples (each example's loss is averaged over
+            the repeats first). It is what other test examples would change; the members' training seeds are not in it.
         temperatures: The fitted temperatures, ``repeats * folds`` of them, repeat by repeat.
         at_bound: How many of them lie at a bound of the search: 1/1000 and 1000, beyond these with the scale of the
             logits. Then the fitted half has no best temperature, as where every example is classified correctly
             (T -> 0) or predictions are worse than none (T -> infinity).
         uncalibrated: NLL in nats at temperature 1.
-        temperature: ``"averaged"`` or ``"members"``.
+        temperature: What had the temperature: ``"averaged"`` or ``"members"``.
     """
 
     value: float
@@ -64,7 +64,7 @@ class Calibration:
         return math.exp(sum(map(math.log, self.temperatures)) / len(self.temperatures))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return {**asdict(self), "temperatures": list(self.temperatures)}
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ def calibrated_nll(
         folds: Into how many parts the examples are cut. Each is scored at the temperature fitted on the rest:
             with 2, as in the papers, fitted on one half and scored on the other.
         repeats: How many random cuts; 5 in the papers.
-        seed: Of the cuts. The same seed cuts different ensembles alike, so their differences are paired.
+        seed: Seed of the cuts. The same seed cuts different ensembles alike, so their differences are paired.
 
     Returns:
         The value with its temperatures.
@@ -139,9 +139,9 @@ def best_temperature(logits: Any, labels: Any, *, temperature: Temperature = "av
     with it.
 
     Args:
-        logits: As :func:`calibrated_nll`.
-        labels: As :func:`calibrated_nll`.
-        temperature: As :func:`calibrated_nll`.
+        logits: Logits of the members, ``[members, examples, classes]``, as for :func:`calibrated_nll`.
+        labels: Class of each example, ``[examples]``.
+        temperature: Whether the averaged prediction or each member has the temperature, as for :func:`calibrated_nll`.
 
     Raises:
         ValueError: As :func:`calibrated_nll`.

@@ -33,7 +33,7 @@ def average_probabilities(logits: Any) -> Array:
     """Log of the mean of the members' probabilities.
 
     Args:
-        logits: ``[members, examples, classes]``.
+        logits: Logits of the members, ``[members, examples, classes]``.
 
     Returns:
         Log-probabilities ``[examples, classes]``, logsumexp over members minus log n.
@@ -51,10 +51,10 @@ def average_logits(logits: Any) -> Array:
     """Log-probabilities of the mean of the members' logits; usually a little worse than averaged probabilities.
 
     Args:
-        logits: ``[members, examples, classes]``.
+        logits: Logits of the members, ``[members, examples, classes]``.
 
     Returns:
-        Log-probabilities ``[examples, classes]``.
+        Log-probabilities of the mean, ``[examples, classes]``.
 
     Raises:
         ValueError: Another shape, NaN, or an example for which the members together exclude every class.
@@ -114,9 +114,9 @@ def ece(predictions: Any, labels: Any, *, bins: int = 15) -> float:
     (excluded), the last bin those of 1 too. It is biased upwards, the more so the fewer examples there are.
 
     Args:
-        predictions: As :func:`accuracy`.
-        labels: As :func:`accuracy`.
-        bins: B.
+        predictions: Logits or log-probabilities, in one of the shapes that :func:`accuracy` takes.
+        labels: Class of each example, ``[examples]``.
+        bins: Number B of bins.
 
     Returns:
         A fraction between 0 and 1.
@@ -163,16 +163,16 @@ def disagreement(logits: Any) -> float:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good some predictions are.
+    """How good predictions are, averaged over the members of an ensemble.
 
     Attributes:
-        accuracy: Fraction.
-        nll: Nats.
-        brier: Summed over classes, between 0 and 2.
-        ece: With 15 bins.
-        disagreement: Between the members; None for one member.
+        accuracy: Fraction of examples predicted rightly.
+        nll: Mean negative log-likelihood, in nats.
+        brier: Brier score, summed over classes, between 0 and 2.
+        ece: Expected calibration error with 15 bins.
+        disagreement: Disagreement between the members; None for one member.
         members: How many members were averaged.
-        examples: On how many examples.
+        examples: Number of examples behind these numbers.
     """
 
     accuracy: float
@@ -184,7 +184,7 @@ class Metrics:
     examples: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return asdict(self)
 
 
@@ -192,8 +192,8 @@ def evaluate(logits: Any, labels: Any) -> Metrics:
     """All metrics of the averaged probabilities.
 
     Args:
-        logits: ``[members, examples, classes]``.
-        labels: ``[examples]``.
+        logits: Logits of the members, ``[members, examples, classes]``.
+        labels: Class of each example, ``[examples]``.
 
     Raises:
         ValueError: As :func:`accuracy`.

@@ -13,7 +13,6 @@ run one after another; a warning says so once, and ``repr`` from then on.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from onsphere.ensembles._members import OutputError, called, evaluated, is_scripted, logits_of, views
+from onsphere.functional.copying import duplicate
 from onsphere.functional.recomputation import without_recomputation
 from onsphere.tracing import trace
 
@@ -54,7 +54,7 @@ class Ensemble(nn.Module):
 
     @classmethod
     def from_members(cls, members: Sequence[nn.Module]) -> Self:
-        """Stack trained networks.
+        """Stack the weights of trained networks.
 
         Args:
             members: At least one; all of one architecture, data type and device. They are copied and stay as they are.
@@ -104,8 +104,7 @@ class Ensemble(nn.Module):
                     f"{', '.join(map(str, value.shape))}] with the same number of members, at least 1, for all"
                 )
         _check_finite(tensors)
-        with torch.no_grad():  # copies of scripted parameters are no leaves otherwise
-            stacked = evaluated(copy.deepcopy(template))
+        stacked = evaluated(duplicate(template))
         for name, value in _tensors(stacked).items():
             value.data = tensors[name].detach().clone()  # a shared parameter stays shared
         return cls(stacked, members[0])
@@ -125,7 +124,7 @@ class Ensemble(nn.Module):
 
         Args:
             *args: What one member takes: ``[batch, ...]``, and further inputs, if any.
-            **kwargs: By name.
+            **kwargs: Further inputs by name.
 
         Raises:
             ValueError: A member's output neither is nor has, as ``logits``, ``[batch, classes]`` with at least two
@@ -218,7 +217,7 @@ class Ensemble(nn.Module):
         batch size, as convolutions do in torch, the file runs the members one after another.
 
         Args:
-            path: Of the file; by custom it ends in ``.pt2``.
+            path: Name of the file; by custom it ends in ``.pt2``.
             example: An input ``[batch, ...]`` of the type and device to be used; only its shape matters.
             dynamic_batch: Whether the file takes any batch size, or the example's alone.
 

@@ -28,8 +28,8 @@ class FailedMember:
     """A member of a pool that did not learn.
 
     Attributes:
-        member: Its index in the pool.
-        reason: ``"non-finite"`` or ``"chance"``.
+        member: The member's index in the pool.
+        reason: Why it counts as failed: ``"non-finite"`` or ``"chance"``.
         accuracy: A fraction; None where its logits are not finite.
     """
 
@@ -63,7 +63,7 @@ class PoolSize:
     excluded: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         found = asdict(self)
         return {**found, "members": [list(g) for g in self.members], "left_over": list(self.left_over)}
 
@@ -84,7 +84,7 @@ def failed_members(logits: Any, labels: Any, *, accuracy_at_most: float | None =
 
     Args:
         logits: ``[members, examples, classes]``; here NaN and inf are allowed.
-        labels: ``[examples]``.
+        labels: Class of each example, ``[examples]``.
         accuracy_at_most: A member with at most this accuracy has failed. None: the share of the most frequent label
             plus two standard deviations of a binomial share, which a constant prediction does not exceed. The papers
             use 0.15 for ten classes.
@@ -118,7 +118,7 @@ def disjoint_groups(pool: int, size: int, *, seed: int | None = None) -> list[tu
     """Cut a pool into disjoint groups.
 
     Args:
-        pool: How many members there are.
+        pool: How many members the pool has.
         size: Members of a group, n.
         seed: Shuffles the pool first; None keeps its order.
 
@@ -149,12 +149,12 @@ def pool_metrics(
 
     Args:
         logits: ``[members, examples, classes]`` of the whole pool.
-        labels: ``[examples]``.
+        labels: Class of each example, ``[examples]``.
         sizes: Ensemble sizes n; None: 1, 2, 3, ... up to the pool.
         exclude_failed: Leave members that failed to train out of the groups. Otherwise they stay in, as long as their
             logits are finite.
-        accuracy_at_most: As :func:`failed_members`.
-        temperature: As :func:`~onsphere.ensembles.calibrated_nll`.
+        accuracy_at_most: Accuracy up to which a member counts as failed, as for :func:`failed_members`.
+        temperature: How CNLL is calibrated, as for :func:`~onsphere.ensembles.calibrated_nll`.
         seed: Shuffles the pool before it is cut; None keeps its order.
 
     Returns:

@@ -14,7 +14,6 @@ confidence band, and the range is the union of the bands over a.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from onsphere.ensembles._inputs import Array, as_array
 from onsphere.ensembles._profile import STEEPEST, PowerLawError, Profile
+from onsphere.results import plain_values
 
 __all__ = ["PowerLaw", "PowerLawError", "fit_power_law"]
 
@@ -32,12 +32,12 @@ class PowerLaw:
 
     Attributes:
         limit: What infinitely many members reach, c.
-        scale: b; positive for a falling law, negative for a rising one.
-        exponent: a < 0.
+        scale: Factor b, positive for a falling law, negative for a rising one.
+        exponent: Exponent a of the law, negative.
         intervals: For ``"limit"``, ``"scale"`` and ``"exponent"`` the lower and upper end. An end is infinite (0 for an
             exponent that may be arbitrarily slow) where the data do not bound it: three values without errors bound
             nothing.
-        confidence: Of the intervals.
+        confidence: Confidence level of the intervals.
         residual: Root mean square deviation of the values, in their unit.
         sizes: The sizes fitted to.
         fixed_exponent: Whether the exponent was given rather than fitted.
@@ -77,8 +77,8 @@ class PowerLaw:
         """Laws the data allow, drawn with their likelihood: rows of (limit, scale, exponent).
 
         Args:
-            count: How many.
-            generator: numpy's.
+            count: How many laws are drawn.
+            generator: numpy's generator that they are drawn with.
 
         Returns:
             ``[count, 3]``. The exponent is drawn from its profile likelihood, limit and scale given it; without errors
@@ -91,12 +91,11 @@ class PowerLaw:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; infinite ends are None."""
-        ends = {k: [e if math.isfinite(e) else None for e in pair] for k, pair in self.intervals.items()}
         return {
             "limit": self.limit,
             "scale": self.scale,
             "exponent": self.exponent,
-            "intervals": ends,
+            "intervals": plain_values(self.intervals),
             "confidence": self.confidence,
             "residual": self.residual,
             "sizes": list(self.sizes),
@@ -132,10 +131,10 @@ def fit_power_law(
             three parameters. CNLL, the lower envelope over temperatures, has a slower one.
         rising: Fit a law that rises to its limit (scale < 0), as accuracy does.
         non_negative_limit: Only allow limit >= 0.
-        confidence: Of the intervals.
+        confidence: Confidence level of the intervals, in (0, 1).
 
     Returns:
-        The law.
+        The law with its intervals.
 
     Raises:
         PowerLawError: The data do not determine the law: fewer than three different sizes, values that do not fall (or

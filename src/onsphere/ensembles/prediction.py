@@ -20,6 +20,7 @@ from onsphere.ensembles._inputs import Array, positive_integer
 from onsphere.ensembles.budget import Split
 from onsphere.ensembles.pools import PoolSize
 from onsphere.ensembles.power_laws import PowerLaw, PowerLawError, fit_power_law
+from onsphere.results import plain_values
 
 __all__ = ["Basis", "PredictedSplit", "SplitPrediction", "pool_values", "predict_split"]
 
@@ -30,16 +31,16 @@ Basis = Literal["measured", "law", "fixed exponent", "constant"]
 
 @dataclass(frozen=True)
 class PredictedSplit:
-    """What is predicted of one split.
+    """What is predicted of one split of the budget.
 
     Attributes:
-        split: Which.
-        value: The metric there.
+        split: The split this is about.
+        value: The predicted metric of this split.
         interval: Lower and upper end; infinite where the data do not bound it.
         basis: Where the value comes from: ``"measured"``; a ``"law"`` of three parameters; a law with ``"fixed
             exponent"``, the fallback where the data do not determine one; ``"constant"``, the mean over sizes, where
             no law falls (or rises) through the values.
-        law: The law, or None.
+        law: The law that the value is from, or None.
         probability: That this is the best split, among what the data allow; None where some split has no interval.
     """
 
@@ -55,7 +56,7 @@ class PredictedSplit:
         return {
             "split": self.split.to_dict(),
             "value": self.value,
-            "interval": [end if math.isfinite(end) else None for end in self.interval],
+            "interval": plain_values(self.interval),
             "basis": self.basis,
             "law": None if self.law is None else self.law.to_dict(),
             "probability": self.probability,
@@ -67,11 +68,11 @@ class SplitPrediction:
     """The predicted best split of a budget.
 
     Attributes:
-        splits: All of them, in the order given.
+        splits: Predictions of all splits, in the order given.
         best: The one with the best predicted value.
         members_interval: Least and largest number of members of the best split, at ``confidence``; the range of all
             splits where the data determine less.
-        confidence: Of all intervals.
+        confidence: Confidence level of all intervals.
         rising: Whether larger values are better.
         members_trained: Networks trained for the prediction.
         members_of_everything: Networks that training every split would take.
@@ -94,7 +95,7 @@ class SplitPrediction:
         return 1 - self.members_trained / self.members_of_everything
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return {
             "splits": [s.to_dict() for s in self.splits],
             "best": self.best.to_dict(),
@@ -119,7 +120,7 @@ def pool_values(pool: Sequence[PoolSize], metric: str) -> tuple[dict[int, float]
     """One metric of a pool, as :func:`predict_split` takes it.
 
     Args:
-        pool: From :func:`~onsphere.ensembles.pool_metrics`.
+        pool: The pool's metrics by size, from :func:`~onsphere.ensembles.pool_metrics`.
         metric: ``"nll"``, ``"cnll"``, ``"accuracy"``, ``"brier"``, ``"ece"`` or ``"disagreement"``.
 
     Returns:
@@ -156,17 +157,17 @@ def predict_split(
             ``splits``: at least three sizes n (1, 2, 3, 4) where a split has more members than were measured.
         errors: Standard errors, ``errors[width][n]``. A fit uses a width's errors where all of its sizes have one,
             and the residuals otherwise.
-        exponent: Of all laws. None: fitted for each width, and -1, which the NLL has at a fixed temperature, where
-            the sizes of a width do not determine one.
+        exponent: Exponent of all laws. None: fitted for each width, and -1, which the NLL has at a fixed temperature,
+            where the sizes of a width do not determine one.
         rising: Whether larger values are better, as for accuracy.
         trained: How many networks of each width were trained; None: as many as its largest size.
         repeats: How often training everything would train each split, such as the number of seeds.
-        confidence: Of intervals.
+        confidence: Confidence level of the intervals, in (0, 1).
         draws: Laws drawn for the interval of the best split.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
-        The prediction.
+        The prediction of every split, and which is best.
 
     Raises:
         ValueError: No splits, a width without values, values that are not finite, arguments out of range.

@@ -147,8 +147,8 @@ class Called(nn.Module):
     """A model together with the way it is called; its parameters are the model's, under ``model.``.
 
     Args:
-        model: Any module.
-        forward: As in :func:`call`.
+        model: The module that is called.
+        forward: How the model is called, ``forward(model, input)``; None stands for ``model(input)``.
     """
 
     prefix = "model."

@@ -64,12 +64,12 @@ def check_mean(
     """Refuse a loss of a batch that is not the mean of those of its two parts, of 1/3 and 2/3 of the examples.
 
     Args:
-        loss_fn: The loss.
+        loss_fn: The loss as a function ``loss_fn(output, target)``.
         output: What a model gave for the batch.
-        target: The batch's target.
+        target: The target of the batch.
         whole: The loss of the batch.
-        examples: How many it has.
-        precision: Relative rounding.
+        examples: How many examples the batch has.
+        precision: Relative size of what rounding may do.
         alone: It is the only batch. Then any average will do, a weighted one for example.
 
     Raises:

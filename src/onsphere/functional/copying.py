@@ -2,8 +2,11 @@
 
 Models hold more than tensors of their own. What the last forward pass left there (a loss kept for later, the weight
 that an old weight norm computed) hangs on a graph, which deepcopy refuses; a copy gets a stand-in for it, which the
-next forward pass replaces as it does the original, and which says so if it is read instead. Wrappers are left out
-(:mod:`onsphere.functional.wrappers`), hooks dropped, synchronised norms and grouped kernels replaced by plain ones.
+next forward pass replaces as it does the original, and which says so if it is read instead.
+
+:func:`duplicate` stops there: the copy is to be used as the model is. :func:`copied` makes one to measure by itself:
+wrappers are left out (:mod:`onsphere.functional.wrappers`), hooks dropped, synchronised norms and grouped kernels
+replaced by plain ones.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +24,9 @@ from torch.overrides import TorchFunctionMode
 
 from onsphere.functional.wrappers import Transparent, inside
 
-__all__ = ["LeftoverError", "copied", "drop_hooks", "refuse"]
+__all__ = ["LeftoverError", "copied", "drop_hooks", "duplicate", "refuse"]
+
+M = TypeVar("M", bound=nn.Module)
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -54,23 +60,44 @@ def copied(
         group = getattr(module, "process_group", None)
         if group is not None:
             memo[id(group)] = None  # a copy talks to nobody
-    try:
-        with _Copying(convert, _names_of_held(model)), torch.no_grad():
-            for module in reversed(list(model.modules())):  # wrappers inside wrappers first
-                name = inside(module)
-                if name is not None:
-                    memo[id(module)] = Transparent(name, copy.deepcopy(getattr(module, name), memo))
-            twin: nn.Module = memo[id(model)] if id(model) in memo else copy.deepcopy(model, memo)
-    except Exception as error:  # whatever a user's module does when it is copied
-        raise ValueError(
-            f"the model cannot be copied ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-            "measurements run on a copy, so that nothing happens to yours. Make copy.deepcopy(model) work: take out "
-            "what cannot be copied (open files, locks)"
-        ) from error
+    with _copying(model, convert, "measurements run on a copy, so that nothing happens to yours"):
+        for module in reversed(list(model.modules())):  # wrappers inside wrappers first
+            name = inside(module)
+            if name is not None:
+                memo[id(module)] = Transparent(name, copy.deepcopy(getattr(module, name), memo))
+        twin: nn.Module = memo[id(model)] if id(model) in memo else copy.deepcopy(model, memo)
     for module in twin.modules():
         drop_hooks(module)
         _make_plain(module)
     return twin
+
+
+def duplicate(model: M) -> M:
+    """A copy of a model to be used as the model is: with its hooks, its wrappers and whatever else it holds.
+
+    Args:
+        model: Any module, one compiled to TorchScript too; it stays as it is.
+
+    Raises:
+        ValueError: The model holds functions through which a copy would still run the original, or cannot be copied.
+    """
+    _refuse_closures(model)
+    with _copying(model, None, "the model that was given stays as it is"):
+        return copy.deepcopy(model)
+
+
+@contextmanager
+def _copying(model: nn.Module, convert: Callable[[Tensor], Tensor] | None, why: str) -> Iterator[None]:
+    """Within it deepcopy copies what it is given of ``model``, or fails with a sentence for users."""
+    try:
+        # Without gradients: copies of scripted parameters are no leaves otherwise.
+        with _Copying(convert, _names_of_held(model)), torch.no_grad():
+            yield
+    except Exception as error:  # whatever a user's module does when it is copied
+        raise ValueError(
+            f"the model cannot be copied ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
+            f"{why}. Make copy.deepcopy(model) work: take out what cannot be copied (open files, locks)"
+        ) from error
 
 
 def drop_hooks(module: nn.Module) -> None:
@@ -102,6 +129,11 @@ def refuse(model: nn.Module) -> None:
             "no other weights, and its eps, dropout and running statistics are out of reach: give the module it was "
             "made from"
         )
+    _refuse_closures(model)
+
+
+def _refuse_closures(model: nn.Module) -> None:
+    """Refuse functions that a copy would share and that hold parts of the original (ValueError)."""
     originals = {id(x) for x in (*model.modules(), *model.parameters())}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
@@ -147,11 +179,11 @@ class _Copying(TorchFunctionMode):
     """Within it deepcopy takes tensors that hang on a graph, and converts the others.
 
     Args:
-        convert: What is done to tensors that are copied.
-        names: Of tensors that hang on a graph, by id, where known.
+        convert: What is done to the other tensors; None copies them as deepcopy does.
+        names: Where the tensors lie that hang on a graph, by id, as far as that is known.
     """
 
-    def __init__(self, convert: Callable[[Tensor], Tensor], names: Mapping[int, str]) -> None:
+    def __init__(self, convert: Callable[[Tensor], Tensor] | None, names: Mapping[int, str]) -> None:
         super().__init__()
         self.convert, self.names = convert, names
 
@@ -162,8 +194,10 @@ class _Copying(TorchFunctionMode):
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
         tensor, memo = args
+        if self.convert is None and tensor.is_leaf:
+            return func(tensor, memo)
         if id(tensor) not in memo:
-            if tensor.is_leaf:
+            if self.convert is not None and tensor.is_leaf:
                 twin = tensor.detach().clone() if type(tensor) is Tensor else func(tensor, memo)
                 new = self.convert(twin.detach())
                 memo[id(tensor)] = new.requires_grad_(tensor.requires_grad)
@@ -191,7 +225,7 @@ class _Left(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse."""
+        """Refuse every operation, and say where the tensor lies."""
         held = next((x for x in (*args, *(kwargs or {}).values()) if isinstance(x, _Left)), None)
         where = vars(held).get("_where", "a module") if held is not None else "a module"
         raise LeftoverError(

@@ -40,12 +40,12 @@ class Functional:
     """A model's loss as a function of some of its parameters.
 
     Args:
-        model: Any module.
+        model: Any module; it stays as it is.
         loss_fn: ``loss_fn(output, target)``, a mean over examples, 0-d.
         batches: An iterable of ``(input, target)``, or one such pair (:mod:`onsphere.functional.batches`). It is read
             once and kept. A tuple or list of inputs is passed as positional arguments, a dictionary as keyword
             arguments.
-        parameters: Which ones (:mod:`onsphere.functional.selection`). None: all that require a gradient.
+        parameters: The parameters to look at (:mod:`onsphere.functional.selection`). None: all that require a gradient.
         sphere: The parameters are one point of a sphere, and have to be named here
             (:class:`onsphere.curvature.Functional` finds them). Nothing else depends on it.
         mode: ``train``: batch norms use each batch's statistics. ``eval``: the running ones.
@@ -55,9 +55,9 @@ class Functional:
         names: The selected parameters, in registration order.
         size: P, how many numbers they hold.
         slices: Where each lies in the flat vector ``[P]``.
-        batches: The pairs.
-        examples: How many examples each has.
-        shares: n_i / N.
+        batches: The pairs (input, target), as a list.
+        examples: How many examples each batch has.
+        shares: Each batch's share n_i / N of the examples.
 
     Raises:
         ValueError: There are no batches, no parameters, weights or losses that are not finite; the model is not
@@ -175,8 +175,8 @@ class Functional:
         """What the model gives for batch ``index``.
 
         Args:
-            params: The selected parameters.
-            index: Which batch.
+            params: The selected parameters, in the order of ``names``.
+            index: The number of the batch.
             values: Other parameters and buffers by name, where they are not to be those at construction.
         """
         state = {**self._values, **self._buffers, **(values or {})}

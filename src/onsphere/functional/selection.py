@@ -35,7 +35,7 @@ def select_parameters(model: nn.Module, parameters: Selection = None) -> tuple[s
     """The names of the selected parameters.
 
     Args:
-        model: Any module.
+        model: Any module; it stays as it is.
         parameters: What to select: see the module's text.
 
     Returns:

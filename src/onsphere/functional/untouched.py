@@ -21,9 +21,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from onsphere.functional.copying import copied, drop_hooks
-from onsphere.functional.frozen import frozen_norms, mark_frozen
 from onsphere.functional.recomputation import without_recomputation
 from onsphere.normalisation import without_running_statistics
+from onsphere.normalisation.frozen import frozen_norms, mark_frozen
 
 __all__ = ["drop_hooks", "eager", "private_copy", "shared_copy", "untouched", "untouched_random_state"]
 
@@ -60,7 +60,7 @@ def private_copy(model: nn.Module) -> nn.Module:
     """A copy of ``model`` in evaluation mode, without gradients and without the user's hooks.
 
     Parameters and buffers have the model's names. Norms that are frozen in the model are so in the copy
-    (:func:`~onsphere.functional.frozen.frozen_norms`).
+    (:func:`~onsphere.normalisation.frozen.frozen_norms`).
 
     Raises:
         ValueError: The model cannot be copied, or holds no numbers.

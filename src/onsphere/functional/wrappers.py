@@ -74,7 +74,7 @@ class Transparent(nn.Module):
 
     Args:
         name: What the wrapper calls the module.
-        module: The module.
+        module: The module that is wrapped.
     """
 
     def __init__(self, name: str, module: nn.Module) -> None:
@@ -84,7 +84,7 @@ class Transparent(nn.Module):
         self.training = module.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module inside gives."""
+        """Return what the module inside gives."""
         return self._held(*args, **kwargs)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:

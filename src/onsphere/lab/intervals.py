@@ -25,7 +25,7 @@ class Interval:
         mean: The mean; NaN if a seed has no number.
         standard_error: Standard deviation over seeds divided by √seeds.
         low: Lower end of the 95 % t-interval.
-        high: Upper end.
+        high: Upper end of the interval.
     """
 
     mean: float
@@ -34,7 +34,7 @@ class Interval:
     high: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The numbers as plain values for JSON."""
         return asdict(self)
 
 
@@ -54,7 +54,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def standard_error(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Of the mean of independent values; NaN for fewer than two."""
+    """Standard error of the mean of independent values; NaN for fewer than two."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
@@ -64,7 +64,7 @@ def quantile(count: int, comparisons: int = 1) -> float:
 
     Args:
         count: Number of values; NaN for fewer than two.
-        comparisons: Of how many intervals all are to hold at once (Bonferroni).
+        comparisons: How many intervals are to hold at once (Bonferroni).
     """
     from scipy.stats import t
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onsphere import __version__
-from onsphere.lab.chart.theme import series_colours
-from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
-from onsphere.lab.report.page import Cell, Chart, Page, Section, Table, Text
+from onsphere.lab.chart.looks import series_looks
+from onsphere.lab.chart.page import block
+from onsphere.lab.chart.spec import Axis, Chart, Line, Mark, Panel, literal
+from onsphere.lab.report.page import Cell, Page, Section, Table, Text
 from onsphere.lab.report.sections import counted, measured_section
 from onsphere.lab.store.files import write_table
 
@@ -40,10 +41,10 @@ def write_readings(monitor: Monitor, path: str | Path, *, level: str = "group") 
     Args:
         monitor: The monitor; it is flushed.
         path: The file; its folder is made if missing.
-        level: ``group`` or ``tensor``.
+        level: ``group`` for a row a group, ``tensor`` for a row a tensor.
 
     Returns:
-        The path.
+        The path that was given.
 
     Raises:
         ValueError: Another level.
@@ -64,7 +65,7 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
         title: Heading of the page.
 
     Returns:
-        The path.
+        The path that was given.
 
     Raises:
         ValueError: Nothing has been read yet.
@@ -83,7 +84,7 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
         summary=[counted(len(set(steps)), "reading"), counted(len(groups), "group")],
         sections=[
             Section("findings", "Findings", [said] if rows else [Text("There are none.")]),
-            Section("readings", "Readings", [_chart(readings, groups)]),
+            Section("readings", "Readings", [block(_chart(readings, groups))]),
             measured_section(("quantity", "what it is"), _MEASUREMENTS),
         ],
         footer=f"onsphere {__version__}",
@@ -92,33 +93,20 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
 
 
 def _chart(readings: dict[str, Any], groups: list[str]) -> Chart:
-    colours = series_colours(len(groups))
-    traces: list[dict[str, Any]] = []
-    for group, colour in zip(groups, colours, strict=True):
+    marks: dict[str, list[Mark]] = {name: [] for name, _ in _PANELS}
+    for group, look in series_looks(groups, width=1.3).items():
         of_group = np.flatnonzero(readings["group"] == group)
         shown = of_group[:: max(1, len(of_group) // _MOST_POINTS)]
-        for number, (name, label) in enumerate(_PANELS, start=1):
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "name": group,
-                    "legendgroup": group,
-                    "line": {"color": colour, "width": 1.3},
-                    "meta": {"legend": number == 1},
-                    "x": readings["step"][shown],
-                    "y": readings[name][shown],
-                    "yaxis": "y" if number == 1 else f"y{number}",
-                    "hovertemplate": f"{group}<br>step %{{x}} · {label} %{{y:.4g}}<extra></extra>",
-                }
-            )
-    layout = layout_of(900, legend_of("group")) | {"xaxis": linear_axis("step") | {"anchor": "y4"}}
-    for number, (_, label) in enumerate(_PANELS, start=1):
-        top = 1 - (number - 1) * 0.255
-        layout["yaxis" if number == 1 else f"yaxis{number}"] = log_axis(label) | {"domain": [top - 0.22, top]}
+        for name, label in _PANELS:
+            said = f"{literal(group)}<br>step {{x}} · {label} {{y:.4g}}"
+            marks[name].append(Line(readings["step"][shown], readings[name][shown], look, said, entry=group))
     return Chart(
         id="readings-chart",
-        figure={"data": traces, "layout": layout},
+        title="What the monitor saw",
+        x=Axis("step"),
+        panels=[Panel(Axis(label, log=True), marks[name]) for name, label in _PANELS],
         caption="Every reading of every group (thinned where there are many). Click a group in the legend to hide it.",
         label="ELR, norm, effective gradient and angular update of every group against steps",
+        legend="group",
+        height=900,
     )

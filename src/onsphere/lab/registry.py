@@ -28,7 +28,7 @@ class Entry:
 
     Attributes:
         command: What is typed after ``onsphere``; two words for one of a group.
-        home: The experiment's package.
+        home: Name of the experiment's package.
         spec: The name of its options in the module ``spec``.
         functions: Names in the module ``run`` that :mod:`onsphere.lab` exports: what starts it, what resumes it.
         positional: A field that may also be given as the command's first argument.

@@ -29,7 +29,7 @@ Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None 
 
 T = TypeVar("T")
 
-_FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds", "cpu_seconds")
+_FIRST, _LAST = ("run", "report"), ("spec", "radius", "engine", "seconds", "cpu_seconds")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Engine:
     """What executed the copies.
 
     Attributes:
-        mode: ``vmap`` or ``loop``.
+        mode: ``vmap`` for batched copies or ``loop`` for one after another.
         chunk: Copies per shard, at most.
         compiled: Whether the step went through ``torch.compile``.
         workers: How many processes shared a round.
@@ -64,8 +64,8 @@ class ExperimentResult:
     """Base of an experiment's result; subclasses add what was found, and the class of their spec.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
+        run: Folder of the run.
+        report: The page in that folder.
         spec: What was asked for.
         seconds: Wall-clock seconds of the call.
     """
@@ -92,7 +92,7 @@ class ExperimentResult:
 
         Args:
             run: Where the run lies now; its folder may have been moved.
-            values: Plain values.
+            values: Plain values by the names of the fields.
 
         Raises:
             ValueError: A value is missing, or is not what the types say.
@@ -143,6 +143,31 @@ class TrainedResult(ExperimentResult):
 
     engine: Engine
     cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What ran the inner loops of a toy.
+
+    Attributes:
+        backend: ``numpy`` or ``numba``, to the same bits.
+    """
+
+    backend: str
+
+    def __str__(self) -> str:
+        return self.backend
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ToyResult(ExperimentResult):
+    """Base of the result of a toy.
+
+    Attributes:
+        engine: What ran the inner loops.
+    """
+
+    engine: Backend
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
@@ -201,12 +226,12 @@ def conclude(run: Run, result: R, write_page: Callable[[Run, R], object]) -> R:
     """End a run: first the result, then the page, so that no page can cost a result.
 
     Args:
-        run: The run.
-        result: Its result.
+        run: The run that ends.
+        result: The result of the run.
         write_page: Writes page and figures.
 
     Returns:
-        The result.
+        The result that was given.
 
     Raises:
         PageFailed: The page could not be made; the result is written.

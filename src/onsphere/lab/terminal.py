@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as Lines
 
 from onsphere.lab.console import PlainConsole
@@ -11,7 +13,7 @@ from onsphere.lab.experiment import Experiment
 from onsphere.lab.report.page import Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_duration
-from onsphere.lab.result import ExperimentResult, TrainedResult
+from onsphere.lab.result import ExperimentResult
 from onsphere.lab.tables import print_table
 
 
@@ -20,7 +22,7 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
     console = PlainConsole()
     for block in experiment.printed(result):
         if isinstance(block, Table):
-            print_table(console, _lines(block))
+            print_table(console, _lines(block, console))
         else:
             console.print(block)
     console.print()
@@ -28,14 +30,17 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
         console.print(sentence)
     runs = experiment.runs(result)
     cost = f"{counted(runs, 'run')} in {format_duration(result.seconds)}" if runs else format_duration(result.seconds)
-    console.print(f"{cost} ({result.engine})" if isinstance(result, TrainedResult) else cost)
+    engine = getattr(result, "engine", None)
+    console.print(cost if engine is None else f"{cost} ({engine})")
     console.print(f"page: {result.report}")
 
 
-def _lines(table: Table) -> Lines:
+def _lines(table: Table, console: Console) -> Lines:
     lines = Lines(box=None, pad_edge=False)
     for index, (heading, _) in enumerate(table.columns):
         lines.add_column(heading, justify="right" if index in table.numeric else "left", no_wrap=True)
     for row in table.cells:
         lines.add_row(*(cell.text for cell in row))
+    if Measurement.get(console, console.options.update_width(10_000), lines).maximum > console.width:
+        lines.padding = (0, 1, 0, 0)
     return lines

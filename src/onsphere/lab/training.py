@@ -66,8 +66,8 @@ def spec_of_run(spec: type[S], run: Run, model: Model | None, data: Data | None,
     """The spec that a run was started with, after a look at everything that will be continued.
 
     Args:
-        spec: Its type.
-        run: The run.
+        spec: Type of the spec.
+        run: The run that is continued.
         model: The model, if it is given again; else the run may name one that this user does not trust.
         data: The data, if they are given again.
         resume: The function that is called, for the message.
@@ -186,10 +186,10 @@ def problem_of(
     Args:
         spec: With the fields of :class:`DataOptions`, :class:`ModelOptions` or :class:`NetworkOptions`,
             :class:`TrainingOptions` and :class:`EngineOptions`.
-        model: The model.
-        data: The data.
-        widths: Of the hidden layers, where not those of the spec.
-        eps: Of the batch norms, where it does not follow from the spec's preset.
+        model: The model that is trained.
+        data: The data it is trained on.
+        widths: Widths of the hidden layers, where they are not those of the spec.
+        eps: The batch norms' eps, where it does not follow from the spec's preset.
         **more: Other fields of the problem.
 
     Raises:
@@ -244,13 +244,13 @@ class Trainer:
     """Trains rounds of copies of one problem in a run's folder.
 
     Attributes:
-        folder: Of the shards.
-        executor: Who runs them.
-        plan: How.
+        folder: Folder of the shards.
+        executor: Who runs the shards.
+        plan: How copies are executed.
         workers: How many processes share a round.
-        engine: What ``engine.json`` says.
-        progress: Told what happens.
-        steps: Of each copy.
+        engine: The content of ``engine.json``.
+        progress: Whoever is told what happens.
+        steps: Training steps of each copy.
         asked: The digest of what the run was asked for, which every shard repeats.
     """
 
@@ -268,8 +268,8 @@ class Trainer:
 
         Args:
             name: The shards are called ``NAME-000``, ...
-            copies: What to train.
-            title: For the display.
+            copies: The copies that are trained.
+            title: What the display calls the round.
 
         Raises:
             Interrupted: The run was asked to stop.
@@ -298,11 +298,11 @@ def open_trainer(
     How many copies a shard has depends on plan and workers, so a resumed run keeps both.
 
     Args:
-        problem: What is trained.
-        run: Where.
-        options: Workers and engine.
+        problem: The problem that is trained.
+        run: The run, whose folder is written to.
+        options: How many workers, which engine.
         copies: How many copies the first round has.
-        progress: Told what happens.
+        progress: Whoever is told what happens.
         stop: Asked often; True stops at a checkpoint.
 
     Raises:

@@ -38,9 +38,9 @@ class Alignment:
         permutations: For each group, which channel of ``b`` comes to each place, ``[channels]``.
         groups: The axes that each permutation reorders.
         angle_before: Angle between the weights that may be reordered, radians, before.
-        angle: The same afterwards.
+        angle: The angle between the same weights after the reordering, radians.
         rounds: Rounds over all groups until nothing changed, of the best start.
-        starts: Number of starts.
+        starts: Number of starts that were tried.
     """
 
     state: dict[str, Tensor]
@@ -90,10 +90,10 @@ def align(
             :class:`Axis` or (tensor name, dimension[, entries a channel]).
         rounds: At most so many rounds over all groups a start.
         starts: 1: from the input on. More: also from random orders; the best is kept.
-        seed: Of the order of groups and of random starts.
+        seed: Seed of the order of groups and of the random starts.
 
     Returns:
-        An :class:`Alignment`.
+        The reordered network and how near it came.
 
     Raises:
         ValueError: The points do not match the model or hold NaN, the model cannot be traced, nothing can be reordered,

@@ -5,7 +5,7 @@
 The mean of directions over the weights on the joint sphere, put back onto it: a plain mean of points on a sphere lies
 inside, where the same learning rate means a larger effective one. All other weights are averaged as they are. Batch
 statistics of the parts are not those of the mean: give ``batches`` to re-estimate them. Norms that are frozen in the
-model (:func:`onsphere.functional.frozen.frozen_norms`) are not re-estimated: theirs are averaged, as weights are.
+model (:func:`onsphere.normalisation.frozen.frozen_norms`) are not re-estimated: theirs are averaged, as weights are.
 
 Source: Izmailov et al. 2018 (SWA); Sadrtdinov et al., NeurIPS 2024 (SWA of runs on the sphere).
 """
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.functional.batches import Batches, Forward, as_batches, call, placed
-from onsphere.functional.frozen import frozen_norms, mark_frozen
 from onsphere.functional.untouched import private_copy, untouched
 from onsphere.functional.wrappers import matched_names, unwrapped
 from onsphere.landscape.points import (
@@ -38,7 +37,8 @@ from onsphere.landscape.points import (
     tensors_of,
     weights,
 )
-from onsphere.reestimation import reestimate_batch_statistics
+from onsphere.normalisation.frozen import frozen_norms, mark_frozen
+from onsphere.normalisation.reestimation import reestimate_batch_statistics
 
 __all__ = ["SphereAverage", "average"]
 
@@ -148,10 +148,10 @@ class SphereAverage:
 
         Args:
             point: A module, state dict, list of tensors or tensor; always of the same tensors.
-            coefficient: Its positive weight in the average.
+            coefficient: The point's positive weight in the average.
 
         Returns:
-            This object.
+            This object, so that calls can be chained.
 
         Raises:
             TypeError: It is no point.
@@ -207,9 +207,9 @@ class SphereAverage:
 
         Args:
             model: The network to overwrite: its parameters, and the statistics of frozen norms; not those of others.
-            batches: As for :func:`average`; with them batch statistics are re-estimated. Without them they stay as
-                they are, and are stale.
-            forward: As for :func:`average`.
+            batches: Batches to re-estimate batch statistics from, in a form that :func:`average` takes. Without them
+                statistics stay as they are, and are stale.
+            forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
         Raises:
             ValueError: Nothing was taken in, or the model has other parameters.

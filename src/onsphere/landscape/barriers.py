@@ -24,6 +24,7 @@ from onsphere.functional.wrappers import unwrapped
 from onsphere.landscape.directions import angle_between, interpolate, linear
 from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, of_model, select
+from onsphere.results import frame
 
 __all__ = ["Barrier", "PathKind", "Straight", "barrier"]
 
@@ -41,13 +42,13 @@ class Barrier:
         losses: Mean losses there, ``[points]``.
         errors: Shares of wrong predictions, ``[points]``, or None where targets are no classes.
         loss_barrier: The largest excess of a loss over the line between the ends, at least 0.
-        error_barrier: The same of the errors, or None.
+        error_barrier: The largest excess of an error over the line between the ends, at least 0, or None.
         position: The t of the largest excess of the loss (0 if there is none).
-        error_position: The same of the errors, or None.
+        error_position: The t of the largest excess of the error (0 if there is none), or None.
         angle: The angle between the ends over the weights on the sphere, radians.
-        path: Which way: "geodesic", "chord" or "curve".
+        path: The kind of path: "geodesic", "chord" or "curve".
         mode: Where batch norms had their statistics from: "reestimate", "train" or "eval".
-        statistics: The same in words.
+        statistics: The source of the batch norms' statistics in words.
         on_sphere: Names of the weights the angle is taken over, which follow the great circle.
         linear: Names of the other parameters in which the ends differ; they are interpolated linearly.
         examples: Number of examples behind every loss.
@@ -78,10 +79,8 @@ class Barrier:
 
     def to_frame(self) -> Any:
         """One row a point of the path as a pandas data frame (needs pandas)."""
-        import pandas
-
         columns = {"t": self.t, "loss": self.losses}
-        return pandas.DataFrame(columns if self.errors is None else {**columns, "error": self.errors})
+        return frame(columns if self.errors is None else {**columns, "error": self.errors})
 
     def __repr__(self) -> str:
         error = "" if self.error_barrier is None else f", error barrier {self.error_barrier:.4g}"
@@ -201,7 +200,7 @@ def barrier(
     Args:
         model: The architecture; neither its weights nor anything else of it changes. Not run: a copy is.
         a: A point: a module, a state dict, or a list with a tensor for each parameter (each trainable one).
-        b: Another.
+        b: The other point, in any of these forms.
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: Pairs (input, target), or one such pair (:mod:`onsphere.functional.batches`). Read once into a list.
         points: Number of evenly spaced points, the ends included, at least 3.
@@ -219,7 +218,7 @@ def barrier(
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
-        A :class:`Barrier`.
+        Losses and errors along the path, with the barriers.
 
     Raises:
         ValueError: Points that do not match the model or hold NaN, antipodal points of a geodesic, fewer than 3

@@ -132,20 +132,20 @@ def train_curve(
     Args:
         model: The architecture; not changed and not run (a copy is).
         a: A point: a module, a state dict, or a list with a tensor for each parameter.
-        b: Another, not antipodal.
+        b: The other point in any of these forms, not antipodal to ``a``.
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: Training data, pairs (input, target) or one such pair, read once into a list; every step draws one.
-        steps: Training steps.
+        steps: Number of training steps.
         lr: Effective learning rate of the control point on the unit sphere, falling linearly to 0. Momentum multiplies
             it by 1 / (1 - momentum); a product of the size that trains the networks themselves is a good start.
         momentum: Heavy-ball momentum, in [0, 1).
         parameters: The weights on the joint sphere, as for :func:`onsphere.landscape.barrier`; ``None``: the
             scale-invariant ones.
-        seed: Of the places on the curve and the order of batches.
+        seed: Seed of the places on the curve and the order of batches.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Returns:
-        A :class:`Curve`.
+        The trained curve with its ends.
 
     Raises:
         ValueError: As for :func:`onsphere.landscape.barrier`; steps, lr or momentum out of range; a loss that became

@@ -31,12 +31,12 @@ from onsphere.functional.batches import (
     placed,
 )
 from onsphere.functional.checks import LossFunction, check_deterministic, check_mean, one_number, precision_of
-from onsphere.functional.frozen import frozen_norms, mark_frozen
 from onsphere.functional.reads import ParameterReads
 from onsphere.functional.untouched import private_copy
 from onsphere.functional.wrappers import unwrapped
 from onsphere.normalisation import BatchStatistics
-from onsphere.reestimation import whole_statistics
+from onsphere.normalisation.frozen import frozen_norms, mark_frozen
+from onsphere.normalisation.reestimation import whole_statistics
 from onsphere.symmetry.joint import joint_sphere
 
 __all__ = ["Batches", "Evaluation", "Forward", "LossFunction", "Mode"]
@@ -53,7 +53,8 @@ class Evaluation:
         loss_fn: ``loss_fn(output, target)``, a mean over examples.
         batches: (input, target) pairs or one such pair (:mod:`onsphere.functional.batches`); a list is made of them, so
             that every point sees the same.
-        mode: See the module.
+        mode: Where batch norms get their statistics: "reestimate", "train" or "eval"; the module's text has the
+            particulars.
         statistics: With ``mode="reestimate"``, the batches to re-estimate from (training data, when ``batches`` are
             test data); by default ``batches``.
         forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.

@@ -11,7 +11,6 @@ Source: Ainsworth et al. 2023 (Git Re-Basin), section 2.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from onsphere.functional.copying import duplicate
 from onsphere.landscape.channels import FIXED, ChannelReader, Value
 from onsphere.normalisation import is_norm
 
@@ -57,7 +57,7 @@ def permutation_groups(model: nn.Module) -> dict[str, tuple[Axis, ...]]:
         ValueError: The forward pass cannot be traced.
     """
     try:
-        copied = copy.deepcopy(model)
+        copied = duplicate(model)
         graph = _Tracer().trace(copied)
     except Exception as error:  # whatever a user's forward raises when it meets a proxy
         raise ValueError(
@@ -110,7 +110,7 @@ def permute(state: Mapping[str, Tensor], groups: Groups, permutations: Mapping[s
     """Reorder the channels of a network.
 
     Args:
-        state: A state dict.
+        state: A state dict of the network.
         groups: What :func:`permutation_groups` returned, or an own one.
         permutations: For each group to reorder, which old channel comes to each place, ``[channels]`` integers.
 

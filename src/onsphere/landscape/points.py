@@ -98,13 +98,13 @@ def select(parameters: Parameters, named: Mapping[str, Tensor], *points: object)
     """The selected names, in the order of ``named``.
 
     Args:
-        parameters: The selection.
+        parameters: Names, patterns, tensors, a group, or None for all.
         named: The weights there are to select from.
         *points: The first that is a module says which weights are trainable, and what a given tensor is called.
 
     Raises:
         TypeError: As :func:`onsphere.functional.selection.select_parameters`, but any weights can be selected.
-        ValueError: As there.
+        ValueError: Nothing is selected, or a name, pattern or tensor matches nothing.
     """
     model = next((unwrapped(point) for point in points if isinstance(point, nn.Module)), None)
     if model is None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from onsphere.functional.untouched import untouched
 from onsphere.landscape.evaluation import Batches, Evaluation, Forward, LossFunction, Mode
 from onsphere.landscape.points import Parameters, Point, double, is_number, of_model, real, select
+from onsphere.results import frame
 
 __all__ = ["Slice", "slice_along", "slice_through"]
 
@@ -39,13 +40,13 @@ class Slice:
     Attributes:
         x: Coordinates along the first direction, ``[columns]``; radians on the sphere.
         y: Coordinates along the second, ``[rows]``.
-        losses: Mean losses ``[rows, columns]``.
+        losses: Mean losses at the grid's points, ``[rows, columns]``.
         errors: Shares of wrong predictions ``[rows, columns]``, or None where targets are no classes.
         coordinates: Where the given points lie, ``[points, 2]``: three points, or the centre at (0, 0).
         sphere: Whether the slice bends with the sphere.
         radius: Norm of the weights on the slice at the centre.
         mode: Where batch norms had their statistics from.
-        statistics: The same in words.
+        statistics: The source of the batch norms' statistics in words.
     """
 
     x: Array
@@ -65,11 +66,9 @@ class Slice:
 
     def to_frame(self) -> Any:
         """One row a point of the grid as a pandas data frame (needs pandas)."""
-        import pandas
-
         x, y = np.meshgrid(self.x, self.y)
         columns = {"x": x.ravel(), "y": y.ravel(), "loss": self.losses.ravel()}
-        return pandas.DataFrame(columns if self.errors is None else {**columns, "error": self.errors.ravel()})
+        return frame(columns if self.errors is None else {**columns, "error": self.errors.ravel()})
 
     def __repr__(self) -> str:
         unit = " rad" if self.sphere else ""
@@ -106,12 +105,13 @@ def slice_through(
         batches: Pairs (input, target) or one such pair.
         grid: Points a side, at least 2.
         margin: How far beyond the points the grid reaches, as a share of their extent.
-        sphere: Bend with the sphere. Norms of the three points are interpolated like the other parameters.
+        sphere: Whether the slice bends with the sphere. Norms of the three points are interpolated like the other
+            parameters.
         parameters: The weights on the slice, as for :func:`onsphere.landscape.barrier`. ``None``: the scale-invariant
             ones on the sphere, all that require grad otherwise.
-        mode: As for :func:`onsphere.landscape.barrier`.
-        statistics: As there.
-        forward: As there.
+        mode: Where batch norms get their statistics, as for :func:`onsphere.landscape.barrier`.
+        statistics: Batches to re-estimate these statistics from; by default ``batches``.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Raises:
         ValueError: Not three points, points on one great circle or line, and all that
@@ -189,12 +189,12 @@ def slice_along(
             :class:`onsphere.curvature.Eigenvalues`); parameters a mapping does not name have no part in it. They are
             made orthonormal, and tangent on the sphere. ``None``: random, from ``seed``.
         extent: How far the grid reaches on each side: radians on the sphere (below pi), a Euclidean norm otherwise.
-        sphere: Bend with the sphere.
+        sphere: Whether the slice bends with the sphere.
         parameters: The weights on the slice; the others stay those of the centre. As for :func:`slice_through`.
-        mode: As for :func:`onsphere.landscape.barrier`.
-        statistics: As there.
-        seed: Of random directions.
-        forward: As for :func:`onsphere.landscape.barrier`.
+        mode: Where batch norms get their statistics, as for :func:`onsphere.landscape.barrier`.
+        statistics: Batches to re-estimate these statistics from; by default ``batches``.
+        seed: Seed of the random directions.
+        forward: How the model is called, ``forward(model, input)``, where that is not ``model(input)``.
 
     Raises:
         ValueError: Not two directions, parallel ones, and all that :func:`onsphere.landscape.barrier` refuses.

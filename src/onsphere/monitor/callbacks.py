@@ -112,7 +112,7 @@ class _TrainerMonitor:
         raise NotImplementedError
 
     def _say(self, findings: Sequence[Finding]) -> None:
-        """Log findings."""
+        """Log what was found."""
         raise NotImplementedError
 
 
@@ -127,7 +127,7 @@ class _ToTrainer:
         self._callback._read(self._callback._first + step, {prefix + name: value for name, value in values.items()})
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no file is held."""
 
 
 class LightningMonitor(_TrainerMonitor):
@@ -170,7 +170,7 @@ class LightningMonitor(_TrainerMonitor):
         return sys.modules["pytorch_lightning"].Callback  # type: ignore[no-any-return]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach."""
+        """Attach the monitor to the trainer's optimisers."""
         if trainer.is_global_zero:
             self._trainer = trainer
             self._attach(trainer.optimizers, pl_module, trainer.global_step)
@@ -182,11 +182,11 @@ class LightningMonitor(_TrainerMonitor):
         self._stop()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Detach."""
+        """Detach the monitor, as at the end of training."""
         self._stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes into a checkpoint."""
+        """Return what goes into a checkpoint."""
         return self._state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ class HuggingFaceMonitor(_TrainerMonitor):
         self._latest: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Attach."""
+        """Attach the monitor to the trainer's optimiser."""
         if not state.is_world_process_zero:
             return
         self._progress, self._latest = state, {}

@@ -48,7 +48,7 @@ _NOISY_RUN = ((0.033, 0.283, 0.117, 0.0), (0.21, 0.445, 0.164, 0.0), (0.574, 0.6
 
 @dataclass(frozen=True)
 class Forecast:
-    """The next jump.
+    """When the next jump is expected.
 
     Attributes:
         step: Step at which it is expected, the median.

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from onsphere.optim._groups import sphere_kind
+from onsphere.groups import given_names, sphere_kind
 from onsphere.products import check_whole
 
 __all__ = ["Group", "Watched", "frozen_norms", "matches", "watch"]
@@ -44,7 +44,7 @@ class Watched:
 
     Attributes:
         tensors: For each optimiser the tensors that are read.
-        names: Their names.
+        names: The tensors' names, for each optimiser.
         param_groups: For each optimiser the indices of the param groups that these are in.
         groups: The groups, without ``total``.
         total: All sphere groups together, if there are several.
@@ -69,9 +69,9 @@ def watch(
 
     Args:
         optimizers: All that step the tensors.
-        groups: As for :class:`onsphere.Monitor`.
+        groups: Param groups, as ``onsphere.sphere_groups(model, batch)`` returns them; None: the optimisers' own.
         select: Globs of tensor names.
-        model: Where names come from.
+        model: The module whose names the tensors get; None: those of the groups or optimisers.
 
     Returns:
         Tensors and groups; a group without selected tensors is left out.
@@ -176,10 +176,10 @@ def _names(
                 name = name.split(".", 1)[1]
             called.setdefault(id(p), name)
     for group in (*groups, *(group for optimizer in optimizers for group in optimizer.param_groups)):
-        params, names = group["params"], group.get("names") or group.get("param_names")
-        if isinstance(names, Sequence) and not isinstance(params, Tensor) and len(names) == len(params):
-            for p, name in zip(params, names, strict=True):
-                called.setdefault(id(p), str(name))
+        names = given_names(group)
+        if names is not None:
+            for p, name in zip(group["params"], names, strict=True):
+                called.setdefault(id(p), name)
     everything = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     for i, p in enumerate(everything):
         called.setdefault(id(p), f"param {i}")

@@ -18,7 +18,7 @@ class GroupHistory:
     """Readings of a group, oldest first; every array is ``[T]``, one entry a reading.
 
     Attributes:
-        name: The group's name.
+        name: Name of the group.
         parameters: Numbers in its tensors.
         invariant: Whether the group is said to be scale-invariant.
         optimizer: Name of the optimiser's class.
@@ -26,10 +26,10 @@ class GroupHistory:
         norm: ρ before the step.
         gradient_norm: ‖g‖ of the gradient that the step used.
         effective_step: ‖tangent part of the update‖ / ρ.
-        angular_update: Radians.
+        angular_update: Angle of the update, radians.
         noether_residual: |<w, g>| / (‖w‖ ‖g‖).
         lr: Learning rate of the step.
-        weight_decay: Of the step.
+        weight_decay: Weight decay of the step.
         momentum: Heavy-ball momentum, 0 if none.
         betas: Adam's or Lion's, or None.
         tensors: Angular update of every selected tensor, by name.

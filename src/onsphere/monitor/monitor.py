@@ -26,7 +26,8 @@ from onsphere.monitor.record import Record
 from onsphere.monitor.recorder import Recorder
 from onsphere.monitor.say import say
 from onsphere.monitor.state import packed, unpacked
-from onsphere.optim._groups import unwrapped
+from onsphere.optim.wrappers import torch_optimizers
+from onsphere.results import frame
 
 if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding
@@ -101,7 +102,7 @@ class Monitor:
         for name, value in (("every", every), ("capacity", capacity), ("keep", keep)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        optimizers = unwrapped(optimizer, "Monitor")
+        optimizers = torch_optimizers(optimizer, "Monitor")
         attached = [type(one).__name__ for one in optimizers if one in _ATTACHED]
         if attached:
             raise ValueError(f"this {attached[0]} has a monitor already; call its detach() first, or use that one")
@@ -152,9 +153,7 @@ class Monitor:
 
     def to_frame(self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*") -> Any:
         """:meth:`readings` as a pandas data frame (needs pandas)."""
-        import pandas
-
-        return pandas.DataFrame(self.readings(level, select))
+        return frame(self.readings(level, select))
 
     def diagnose(self) -> list[Finding]:
         """What the readings mean: findings with ``kind``, ``severity``, ``message`` and ``evidence``, alarms first.

@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 def measure(sums: Array) -> dict[str, Array]:
-    """Readings from sums.
+    """The readings that follow from sums over a tensor's numbers.
 
     Args:
         sums: ``[T, 5]`` in the order of :data:`SUMS`: one row a reading.
@@ -77,7 +77,7 @@ class Store:
     """The readings of one optimiser on the host: the latest ``keep`` of them.
 
     Args:
-        keep: How many.
+        keep: How many readings are kept.
         tensors: Number of tensors T.
         groups: Number of param groups P.
 

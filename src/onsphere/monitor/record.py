@@ -26,7 +26,7 @@ class Record:
     """The stores of all optimisers, read group by group.
 
     Args:
-        watched: Tensors and groups.
+        watched: The tensors that are read, and their groups.
         classes: Name of each optimiser's class.
         keep: Readings that are kept.
 
@@ -54,10 +54,10 @@ class Record:
         return [self.watched.tensors[k][i] for k, indices in group.members.items() for i in indices]
 
     def read(self, group: Group, *, after: int = -1, last: int | None = None) -> dict[str, NDArray[Any]]:
-        """Readings of a group.
+        """The readings of a group.
 
         Args:
-            group: The group.
+            group: One of the groups of this record.
             after: Only of steps later than this one.
             last: At most so many, the latest.
 
@@ -133,7 +133,7 @@ class Record:
         return "sphere" if group.sphere == "joint" else None
 
     def histories(self, *, last: int | None = None) -> list[GroupHistory]:
-        """All groups."""
+        """The readings of all groups."""
         return [self.history(group, last=last) for group in self.groups]
 
 

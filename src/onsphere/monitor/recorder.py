@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from onsphere.monitor.say import say
 from onsphere.monitor.workspace import workspace
-from onsphere.optim._hooks import StepHooks
+from onsphere.optim.hooks import StepHooks
 
 __all__ = ["Recorder"]
 
@@ -36,8 +36,8 @@ class Recorder:
     """Reads every so manyth step of one optimiser.
 
     Args:
-        optimizer: Whose steps.
-        tensors: Which of its parameters.
+        optimizer: The optimiser whose steps are read.
+        tensors: Those of its parameters that are read.
         param_groups: Indices of the param groups whose settings are recorded too.
         every: Steps 0, ``every``, 2 ``every``, ... are read.
         capacity: Readings that the ring holds.
@@ -89,7 +89,7 @@ class Recorder:
             self._drop()
 
     def take(self) -> tuple[NDArray[np.int64], Array, Array]:
-        """Empty the ring.
+        """Take all readings out of the ring.
 
         Returns:
             Step numbers ``[n]``, sums ``[n, tensors, 5]`` as in :data:`onsphere.monitor.readings.SUMS`, and settings

@@ -50,7 +50,7 @@ class _Closing:
 
 
 class TensorBoardSink(_Closing):
-    """Scalars for TensorBoard.
+    """Writes readings as scalars for TensorBoard.
 
     Non-finite values are written as they are; TensorBoard marks them in its charts.
 
@@ -251,8 +251,8 @@ def imported(module: str, who: str) -> Any:
     """The module, or an error that says what to install.
 
     Args:
-        module: Its name.
-        who: Who needs it.
+        module: Name of the module wanted.
+        who: Name of what needs it, for the message.
 
     Raises:
         ImportError: It is not there.

@@ -31,7 +31,7 @@ def unpacked(state: Mapping[str, Any]) -> tuple[list[Block], dict[str, Any]]:
     """What :func:`packed` was given, out of a monitor's state, one of an earlier version included.
 
     Args:
-        state: From :meth:`onsphere.Monitor.state_dict`.
+        state: A state from :meth:`onsphere.Monitor.state_dict`.
 
     Raises:
         ValueError: The readings are damaged.

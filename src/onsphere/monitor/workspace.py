@@ -32,7 +32,7 @@ def workspace(tensors: Sequence[Tensor], capacity: int) -> Whole | Pieces:
     """The work space that suits some tensors of one device.
 
     Args:
-        tensors: The tensors.
+        tensors: The tensors that are read, all on one device.
         capacity: Steps that it can hold until :meth:`Whole.take`.
     """
     size = _PIECE.get(tensors[0].device.type, _PIECE["default"])
@@ -47,7 +47,7 @@ class Whole:
         capacity: Steps that the ring can hold.
 
     Attributes:
-        ring: The products, ``[T, capacity, 3, 3]``.
+        ring: The products of weights, gradients and updates, ``[T, capacity, 3, 3]``.
         nbytes: Size of the rest.
     """
 
@@ -171,7 +171,7 @@ class Pieces:
         self._used += 1
 
     def take(self, *, under_way: bool = False) -> Array:
-        """As :meth:`Whole.take`."""
+        """Take the readings out, as :meth:`Whole.take` does."""
         taken = _taken(self.ring, self._used)
         if under_way and self._used:
             self.ring[:, 0].copy_(self.ring[:, self._used])

@@ -5,11 +5,11 @@ that; :func:`sphere_sgd`, :func:`sgd` and :func:`adam` are the updates as pure f
 learning-rate schedule from a regime map, :func:`propose_elrs` the rule behind it.
 """
 
-from onsphere.optim._functional import adam, sgd, sphere_sgd
-from onsphere.optim._sphere_sgd import SphereSGD
 from onsphere.optim.keep import keep_on_sphere, release
+from onsphere.optim.optimizer import SphereSGD
 from onsphere.optim.proposal import ProposedElrs, propose_elrs
 from onsphere.optim.schedule import RegimeSchedule
+from onsphere.optim.updates import adam, sgd, sphere_sgd
 
 __all__ = [
     "ProposedElrs",

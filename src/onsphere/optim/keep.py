@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from onsphere.optim._foreach import project_
-from onsphere.optim._groups import parameter_names, settle_radius, sphere_kind, unwrapped
-from onsphere.optim._hooks import StepHooks
-from onsphere.optim._sphere_sgd import SphereSGD
+from onsphere.groups import parameter_names, settle_radius, sphere_kind
+from onsphere.optim.hooks import StepHooks
+from onsphere.optim.inplace import project_
+from onsphere.optim.optimizer import SphereSGD
+from onsphere.optim.wrappers import torch_optimizers
 from onsphere.spheres import as_radius
 
 #: Where the radii are: in every param group, a list for each parameter; and, sphere by sphere, in the state_dict.
@@ -55,7 +56,7 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
             ignored. They need not be the optimiser's own groups, but their parameters must be among its parameters.
 
     Returns:
-        What was given.
+        The optimiser, wrapper or list that was given.
 
     Raises:
         TypeError: ``optimizer`` is not a torch optimiser, or a parameter does not hold real floating-point numbers or
@@ -70,7 +71,7 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
         >>> optimizer.state_dict()["spheres"], optimizer.param_groups[0]["sphere_radii"]
         ([5.0], [[5.0]])
     """
-    optimizers = unwrapped(optimizer, "keep_on_sphere")
+    optimizers = torch_optimizers(optimizer, "keep_on_sphere")
     for one in optimizers:
         if isinstance(one, SphereSGD):
             raise ValueError("SphereSGD keeps its weights on their spheres by itself; use it as it is")
@@ -101,7 +102,7 @@ def release(optimizer: object) -> None:
         TypeError: Something is not an optimiser.
         ValueError: It is not kept.
     """
-    keepers = {id(keeper): keeper for keeper in map(_KEPT.get, unwrapped(optimizer, "release"))}
+    keepers = {id(keeper): keeper for keeper in map(_KEPT.get, torch_optimizers(optimizer, "release"))}
     for keeper in keepers.values():
         if keeper is None:
             raise ValueError(

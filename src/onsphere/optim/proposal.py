@@ -21,13 +21,13 @@ BELOW_DIVERGENCE = 0.5
 
 @dataclass(frozen=True)
 class ProposedElrs:
-    """What :func:`propose_elrs` returns.
+    """The start and end ELR that :func:`propose_elrs` proposes, and why.
 
     Attributes:
-        start: Proposed start ELR.
-        end: Proposed end ELR.
+        start: Proposed effective learning rate of the start.
+        end: Proposed effective learning rate of the end.
         threshold: Where convergence ends: the geometric middle of ``bracket``.
-        bracket: Between which ELRs convergence ends.
+        bracket: The two ELRs between which convergence ends.
         basis: ``boundary``: the map says so; ``labels``: from the labels of its runs, though none interpolates;
             ``divergence``: a tenth of where divergence begins, for want of anything else.
         limited: Whether ``start`` was lowered to stay clear of divergence.
@@ -41,7 +41,7 @@ class ProposedElrs:
     limited: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values by name, ready for JSON."""
         return asdict(self)
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from onsphere.optim._groups import parameter_names, sphere_kind
-from onsphere.optim._sphere_sgd import SphereSGD
+from onsphere.groups import parameter_names, sphere_kind
+from onsphere.optim.optimizer import SphereSGD
 from onsphere.optim.proposal import END_FACTOR, START_FACTOR, propose_elrs
 from onsphere.products import check_whole, squared_norm
 
@@ -45,7 +45,7 @@ class RegimeSchedule(LRScheduler):
     in a ``SequentialLR``.
 
     Args:
-        optimizer: Any torch optimiser.
+        optimizer: Any torch optimiser, SphereSGD or another.
         start: ELR of the first steps, positive.
         end: ELR of the last steps, positive.
         total_steps: Steps of the whole training.
@@ -125,11 +125,11 @@ class RegimeSchedule(LRScheduler):
         sphere get the proposed ELR times (1 - momentum).
 
         Args:
-            optimizer: As in the constructor.
+            optimizer: Any torch optimiser, as in the constructor.
             regimes: The map, as in :func:`propose_elrs`.
-            total_steps: As in the constructor.
-            start_factor: As in :func:`propose_elrs`.
-            end_factor: As in :func:`propose_elrs`.
+            total_steps: Steps of the whole training.
+            start_factor: The start ELR over the one where convergence ends, as in :func:`propose_elrs`.
+            end_factor: The end ELR over the one where convergence ends, as in :func:`propose_elrs`.
             **options: The constructor's other arguments.
 
         Raises:

@@ -23,7 +23,7 @@ class Comparisons:
     reference: list[Tensor]
 
     def outputs(self) -> list[Tensor]:
-        """The output now."""
+        """The outputs at the present parameters."""
         raise NotImplementedError
 
     def noise(self, like: Tensor) -> Tensor:

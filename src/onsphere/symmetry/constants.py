@@ -57,7 +57,7 @@ Place = tuple[str, float, tuple[int, ...]]
 
 
 class ConstantsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """See the module.
+    """Leaves out the constants that a forward pass adds as an eps, as the module's text says.
 
     Args:
         notes: What was left out is written here, as sentences.
@@ -137,7 +137,7 @@ class ConstantsMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Watch:
-    """What a forward pass does.
+    """Sees what a forward pass adds and looks up.
 
     Attributes:
         seen: Constants that may be an eps.
@@ -152,7 +152,7 @@ class Watch:
         self._larger: Place | None = None
 
     def look(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the operation."""
+        """Look at an operation before it runs."""
         self._larger = None
         for place, found, _ in _constants(packet, args, kwargs):
             how, value, _ = found
@@ -166,7 +166,7 @@ class Watch:
                         self._larger = found
 
     def follow(self, packet: Any, args: tuple[Any, ...], result: Any) -> None:
-        """After it."""
+        """Look at what an operation returned."""
         if packet is _aten.embedding:
             self.tables.append((args[1], len(args[0])))
         elif packet is _aten.index and isinstance(args[1][0], Tensor):

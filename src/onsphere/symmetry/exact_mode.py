@@ -50,10 +50,10 @@ _CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clamp_
 
 
 class ExactMode(TorchFunctionMode):
-    """See the module.
+    """Runs a forward pass without eps and without casts to narrower numbers, as the module's text says.
 
     Args:
-        keep_eps: Only the casts.
+        keep_eps: Whether to leave eps as it is and change the casts only.
 
     Attributes:
         notes: What was changed, as sentences; each once.

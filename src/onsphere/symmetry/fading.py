@@ -42,8 +42,8 @@ def fading_direction(
     """The first weak direction along which the output's change falls as an eps would have it.
 
     Args:
-        singular_values: Of the log-scale Jacobian, descending, [n].
-        directions: Its right singular vectors, [n, n].
+        singular_values: Singular values of the log-scale Jacobian, descending, [n].
+        directions: Right singular vectors of that Jacobian, [n, n].
         changes: D(0), D(1), ... for exponents c (multiples of 1/12, [n]).
 
     Returns:

@@ -114,12 +114,12 @@ class Analysis:
     """The null space of a probe's model and what follows from it.
 
     Args:
-        probe: The model.
+        probe: The copy of the model that is rescaled and run.
         rows: Whether to look at rows as well.
-        unused: See :func:`find_symmetries`.
+        unused: What to do about parameters that the output does not depend on, as for :func:`find_symmetries`.
 
     Attributes:
-        space: The null space.
+        space: The null space of the rows, the symmetries to first order.
         idle: Indices of parameters without effect.
     """
 

@@ -50,7 +50,7 @@ def largest_sphere(constraints: NDArray[np.float64], sizes: Sequence[int], allow
     writes the stream.
 
     Args:
-        constraints: Row-reduced, [rank, n].
+        constraints: The rows that symmetries are orthogonal to, row-reduced, [rank, n].
         sizes: Numbers in each tensor.
         allowed: Indices that may be chosen.
     """
@@ -91,9 +91,9 @@ def remaining_generators(
     """Small integer vectors that complete ``have`` to a basis of the null space.
 
     Args:
-        constraints: Row-reduced, [rank, n].
+        constraints: The rows that symmetries are orthogonal to, row-reduced, [rank, n].
         have: Vectors already chosen, [k, n].
-        dimension: Of the null space.
+        dimension: Dimension of the null space.
         exclude: Indices that stay zero: tensors without effect, which have vectors of their own.
 
     Returns:

@@ -39,7 +39,7 @@ _STEP = 1e-3  # of the difference in log-scale: its error and rounding's both st
 
 @dataclass(frozen=True)
 class NullSpace:
-    """What the rows say.
+    """The space of all rescalings that the gradients' rows allow.
 
     Attributes:
         constraints: Orthonormal rows that span the row space, [rank, n].

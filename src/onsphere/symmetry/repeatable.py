@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from onsphere.functional.frozen import frozen_norms
 from onsphere.functional.nests import widened
 from onsphere.normalisation import is_norm
+from onsphere.normalisation.frozen import frozen_norms
 from onsphere.symmetry.exact_mode import EPS
 
 __all__ = ["as_trained", "lift", "make_repeatable", "without_eps"]

@@ -10,6 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.results import frame
+
 __all__ = ["Symmetries"]
 
 
@@ -19,7 +21,7 @@ class Symmetries:
 
     Attributes:
         names: Trainable parameters in registration order, tied ones once.
-        shapes: Their shapes.
+        shapes: Shapes of these parameters.
         generators: A basis of all symmetries, ``[symmetries, parameters]``: first the groups (entries 0 and 1), then
             the rescalings, then one unit vector for each parameter without effect.
         groups: The scale-invariant groups: tensors that may be multiplied by one common number. They are disjoint, none
@@ -138,8 +140,6 @@ class Symmetries:
 
     def to_frame(self) -> Any:
         """One row a parameter as a pandas data frame (needs pandas)."""
-        import pandas
-
         rows = [
             {
                 "name": name,
@@ -150,7 +150,7 @@ class Symmetries:
             }
             for name, shape in zip(self.names, self.shapes, strict=True)
         ]
-        return pandas.DataFrame(rows)
+        return frame(rows)
 
     def __repr__(self) -> str:
         numbers = sum(

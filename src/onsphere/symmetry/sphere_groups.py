@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from onsphere.functional.untouched import untouched_random_state
+from onsphere.groups import sphere_group
 from onsphere.symmetry.find import INVARIANT_BELOW, Analysis
 from onsphere.symmetry.probe import Probe, SymmetryError
 
@@ -97,7 +98,7 @@ def sphere_groups(
     parameters = dict(model.named_parameters())
     rest = [i for i in range(len(names)) if i not in set(sphere)]
     return [
-        {"params": [parameters[names[i]] for i in indices], "names": [names[i] for i in indices], "sphere": kind}
+        sphere_group({names[i]: parameters[names[i]] for i in indices}, kind)
         for kind, indices in [*parts, *([(None, rest)] if rest else [])]
     ]
 

@@ -55,9 +55,9 @@ def drawn_tokens(value: Any, tables: Sequence[tuple[Tensor, int]], generator: to
     """A nest in which repeated integers that look up rows of a table become random rows; and whether there were any.
 
     Args:
-        value: Arguments of a call.
+        value: Arguments of a call, as a nest.
         tables: Indices that a forward pass looked up, and how many rows there are.
-        generator: Draws them.
+        generator: The generator that draws the rows.
     """
     changed = False
 

@@ -13,12 +13,10 @@ import pytest
 from onsphere.dynamics.toys import simulate_pairs
 from onsphere.lab import Interrupted, Run, toy_periods, toy_regimes, toy_thermo
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.toy_periods.page import answer as periods_answer
 from onsphere.lab.experiments.toy_periods.result import ToyPeriodsResult
-from onsphere.lab.experiments.toy_regimes.page import answer as regimes_answer
-from onsphere.lab.experiments.toy_regimes.run import simulate as simulate_regimes
-from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
-from onsphere.lab.experiments.toy_thermo.page import answer as thermo_answer
+from onsphere.lab.experiments.toy_periods.words import answer as periods_answer
+from onsphere.lab.experiments.toy_regimes.words import answer as regimes_answer
+from onsphere.lab.experiments.toy_thermo.words import answer as thermo_answer
 from onsphere.lab.progress import Progress
 from onsphere.lab.store.files import read_table
 
@@ -61,13 +59,14 @@ def test_rows_are_means_and_ranges_over_seeds_that_start_alike():
 
 
 def test_pieces_do_not_change_a_bit(monkeypatch):
-    spec = ToyRegimesSpec(grid=7, seeds=3, steps=300)
-    whole = simulate_regimes(spec, Progress(), lambda: False)
+    fields = {"grid": 7, "seeds": 3, "steps": 300}
+    whole = toy_regimes(**fields, out="whole")
     monkeypatch.setattr("onsphere.lab.experiments.toy_regimes.run._PIECE", 1)
     told = Told()
-    pieces = simulate_regimes(spec, told, lambda: False)
-    assert pieces.values == whole.values
-    assert all((pieces.tables["course"][name] == column).all() for name, column in whole.tables["course"].items())
+    pieces = toy_regimes(**fields, progress=told, out="pieces")
+    assert pieces.rows == whole.rows
+    tables = [read_table(result.run / "course.parquet") for result in (pieces, whole)]
+    assert all((tables[0][name] == column).all() for name, column in tables[1].items())
     assert told.done == told.announced == 7 * 3 * 300
 
 

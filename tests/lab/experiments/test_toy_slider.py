@@ -6,8 +6,7 @@ import pytest
 
 from browser import attribute, needs_browser, open_page
 from onsphere.lab import toy_regimes
-from onsphere.lab.experiments.toy_regimes.charts import movie_chart
-from onsphere.lab.experiments.toy_regimes.view import courses
+from onsphere.lab.experiments.toy_regimes.charts import courses, movie_chart
 from onsphere.lab.report.page import Slider
 from onsphere.lab.store import Run
 
@@ -60,9 +59,8 @@ def page(tmp_path_factory):
 
 def test_every_elr_is_a_frame_with_its_own_traces(page):
     chart = movie_chart(page, courses(Run(page.run), page))
-    assert chart.slider is not None and len(chart.slider.frames) == 4
-    assert chart.slider.frames[chart.slider.start].startswith("ELR 0.2 ")  # nearest to 1.25 / A
-    frames = [trace["meta"]["frame"] for trace in chart.figure["data"] if "frame" in trace.get("meta", {})]
+    assert len(chart.frames) == 4 and chart.frames[chart.frame].startswith("0.2 ")  # nearest to 1.25 / A
+    frames = [mark.frame for panel in chart.panels for mark in panel.marks if mark.frame is not None]
     assert sorted(set(frames)) == [0, 1, 2, 3]
     # loss, marker, and two lines a pair; the law's level only above the threshold, where it is not 0
     assert [frames.count(frame) for frame in range(4)] == [8, 9, 9, 9]
@@ -85,8 +83,8 @@ def test_the_slider_shows_one_frame_at_a_time(page, tmp_path):
     found = attribute(document, "data-seen")
     assert found is not None, "the probe did not finish"
     seen = json.loads(found)
-    assert seen["start"]["frames"] == [2] and seen["start"]["said"].startswith("ELR 0.2 ")
-    assert seen["first"]["frames"] == [0] and seen["first"]["said"].startswith("ELR 0.1 ")
+    assert seen["start"]["frames"] == [2] and seen["start"]["said"].startswith("0.2 ")
+    assert seen["first"]["frames"] == [0] and seen["first"]["said"].startswith("0.1 ")
     assert seen["third"]["frames"] == [2] and len(seen["third"]["hidden"]) == 2  # a hidden pair stays hidden
     assert seen["picked"]["frames"] == [1] and seen["picked"]["at"] == 1
     assert seen["playing"]["button"] == "❚❚"

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from onsphere.lab import InputError, toy_periods, toy_regimes, toy_thermo
 from onsphere.lab.cli import app, run_command
-from onsphere.lab.command import EXPERIMENTS
 from onsphere.lab.config import to_command, to_toml, with_config
 from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
 from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
 from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
+from onsphere.lab.registry import ENTRIES
 
+COMMANDS = [entry.command for entry in ENTRIES]
 BAD = {
     "negative coefficient": ("regimes --alphas 1,-2", "--alphas"),
     "coefficient that is no number": ("regimes --alphas 1,x", "--alphas"),
@@ -66,7 +67,7 @@ def test_bad_input_is_one_clear_line_and_status_2(line, said, capfd):
 
 
 def test_numba_is_asked_for_where_it_is_not(monkeypatch):
-    monkeypatch.setattr("onsphere.lab.toy.options.find_spec", lambda name: None)
+    monkeypatch.setattr("onsphere.lab.toy_options.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"backend.*numba is not installed"):
         toy_regimes(backend="numba")
 
@@ -105,15 +106,20 @@ def test_one_file_serves_several_commands():
         "[toy.regimes]\nelrs = [0.1, 0.2]\nsteps = 50\n[toy.periods]\nlr = 0.5\n"
     )
     tail = ["--config", "all.toml"]
-    assert with_config(["toy", "regimes", *tail], EXPERIMENTS) == [
+    assert with_config(["toy", "regimes", *tail], COMMANDS) == [
         *("toy", "regimes", "--seed=2", "--steps=50", "--elrs=0.1,0.2"),
         *tail,
     ]
-    assert with_config(["toy", "periods", *tail], EXPERIMENTS) == [
+    assert with_config(["toy", "periods", *tail], COMMANDS) == [
         *("toy", "periods", "--seed=2", "--steps=100", "--lr=0.5"),
         *tail,
     ]
-    assert with_config(["regimes", *tail], EXPERIMENTS) == ["regimes", "--seed=1", "--elrs=3", *tail]
+    assert with_config(["regimes", *tail], COMMANDS) == [
+        "regimes",
+        "--seed=1",
+        "--elrs=3",
+        *tail,
+    ]
     with pytest.raises(InputError, match="is a dict"):  # without the names of the commands every table is a field
         with_config(["toy", "regimes", *tail])
 
@@ -132,7 +138,10 @@ def test_a_spec_survives_as_command_and_as_file(name, spec):
     words = shlex.split(to_command(name, type(spec), fields))
     assert words[:3] == ["onsphere", *name.split()]
     Path("spec.toml").write_text(to_toml(fields))
-    for arguments in (words[1:], with_config([*name.split(), "--config", "spec.toml"], EXPERIMENTS)):
+    for arguments in (
+        words[1:],
+        with_config([*name.split(), "--config", "spec.toml"], COMMANDS),
+    ):
         _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         assert bound.arguments["spec"] == spec
 

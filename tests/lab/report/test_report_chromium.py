@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from browser import attribute, needs_browser, open_page
-from onsphere.lab.report import RegimesView
-from onsphere.lab.report.regimes import regimes_page
+from synthetic_map import Map
 
 pytestmark = needs_browser
 
@@ -58,11 +57,12 @@ def open_text(text: str, folder: Path) -> tuple[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def seen(view: RegimesView, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    cells = [dict(cell) for cell in view.cells]
-    cells[3] |= {"loss": float("nan"), "finite": False}
-    text = regimes_page(replace(view, cells=cells)).render()
-    document, console = open_text(text.replace("</body>", PROBE), tmp_path_factory.mktemp("chromium"))
+def seen(regimes: Map, write: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    cells = list(regimes.result.cells)
+    cells[3] = replace(cells[3], loss=float("nan"), finite=False)
+    folder = tmp_path_factory.mktemp("chromium")
+    text = write(regimes.but(cells=cells), folder / "run").read_text(encoding="utf-8")
+    document, console = open_text(text.replace("</body>", PROBE), folder)
     assert console == []
     assert attribute(document, "data-errors") is None
     assert attribute(document, "data-charts") == "3"
@@ -79,11 +79,11 @@ def test_the_charts_are_drawn(seen: dict[str, Any]) -> None:
     assert seen["wide"]
 
 
-def test_the_seed_selector_works(seen: dict[str, Any], view: RegimesView) -> None:
-    of_seed = [sum(curve.seed == seed for curve in view.curves) for seed in (0, 1)]
+def test_the_seed_selector_works(seen: dict[str, Any], regimes: Map) -> None:
+    of_seed = [sum(curve.seed == seed for curve in regimes.courses) for seed in (0, 1)]
     assert seen["first"] == 3 * of_seed[0]
     assert seen["legend"] == of_seed[0]
-    assert seen["all"] == 3 * len(view.curves)
+    assert seen["all"] == 3 * len(regimes.courses)
     assert seen["second"] == [1]
 
 
@@ -105,8 +105,9 @@ def test_no_request_and_no_way_to_upload(seen: dict[str, Any]) -> None:
     assert seen["buttons"] and not any("hare" in title or "loud" in title for title in seen["buttons"])
 
 
-def test_errors_would_be_noticed(view: RegimesView, tmp_path: Path) -> None:
-    text = regimes_page(view).render().replace("</body>", "<script>console.error('seen'); missing();</script></body>")
+def test_errors_would_be_noticed(page: Path, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    text = text.replace("</body>", "<script>console.error('seen'); missing();</script></body>")
     text = text.replace("</body>", '<img src="https://example.org/x.png"></body>')
     document, console = open_text(text, tmp_path)
     errors = attribute(document, "data-errors") or ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import onsphere.lab.experiments.regimes.page as regimes_page
+import onsphere.lab.experiment as experiment
 from command import flags, here
 from onsphere.lab import InputError, Interrupted, map_regimes, resume_regimes
 from onsphere.lab.console import PlainConsole, visible
@@ -224,28 +224,13 @@ def test_a_page_that_fails_does_not_cost_the_result(monkeypatch, tmp_path, whole
         raise ZeroDivisionError("no page today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(regimes_page, "write_regimes_report", broken)
+        patch.setattr(experiment, "write_page", broken)
         with pytest.raises(PageFailed, match="onsphere report 'a run'"):
             train(Path("a run"))
     assert findings(Path("a run")) == findings(whole_run)
     process = here("resume", "a run", folder=tmp_path)  # makes the page that is missing
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "a run" / "report.html").is_file()
-
-
-def test_every_experiment_writes_its_result_first():
-    import inspect
-    from importlib import import_module
-
-    from onsphere.lab.command import EXPERIMENTS
-
-    for home in EXPERIMENTS.values():
-        module = import_module(home)
-        room = import_module(home.replace(".terminal", ".run"))
-        source = inspect.getsource(room)
-        if "toy" in home:
-            source = inspect.getsource(import_module("onsphere.lab.toy.work"))
-        assert "conclude(run, result" in source and "result_path" not in source, module
 
 
 # ---- no room left

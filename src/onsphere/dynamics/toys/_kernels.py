@@ -34,7 +34,7 @@ def sphere_numpy(squares: Array, strengths: Array, steps: int, fractions: Array,
     Args:
         squares: ``[2, n, K]``, X and Y of n pairs in K runs; they add up to 1 in every run. K is at least 2.
         strengths: ``[n, K]``, 2 ELR a.
-        steps: How many steps.
+        steps: How many steps are taken.
         fractions: ``[n, K]``, to which u before every step is added.
         shares: ``[n, K]``, to which X + Y before every step is added.
     """
@@ -151,7 +151,7 @@ def decay_numpy(squares: Array, b: Array, least: Array, totals: Array, fractions
 
 
 def decay_loops(squares: Array, b: Array, least: Array, totals: Array, fractions: Array) -> None:
-    """As :func:`decay_numpy`, written for a compiler."""
+    """The computation of :func:`decay_numpy` in loops, written for a compiler."""
     steps, pairs = totals.shape
     for first in range(0, pairs, _BLOCK):
         last = min(first + _BLOCK, pairs)

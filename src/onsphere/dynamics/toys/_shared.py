@@ -1,15 +1,14 @@
-"""What the toys share: checks of their arguments, random starts, plain values out of results."""
+"""What the toys share: checks of their arguments and random starts."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from onsphere.dynamics._checks import Array, Numbers, numbers, positive
 
-__all__ = ["coefficients", "count", "frame", "log_sum", "plain_values", "random_pairs", "started"]
+__all__ = ["coefficients", "count", "log_sum", "random_pairs", "started"]
 
 
 def coefficients(alphas: Numbers) -> Array:
@@ -57,23 +56,3 @@ def log_sum(logs: Array, axis: int) -> Array:
     """Log of the sum of exp(``logs``) along an axis; the sum itself may be out of range."""
     top = logs.max(axis=axis, keepdims=True)
     return np.asarray(np.log(np.exp(logs - top).sum(axis=axis)) + top.squeeze(axis))
-
-
-def plain_values(value: Any) -> Any:
-    """Arrays as nested lists and numbers as Python's, with None for NaN and infinities: JSON has neither."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [plain_values(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
-def frame(rows: list[dict[str, Any]]) -> Any:
-    """A pandas data frame of rows (ImportError without pandas)."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-    return pd.DataFrame(rows)

@@ -29,8 +29,9 @@ from onsphere.dynamics.entropy import sphere_entropy
 from onsphere.dynamics.free_energy import GasState
 from onsphere.dynamics.thermodynamics import pressure, stationary_radius, temperature, total_entropy
 from onsphere.dynamics.toys._noise import settings, simulate
-from onsphere.dynamics.toys._shared import count, frame, plain_values
+from onsphere.dynamics.toys._shared import count
 from onsphere.dynamics.von_mises_fisher import vmf_energy, vmf_entropy, vmf_sample
+from onsphere.results import frame, plain_values
 
 __all__ = ["NoiseRun", "simulate_noise", "vmf_energy", "vmf_entropy", "vmf_sample"]
 
@@ -45,25 +46,25 @@ class NoiseRun:
 
     Attributes:
         protocol: What was held fixed.
-        dimension: d.
+        dimension: Dimension d of the weights.
         copies: Independent copies of each setting.
-        burn_in: Steps before recording.
-        steps: Recorded steps.
+        burn_in: Steps taken before recording began.
+        steps: Steps that were recorded.
         elr: Effective learning rate; for "fixed_lr" the mean of lr / r².
         lr: Learning rate; otherwise the mean of elr r².
         weight_decay: Coupled weight decay; 0 for "sphere".
         sigma: Noise scale on the unit sphere; TrSigma = sigma² (d - 1).
         temperature: T by the protocol's law, without the discrete correction.
-        energy: Mean loss U.
-        energy_error: Standard error, from the spread over copies.
+        energy: Mean loss U over copies and steps.
+        energy_error: Standard error of the energy, from the spread over copies.
         radius: Root mean square of the norm.
-        radius_error: Its error.
+        radius_error: Standard error of the radius.
         pressure: For "sphere" from the growth of the norm in a step, otherwise the weight decay.
-        pressure_error: Its error; 0 where the pressure is given.
+        pressure_error: Standard error of the pressure; 0 where the pressure is given.
         gradient_norm: Root mean square of |grad L| on the unit sphere, for the discrete correction.
         sphere_entropy: Entropy of the directions by k nearest neighbours, nats.
         entropy: S = sphere_entropy + (d - 1) <ln r>, nats.
-        entropy_error: Its error, without the estimator's bias.
+        entropy_error: Standard error of the entropy, without the estimator's bias.
         points: The directions the entropy is from ``[settings, N, d]``; mu is the first axis. Not in ``to_dict``.
     """
 
@@ -170,11 +171,11 @@ def simulate_noise(
     accounts for, and then by the order of the squared angle of a step.
 
     Args:
-        dimension: d >= 2.
+        dimension: Dimension d of the weights, at least 2.
         protocol: What is held fixed.
-        elr: For "fixed_elr" and "sphere".
-        lr: For "fixed_lr".
-        weight_decay: Coupled; for "fixed_elr" and "fixed_lr".
+        elr: Effective learning rate, for "fixed_elr" and "sphere".
+        lr: Learning rate, for "fixed_lr".
+        weight_decay: Coupled weight decay, for "fixed_elr" and "fixed_lr".
         sigma: Noise scale on the unit sphere, per tangent coordinate.
         radius: The sphere's radius (default 1); otherwise where the norm starts (default: half of the copies 1.25 times
             above and half below the predicted norm, so that agreement is found, not put in).
@@ -186,8 +187,8 @@ def simulate_noise(
         sample_every: Steps between two readings of U, r and p.
         entropy_points: Directions kept for the entropy, evenly over copies and recorded steps. Closer in time than a
             few 1 / elr they are not independent, and the entropy comes out too small.
-        neighbours: k of the entropy estimate.
-        seed: Of all randomness.
+        neighbours: Which nearest neighbour k the entropy estimate goes by.
+        seed: Seed of everything that is drawn at random.
 
     Returns:
         Measured quantities with errors; ``.state``, ``.predicted`` and ``.corrected`` as :class:`GasState`.

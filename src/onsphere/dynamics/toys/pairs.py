@@ -19,7 +19,8 @@ import numpy as np
 
 from onsphere.dynamics._checks import Array, Numbers, numbers, plain, positive
 from onsphere.dynamics.toys._backends import choose, kernel
-from onsphere.dynamics.toys._shared import coefficients, count, frame, plain_values, random_pairs, started
+from onsphere.dynamics.toys._shared import coefficients, count, random_pairs, started
+from onsphere.results import frame, plain_values
 
 __all__ = ["PairsRun", "TwoCycle", "pair_loss", "pair_threshold", "simulate_pairs", "two_cycle"]
 
@@ -115,21 +116,21 @@ class PairsRun:
     """What :func:`simulate_pairs` found: K runs of n pairs.
 
     Attributes:
-        alphas: Coefficients, ``[n]``.
+        alphas: Coefficients of the pairs, ``[n]``.
         elrs: Effective learning rate of the joint sphere in every run, ``[K]``.
         loss: Loss F averaged over the window, ``[K]``.
-        predicted_loss: :func:`pair_loss`, ``[K]``.
+        predicted_loss: The loss that :func:`pair_loss` gives, ``[K]``.
         loss_at_random: Mean of F over random directions, A/2.
         shares: Shares r_i² of the squared norm after the last step, ``[K, n]``; rows add up to 1.
         fractions: x_i²/(x_i²+y_i²) after the last step, ``[K, n]``.
         individual_elrs: elr over the share's mean in the window, ``[K, n]``, so that 1/elr = sum_i 1/elr_i exactly.
         steps: Steps of every run.
-        window: How many last steps are averaged.
+        window: How many of the last steps are averaged.
         seed: Seed of the random starts; None if the start was given.
         backend: What ran: ``"numpy"`` or ``"numba"``. The numbers do not depend on it.
         recorded_steps: Steps before which the traces were read, ``[T]``; None without a record, as the next two.
-        recorded_loss: Loss there, ``[K, T]``.
-        recorded_elrs: Individual ELRs there, ``[K, T, n]``.
+        recorded_loss: Loss F before these steps, ``[K, T]``.
+        recorded_elrs: Individual ELRs before these steps, ``[K, T, n]``.
     """
 
     alphas: Array
@@ -159,7 +160,7 @@ class PairsRun:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers and nested lists (None for what is not finite), and ``rows``."""
         found = {field.name: plain_values(getattr(self, field.name)) for field in fields(self)}
-        return {**found, "rows": [{name: plain_values(entry) for name, entry in row.items()} for row in self.rows()]}
+        return {**found, "rows": plain_values(self.rows())}
 
     def to_frame(self) -> Any:
         """A pandas data frame, one row a run: its losses, then share and individual ELR of every pair.

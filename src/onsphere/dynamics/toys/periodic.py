@@ -59,7 +59,7 @@ def period_law(lr: Numbers, weight_decay: Numbers, floor: Numbers) -> Any:
     by 1 to 7 % for floors from 1e-8 to 1e-40 and lr weight_decay from 1e-4 to 3e-3, over ten periods, averaged.
 
     Args:
-        lr: Learning rate, positive.
+        lr: Learning rate of the optimiser, positive.
         weight_decay: Coupled weight decay, positive and below 1 / lr.
         floor: Least |x| relative to the pair's norm, in [0, 1).
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics._checks import Array
-from onsphere.dynamics.toys._shared import frame, plain_values
+from onsphere.results import frame, plain_values
 
 __all__ = ["PeriodsRun"]
 
@@ -28,14 +28,14 @@ class PeriodsRun:
         burn_in: Steps in which jumps are not counted, ``[K]``.
         jumps: For every run the steps at which the ELR peaked before it fell, ascending.
         period: Median distance of consecutive jumps, ``[K]``; NaN with fewer than two.
-        predicted_period: :func:`onsphere.dynamics.toys.period_law`, ``[K]``.
+        predicted_period: The period that :func:`onsphere.dynamics.toys.period_law` gives, in steps, ``[K]``.
         log_radius: log of the norm after the last step, ``[K]``: the norm itself may be too small for a float.
         fractions: x_i²/(x_i²+y_i²) after the last step, ``[K, n]``.
         seed: Seed of the random starts; None if the start was given.
         backend: What ran: ``"numpy"`` or ``"numba"``. The numbers do not depend on it.
         recorded_steps: Steps before which the traces were read, ``[T]``; None without a record, as the next four.
         recorded_log_radius: log of the norm, ``[K, T]``.
-        recorded_loss: F, ``[K, T]``.
+        recorded_loss: Loss F of all pairs, ``[K, T]``.
         recorded_effective_gradient_norm: Norm of the gradient at the unit sphere, ``[K, T]``.
         recorded_angle: Angle of the step from there, radians, ``[K, T]``.
     """

@@ -86,7 +86,7 @@ def _traces(mark: Mark, place: Place, places: Sequence[Place], chart: Chart) -> 
     if isinstance(mark, Bars):
         return [base | _bars(mark)]
     if isinstance(mark, Text):
-        return [base | _text(mark, place)]
+        return [base | _text(mark)]
     raise TypeError(f"cannot draw {type(mark).__name__}; allowed are Line, Points, Band, Heat, Bars, Text")
 
 
@@ -144,9 +144,12 @@ def _marker(look: Look, opacity: float) -> dict[str, Any]:
         (name := _SYMBOLS.get(kind, kind)) + ("-open" if empty and not name.endswith("-open") else "")
         for kind, empty in zip(kinds, hollow, strict=True)
     ]
-    thick = 2 if any(kind in ("cross", "plus") for kind in kinds) else 1.5
-    # plotly outlines markers of many sizes in white unless told not to, which would cut a line up
-    edge = {"width": thick} if any(name.endswith("-open") for name in symbols) else {"width": 0}
+    # plotly outlines filled markers of many sizes in white unless told not to, which would cut a line up
+    thick = [
+        (2 if kind in ("cross", "plus") else 1.5) * name.endswith("-open")
+        for kind, name in zip(kinds, symbols, strict=True)
+    ]
+    edge: dict[str, Any] = {"width": thick[0] if len(set(thick)) == 1 else thick}
     edge = {"width": 0.5, "color": "#333333"} if look.edge and not any(hollow) else edge
     single = not isinstance(look.marker, tuple) and not isinstance(look.hollow, tuple)
     return {
@@ -222,15 +225,13 @@ def _bars(mark: Bars) -> dict[str, Any]:
     return trace | ({"base": _plain(mark.base)} if np.any(numbers(mark.base)) else {}) | _hover(mark)
 
 
-def _text(mark: Text, place: Place) -> dict[str, Any]:
-    top = place.y_limits.high
-    height = np.full(len(mark.x), top) if mark.y is None else numbers(mark.y)
+def _text(mark: Text) -> dict[str, Any]:
     return {
         "x": numbers(mark.x),
-        "y": height,
+        "y": numbers(mark.y),
         "mode": "text",
         "text": [safe(text) for text in mark.text],
-        "textposition": _SIDES["above" if mark.y is None else mark.side],
+        "textposition": _SIDES[mark.side],
         "textfont": {"size": 11.5} | ({} if mark.look.colour == INK else {"color": mark.look.colour}),
         "cliponaxis": False,
         "hoverinfo": "skip",
@@ -249,11 +250,8 @@ def _hover(mark: Points | Bars, *, pick: bool = False) -> dict[str, Any]:
     if pick and names:
         raise ValueError("a mark that is picked carries its frames as its one column; give ready texts as hover")
     many = len(names) > 1
-    found = {
-        "hovertemplate": _template(
-            mark.hover, {n: f"customdata[{i}]" if many else "customdata" for i, n in enumerate(names)}
-        )
-    }
+    places = {name: f"customdata[{i}]" if many else "customdata" for i, name in enumerate(names)}
+    found: dict[str, Any] = {"hovertemplate": _template(mark.hover, places)}
     columns = [[safe(v) if isinstance(v, str) else v for v in mark.columns[name]] for name in names]
     if columns:
         found |= {"customdata": [list(row) for row in zip(*columns, strict=True)] if many else columns[0]}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arrange import Limits, Place, levels, ticks_of
-from .spec import Axis, Chart, Heat, Panel, Rule, Span, Text
+from .spec import Axis, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
 __all__ = ["colour_bar", "layout_of", "safe"]
@@ -77,7 +77,7 @@ class _Frame:
         ]
         parts = [max(place.panel.height for place in places if place.row == row) for row in range(count)]
         self.legend_rows = self._legend_rows() if chart.columns > 1 else 0
-        top, bottom = 12 + above[0] + 22 * self.legend_rows, below[-1] + 6
+        top, bottom = max(30, 12 + above[0]) + 22 * self.legend_rows, below[-1] + 6
         gaps = [max(below[row] + above[row + 1], 0 if below[row] else 24) for row in range(count - 1)]
         inner = sum(parts) * (350 if count == 1 else 225 if count < 4 else 140)
         self.height = chart.height or round(top + bottom + sum(gaps) + inner)
@@ -137,8 +137,9 @@ def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str,
     low, high = (math.log10(ends.low), math.log10(ends.high)) if axis.log else (ends.low, ends.high)
     found["range"] = [high, low] if axis.reverse else [low, high]
     if axis.log:
-        # few ticks keep it to powers of ten until somebody zooms in; over one or two decades 1, 2, 5 tell more
-        found |= {"type": "log", "exponentformat": "power", "nticks": 5}
+        # so few ticks that plotly keeps to powers of ten until somebody zooms in; over less 1, 2, 5 tell more
+        few = max(1, min(5, int((high - low) / 0.71)))
+        found |= {"type": "log", "exponentformat": "power", "nticks": few}
         found |= {"dtick": "D2"} if 3 < ends.high / ends.low < 150 else {}
     if ticks is not None:
         found |= {"tickvals": list(ticks), "ticktext": [safe(name) for name in ticks.values()]}
@@ -179,9 +180,7 @@ class _Drawn:
             self._rule(rule, across)
 
     def _span(self, span: Span, across: dict[str, Any]) -> None:
-        axis, ends = (
-            (self.place.x, self.place.x_limits) if span.along == "x" else (self.place.panel.y, self.place.y_limits)
-        )
+        ends = self.place.x_limits if span.along == "x" else self.place.y_limits
         low, high = max(span.low, ends.low), min(span.high, ends.high)
         if span.kind == "gap" or not low < high:
             return
@@ -261,8 +260,7 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
 def _room_above(chart: Chart, place: Place) -> int:
     texts = _above(chart, place)
     top = max((height + _LINE * (text.count("<br>") + 1) for _, text, height in texts), default=0)
-    loose = any(isinstance(mark, Text) and mark.y is None for mark in place.panel.marks)
-    return top + 20 * bool(place.panel.title) + 18 * loose + 40 * (place.x.opposite and place.shows_x)
+    return top + 20 * bool(place.panel.title) + 40 * (place.x.opposite and place.shows_x)
 
 
 def _headings(chart: Chart, place: Place, number: int) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from .theme import GREY
 
 __all__ = ["figure", "save_figures"]
 
-_LETTER = 0.068  # inches a letter of the small type
+_LETTER = 0.06  # inches a letter of the small type
 _LINE = 9.5  # points a line of it
 _RIBBON = 0.36  # inches
 
@@ -53,9 +53,12 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
     heights = [max(p.panel.height for p in places if p.row == row) for row in range(rows)]
     ribbon = columns == 1 and any(span.name and span.kind in ("region", "gap") for span in chart.spans)
     width, height = chart.size or _size(rows, columns, heights, ribbon)
+    entries = _entries(chart, frame)
+    legend_columns, legend_height = _legend_size(entries, chart, width)
+    height += legend_height
     made = new_figure(width, height)
-    figure_title(made, plain(chart.title), _subtitle(chart, subtitle, frame))
-    inch = (height - 1.1 - _RIBBON * ribbon) / sum(heights)
+    figure_title(made, plain(chart.title), _subtitle(chart, subtitle, frame, letters=int(15.5 * width)))
+    inch = (height - legend_height - 1.1 - _RIBBON * ribbon) / sum(heights)
     ratios = [*[_RIBBON] * ribbon, *(inch * part for part in heights)]
     grid = made.add_gridspec(rows + ribbon, columns, height_ratios=ratios, width_ratios=list(chart.widths) or None)
     axes: list[Any] = []
@@ -73,7 +76,11 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         _ribbon(strip, places[0], chart.spans, inches)
     if chart.scale is not None:
         add_colour_bar(made, axes, chart.scale)
-    _legend(made, chart, frame, width)
+    if entries:
+        handles = [legend_handle(one, plain(name)) for name, one in entries.items()]
+        title = plain(chart.legend) if chart.legend and chart.scale is None else None
+        look: dict[str, Any] = {"ncols": legend_columns, "fontsize": 7.5, "title_fontsize": 7.5}
+        made.legend(handles=handles, loc="outside lower center", title=title, **look)
     made.align_ylabels([own for own, place in zip(axes, places, strict=True) if place.column == 0])
     return made
 
@@ -85,14 +92,15 @@ def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tu
     return min(3.1 * columns + 0.6, 9.4), 1.2 + 2.5 * sum(heights)
 
 
-def _subtitle(chart: Chart, subtitle: str, frame: int) -> str:
+def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
     parts = [subtitle] if subtitle else []
     if chart.frames:
         parts.append(f"{chart.frame_name} {chart.frames[frame]}".strip())
     if chart.seed is not None and chart.seeds:
         others = len(chart.seeds) - 1
         parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
-    return "\n".join([" · ".join(parts), *([plain(chart.note)] if chart.note else [])])
+    between = " · " if len(" · ".join(parts)) <= letters else "\n"
+    return "\n".join([between.join(parts), *([plain(chart.note)] if chart.note else [])])
 
 
 def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, inch: float, ribbon: bool) -> None:
@@ -120,7 +128,7 @@ def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, 
         axes.set_xlabel(plain(place.x.title))
         if place.x.opposite:
             axes.xaxis.set_label_position("top")
-            axes.xaxis.tick_top()
+            axes.tick_params(axis="x", top=True, labeltop=True, bottom=False)
     if place.x.also is not None and place.row == 0:
         _second(axes, place.x)
     _above(axes, place, chart, inches, ribbon=ribbon)
@@ -242,20 +250,21 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
         axes.annotate(text, (at, 0.58), (0, (_LINE + 1) * row), **where)
 
 
-def _legend(made: Figure, chart: Chart, frame: int, width: float) -> None:
+def _entries(chart: Chart, frame: int) -> dict[str, Mark | Look]:
+    """What the legend lists, by name; where there is a colour scale only what shapes mean."""
     shown: dict[str, Mark | Look] = {}
-    marks = [mark for panel in chart.panels for mark in panel.marks if chart.scale is None]
-    for mark in marks:
+    for mark in (mark for panel in chart.panels for mark in panel.marks if chart.scale is None):
         if mark.entry and mark.listed and mark.frame in (None, frame):
             shown.setdefault(mark.entry, mark)
-    shown |= dict(chart.keys)
-    if not shown:
-        return
-    handles = [legend_handle(one, plain(name)) for name, one in shown.items()]
-    longest = max(len(name) for name in shown)
-    ncols = int(np.clip(width // (0.066 * longest + 0.5), 1, len(handles)))
-    title = plain(chart.legend) or None
-    made.legend(handles=handles, loc="outside lower center", ncols=ncols, title=title, fontsize=7.5, title_fontsize=7.5)
+    return shown | dict(chart.keys)
+
+
+def _legend_size(entries: Collection[str], chart: Chart, width: float) -> tuple[int, float]:
+    """Columns of the legend, and its height in inches."""
+    if not entries:
+        return 1, 0
+    columns = int(np.clip(width // (0.062 * max(map(len, entries)) + 0.45), 1, len(entries)))
+    return columns, 0.15 * (math.ceil(len(entries) / columns) + bool(chart.legend and chart.scale is None)) + 0.1
 
 
 def _middle(axis: Axis, low: float, high: float) -> float:

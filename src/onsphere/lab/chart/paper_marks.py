@@ -77,7 +77,7 @@ def add_colour_bar(figure: Figure, axes: Any, scale: Scale, values: Any = ()) ->
     """Add the colour bar of a scale at the right of `axes`, with its marked values."""
     bar = figure.colorbar(_mappable(scale, numbers(values)), ax=axes, pad=0.015, fraction=0.05, aspect=28)
     bar.set_label(scale.title)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.minorticks_off()
     bar.ax.grid(visible=False)
     for mark in scale.marks:
@@ -137,12 +137,14 @@ def _points(axes: Any, mark: Points, place: Place, *, bold: bool) -> None:
 def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
     """Markers by shape, since matplotlib draws one shape at a time."""
     look, n = mark.look, len(x)
-    kinds, sizes, hollow, colours = (
+    each: list[list[Any]] = [
         list(value) if isinstance(value, tuple) else [value] * n
         for value in (look.marker, look.size, look.hollow, look.colour)
-    )
-    for kind in dict.fromkeys(kind for kind in kinds if kind):
-        own = [i for i in range(n) if kinds[i] == kind]
+    ]
+    kinds, sizes, hollow, colours = each
+    shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
+    for kind in dict.fromkeys(kinds[i] for i in shown_at):
+        own = [i for i in shown_at if kinds[i] == kind]
         style: dict[str, Any] = {"marker": MARKERS[kind], "s": [(_POINTS * float(sizes[i])) ** 2 for i in own]}
         style |= {"alpha": alpha, "zorder": 4}
         if mark.values is not None and mark.scale is not None:
@@ -152,9 +154,11 @@ def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
         elif kind in ("cross", "plus"):
             style |= {"color": [colours[i] for i in own], "linewidths": 1.1}
         else:
-            edge = [colours[i] if hollow[i] or not look.edge else "#333333" for i in own]
+            # what the shape at the end of a line says is seen better with an edge
+            edged = look.edge or (isinstance(mark, Line) and isinstance(look.marker, tuple) and kind != "star")
+            edge = [colours[i] if hollow[i] or not edged else "#333333" for i in own]
             style |= {"facecolors": ["white" if hollow[i] else colours[i] for i in own], "edgecolors": edge}
-            style |= {"linewidths": [0.9 if hollow[i] else 0.35 if look.edge else 0 for i in own]}
+            style |= {"linewidths": [0.9 if hollow[i] else 0.4 if edged else 0 for i in own]}
         axes.scatter(x[own], y[own], **style)
     if mark.values is not None and mark.scale is not None:
         add_colour_bar(axes.figure, axes, mark.scale, mark.values)
@@ -179,7 +183,7 @@ def _heat(axes: Any, mark: Heat) -> None:
     for i, row in enumerate(mark.labels):
         for j, label in enumerate(row):
             if label:
-                red, green, blue = to_rgb(shown.to_rgba(z[i, j]))
+                red, green, blue = to_rgb(tuple(shown.to_rgba(z[i, j])))
                 bright = 0.3 * red + 0.59 * green + 0.11 * blue
                 colour = INK if bright > 0.5 else "white"
                 axes.text(j, i, plain(label), ha="center", va="center", fontsize=7, color=colour)
@@ -212,14 +216,12 @@ def _bars(axes: Any, mark: Bars, place: Place) -> None:
 
 
 def _text(axes: Any, mark: Text) -> None:
-    across, upright, right, rise = _SIDES["above" if mark.y is None else mark.side]
-    heights = np.ones(len(mark.x)) if mark.y is None else numbers(mark.y)
-    for x, y, text in zip(numbers(mark.x), heights, mark.text, strict=True):
+    across, upright, right, rise = _SIDES[mark.side]
+    for x, y, text in zip(numbers(mark.x), numbers(mark.y), mark.text, strict=True):
         axes.annotate(
             plain(text),
             (x, y),
             (right, rise),
-            xycoords=("data", "axes fraction") if mark.y is None else "data",
             textcoords="offset points",
             ha=across,
             va=upright,

@@ -39,6 +39,7 @@ __all__ = [
     "Side",
     "Span",
     "Text",
+    "literal",
     "numbers",
 ]
 
@@ -82,8 +83,8 @@ class Look:
     def ends(self, points: int, first: Marker, last: Marker) -> Look:
         """A line of so many points whose two ends bear markers of their own."""
         inner = max(points - 2, 0)
-        markers: tuple[Marker, ...] = (first, *("",) * inner, last)
-        return self.but(marker=markers[:points], size=(12.0, *(3.0,) * inner, 9.0)[:points])
+        none: list[Marker] = [""] * inner
+        return self.but(marker=(first, *none, last)[:points], size=(12.0, *(3.0,) * inner, 9.0)[:points])
 
 
 #: Lines and texts in the colour of the page's text.
@@ -205,6 +206,7 @@ class Points(Mark):
                 raise ValueError(f"look.{name} has {len(value)} entries for {len(self.x)} points; give one for each")
 
     def reach(self) -> tuple[list[Any], list[Any]]:
+        """Points and the ends of their error bars."""
         x, y = numbers(self.x), numbers(self.y)
         aside, up, down = self.errors()
         return [x - aside, x + aside], [y - down, y + up]
@@ -236,6 +238,7 @@ class Band(Mark):
         check(self, "x", ("low", "high"))
 
     def reach(self) -> tuple[list[Any], list[Any]]:
+        """Both curves."""
         return [numbers(self.x)], [numbers(self.low), numbers(self.high)]
 
 
@@ -268,6 +271,7 @@ class Heat(Mark):
         check_template(self.hover, ("x", "y", "z"))
 
     def reach(self) -> tuple[list[Any], list[Any]]:
+        """Fields of size one around 0, 1, 2, ..."""
         return [np.array([-0.5, len(self.x) - 0.5])], [np.array([-0.5, len(self.y) - 0.5])]
 
 
@@ -303,6 +307,7 @@ class Bars(Mark):
         check(self, "at", ("length", "labels"))
 
     def reach(self) -> tuple[list[Any], list[Any]]:
+        """All four sides of the bars."""
         at, half, base = numbers(self.at), numbers(self.thick) / 2, numbers(self.base)
         across, grown = [at - half, at + half], [base + 0 * at, base + numbers(self.length)]
         return (across, grown) if self.along == "y" else (grown, across)
@@ -314,7 +319,7 @@ class Text(Mark):
 
     Attributes:
         x: [n] where.
-        y: [n] where; None for the upper end of the panel, above which they stand.
+        y: [n] where.
         text: [n] what.
         side: On which side of the places.
     """
@@ -329,7 +334,8 @@ class Text(Mark):
         check(self, "x", ("y", "text"))
 
     def reach(self) -> tuple[list[Any], list[Any]]:
-        return [numbers(self.x)], [] if self.y is None else [numbers(self.y)]
+        """[n] places."""
+        return [numbers(self.x)], [numbers(self.y)]
 
 
 @dataclass(frozen=True)
@@ -341,7 +347,7 @@ class Rule:
         name: Written on the line (along y) or above the panel (along x).
         along: The axis that the value belongs to.
         at: Where the name of a level stands: at the left or right end of the line, or in the corner above the data.
-        look: Width 0 draws the name alone.
+        look: Colour, width and dash; width 0 draws the name alone, such as the class of a value above the panel.
     """
 
     value: float
@@ -476,6 +482,11 @@ def numbers(values: Any) -> Any:
     """An array of floats; None and infinities become NaN, which is not drawn."""
     found = np.asarray(values, dtype=np.float64)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def literal(text: str) -> str:
+    """A free text, such as a name that a user gave, as it may stand in a template of `hover`."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def check(mark: Any, along: str, others: Sequence[str]) -> None:

@@ -18,23 +18,19 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from onsphere.lab.report.words import format_number
 from onsphere.lab.store.files import atomic
 
-from .theme import INK, elr_limits, elr_scale
+from .theme import INK, elr_scale
 
 __all__ = [
     "DPI",
     "INK",
     "REGIME_MARKERS",
-    "add_elr_colorbar",
     "elr_colormap",
     "figure_title",
     "log_axis",
@@ -42,7 +38,6 @@ __all__ = [
     "new_figure",
     "number_ticks",
     "panel_letter",
-    "regime_handle",
     "save_figure",
     "style",
 ]
@@ -197,32 +192,3 @@ def number_ticks(axis: Axis) -> None:
 def elr_colormap() -> ListedColormap:
     """The scale of effective learning rates on white ground."""
     return ListedColormap(elr_scale())
-
-
-def add_elr_colorbar(figure: Figure, axes: Any, elrs: list[float]) -> Colorbar:
-    """Add the logarithmic ELR colour bar at the right of `axes`, with a mark for every ELR that was run."""
-    low, high = elr_limits(elrs)
-    mappable = ScalarMappable(norm=LogNorm(low, high), cmap=elr_colormap())
-    bar = figure.colorbar(mappable, ax=axes, pad=0.015, fraction=0.05, aspect=28)
-    bar.set_label("effective learning rate (ELR)")
-    bar.outline.set_visible(False)
-    bar.ax.minorticks_off()
-    bar.ax.grid(visible=False)
-    for elr in sorted(set(elrs)):
-        bar.ax.plot([0.0, 0.35], [elr, elr], transform=bar.ax.get_yaxis_transform(), color="white", linewidth=0.7)
-    return bar
-
-
-def regime_handle(regime: str, face: str, *, edge: str, label: str) -> Line2D:
-    """Make the legend entry of a regime's marker."""
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker=REGIME_MARKERS[regime],
-        markersize=4.5,
-        markerfacecolor=face,
-        markeredgecolor=edge,
-        markeredgewidth=0.5,
-        label=label,
-    )

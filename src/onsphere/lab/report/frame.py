@@ -40,9 +40,10 @@ class Report:
         sections: The parts between the answer and how things are measured.
         measured: Name and definition of every quantity.
         note: Conventions that hold for all quantities.
-        heading: What ``measured`` lists.
+        heading: What kind of thing ``measured`` lists.
         engine: Facts about the execution beside those of the result.
         left_out: Fields that need not be given to repeat the run.
+        figures: Charts for paper alone, such as one that brings together what the page shows in several.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Report:
     heading: str = "quantity"
     engine: Mapping[str, object] | None = None
     left_out: Sequence[str] = ()
+    figures: Sequence[Chart] = ()
 
 
 def write_page(
@@ -62,17 +64,17 @@ def write_page(
     """Write ``report.html`` and ``figures/`` into the run's folder.
 
     Args:
-        run: The run.
-        result: Its result.
+        run: The run, whose folder is written to.
+        result: The result of the run.
         report: What is to be read about it.
         answer: What was found: sentences, the first of which stands by itself.
         runs: How many runs the time was for, where there were several.
 
     Returns:
-        The page.
+        The page that was written.
     """
     said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
-    save_figures(said, report.subtitle, run.folder)
+    save_figures([*said, *report.figures], report.subtitle, run.folder)
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
     if (run.folder / ENGINE).exists():

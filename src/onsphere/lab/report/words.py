@@ -20,6 +20,7 @@ __all__ = [
     "format_range",
     "json_for_script",
     "jsonable",
+    "rough_percent",
 ]
 
 MISSING = "–"
@@ -32,7 +33,7 @@ def format_number(value: object, digits: int = 3) -> str:
 
     Args:
         value: A number, or None for "there is none".
-        digits: Significant digits.
+        digits: How many significant digits.
 
     Returns:
         The text: "–" for None and NaN, "∞" for infinity.
@@ -68,6 +69,11 @@ def format_percent(fraction: object) -> str:
         return MISSING
     text = f"{100 * float(fraction):.1f}"
     return text.removesuffix(".0")
+
+
+def rough_percent(share: float) -> str:
+    """Write how far something is from a law in percent, two digits: ``0.0234`` becomes ``2.3 %``."""
+    return "0.01 %" if share < 1e-4 else f"{format_number(100 * share, 2)} %"
 
 
 def format_interval(low: float | None, high: float | None) -> str:

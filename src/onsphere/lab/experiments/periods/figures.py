@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from onsphere.lab.chart.style import INK, figure_title, log_axis, new_figure
-from onsphere.lab.chart.theme import OKABE_ITO, elr_colormap, series_colours
+from onsphere.lab.chart.style import INK, elr_colormap, figure_title, log_axis, new_figure
+from onsphere.lab.chart.theme import OKABE_ITO, series_colours
 from onsphere.lab.experiments.periods.charts import law_lines, setting_name
 from onsphere.lab.experiments.periods.result import PeriodsResult, Setting, summaries
 from onsphere.lab.experiments.periods.view import Shown, thinned

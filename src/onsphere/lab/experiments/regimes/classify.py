@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onsphere.lab.population import Readings
+from onsphere.lab.result import Real
 
 Regime = Literal["convergence", "chaotic_equilibrium", "divergence"]
 REGIMES: tuple[Regime, ...] = ("convergence", "chaotic_equilibrium", "divergence")
@@ -52,14 +53,14 @@ class Cell:
     seed: int
     regime: Regime
     reason: str
-    loss: float
-    train_loss: float
-    loss_at_init: float
-    train_error: float
-    test_error: float
-    angular_update: float
-    trend: float
-    gradient_norm: float
+    loss: Real
+    train_loss: Real
+    loss_at_init: Real
+    train_error: Real
+    test_error: Real
+    angular_update: Real
+    trend: Real
+    gradient_norm: Real
     finite: bool
     round: int
 
@@ -71,6 +72,11 @@ class Cell:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    @property
+    def relative_loss(self) -> float:
+        """Final loss over that at initialisation; NaN if that is not positive."""
+        return self.loss / self.loss_at_init if self.loss_at_init > 0 else float("nan")
 
 
 def classify(*, angular_update: float, train_error: float, trend: float, finite: bool) -> tuple[Regime, str]:

@@ -1,108 +1,148 @@
-"""The page of a regime map: reads the run's readings, bins them into curves, and hands them to the report."""
+"""The page of a regime map: the boundaries, the map, the course of training, the phase diagram, all runs."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import Any
 
-import numpy as np
-
-from onsphere import __version__
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
+from onsphere.lab.experiments.regimes.boundaries import NAMES, VERBS, Boundary, BoundaryName, Bracket
+from onsphere.lab.experiments.regimes.charts import map_chart, overview_chart, phase_chart
+from onsphere.lab.experiments.regimes.courses import Course, courses
 from onsphere.lab.experiments.regimes.result import RegimesResult
-from onsphere.lab.experiments.regimes.spec import RegimesSpec
-from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.regimes import write_regimes_report
-from onsphere.lab.report.regimes_view import Curve, RegimesView
+from onsphere.lab.experiments.regimes.words import MEASURED, UNITS, unresolved
+from onsphere.lab.report import page as blocks
+from onsphere.lab.report.frame import Report
+from onsphere.lab.report.page import Section, Table, Text
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.subtitles import subtitle
+from onsphere.lab.report.table import Column, table
+from onsphere.lab.report.words import format_interval, format_number
 from onsphere.lab.store import Run
 
-BINS = 80  # points of a curve; each is a mean over steps / 80 minibatches
+__all__ = ["printed", "report", "report_of"]
+
+_BOUNDARIES = {"convergence": "end of convergence", "divergence": "onset of divergence"}
+
+_RUNS = (
+    Column("ELR", "elr", "effective learning rate"),
+    Column("seed", "seed"),
+    Column(
+        "regime",
+        lambda cell: blocks.Cell(REGIME_NAMES[cell.regime], colour=REGIME_COLOURS[cell.regime], hint=cell.reason),
+        kind="tight",
+    ),
+    Column("loss", "loss", "training loss over the last quarter, train-mode batch statistics"),
+    Column("loss / init", "relative_loss", "the same divided by the loss at initialisation"),
+    Column("train (%)", "train_error", "training error in percent", kind="percent"),
+    Column("test (%)", "test_error", "test error in percent", kind="percent"),
+    Column("angle (rad)", "angular_update", "angular update in radians per step"),
+    Column("trend", "trend", "loss of the last quarter divided by that of the quarter before"),
+    Column("gradient", "gradient_norm", "mean effective gradient norm"),
+    Column("finite", lambda cell: "yes" if cell.finite else "no", "whether the run stayed finite", kind="tight"),
+    Column("round", "round", "0: the grid; 1 and more: refinement of a boundary"),
+    Column("why this label", "reason", kind="text"),
+)
 
 
-def write_page(run: Run, result: RegimesResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
+def report(run: Run, result: RegimesResult) -> Report:
+    """What is to be read about a map; the shards of the run hold the courses."""
+    return report_of(result, courses(run, result.cells))
 
-    Args:
-        run: The run; its shards hold the readings.
-        result: Its result.
 
-    Returns:
-        The page.
-    """
-    timings = read_engine(run)["timings"]
-    view = RegimesView(
+def report_of(result: RegimesResult, shown: list[Course]) -> Report:
+    """What is to be read about a map whose courses have been read."""
+    cells, elrs = result.cells, result.elrs
+    refined, broken = sum(cell.round > 0 for cell in cells), sum(not cell.finite for cell in cells)
+    facts = [
+        counted(len(cells), "run") + (f", {refined} of them refinements" if refined else ""),
+        f"{counted(len(elrs), 'ELR')} from {format_number(elrs[0])} to {format_number(elrs[-1])}",
+        counted(len(result.seeds), "seed"),
+    ]
+    runs = table(cells, _RUNS, "One row a run. Click a heading to sort, click again to turn the order around.")
+    return Report(
         title="The three regimes on the sphere",
         subtitle=subtitle(result.spec),
-        curves=curves(run, result.cells),
-        cells=[cell.to_dict() for cell in result.cells],
-        boundaries={name: boundary.to_dict() for name, boundary in result.boundaries.items()},
-        spec=result.spec,
-        command=command(result.spec),
-        toml=to_toml(result.spec),
-        environment=run.manifest["environment"],
-        engine=result.engine | {"timings (CPU s per copy and step)": timings},
-        seconds=result.seconds,
-        version=__version__,
-        divergence_angle=ORTHOGONAL_STEP,
+        summary=facts + ([f"{counted(broken, 'run')} became non-finite"] if broken else []),
+        sections=[
+            Section("boundaries", "Boundaries", _boundaries(result)),
+            Section("map", "Map of the regimes", [map_chart(result)]),
+            Section("overview", "Course of training", [overview_chart(result, shown)]),
+            Section("phase", "Phase diagram", [phase_chart(shown)]),
+            Section("runs", "All runs", [runs]),
+        ],
+        measured=MEASURED,
+        note=UNITS,
     )
-    return write_regimes_report(view, run.folder)
 
 
-def curves(run: Run, cells: list[Cell]) -> list[Curve]:
-    """The course of every run, as means over bins of steps."""
-    regime = {(cell.elr, cell.seed): cell.regime for cell in cells}
-    found = []
-    for folder in run.shard_folders():
-        shard = ShardFolder(folder)
-        readings = shard.readings()
-        steps, evaluations = shard.evaluations()
-        middles, edges = _bins(len(readings.values))
-        loss, gradient = (_binned(v, edges) for v in (readings.loss, readings.effective_gradient_norm))
-        for k, copy in enumerate(shard.copies()):
-            if (copy.lr, copy.seed) in regime:
-                found.append(
-                    Curve(
-                        elr=copy.lr,
-                        seed=copy.seed,
-                        regime=regime[copy.lr, copy.seed],
-                        steps=middles,
-                        loss=loss[:, k],
-                        gradient_norm=gradient[:, k],
-                        evaluation_steps=steps,
-                        test_error=evaluations[:, k, 3],
-                    )
-                )
-    return sorted(found, key=lambda curve: (curve.elr, curve.seed))
+def printed(result: RegimesResult) -> list[Table | str]:
+    """The grid as a table, means over seeds, and both boundaries."""
+    grid = {elr: [cell for cell in result.cells if cell.elr == elr and cell.round == 0] for elr in result.elrs}
+    counts = dict(result.counts(rounds=1))
+
+    def regimes(elr: float) -> str:
+        return ", ".join(f"{count} {REGIME_NAMES[regime]}" for regime, count in counts[elr].items() if count)
+
+    def mean(name: str) -> Any:
+        return lambda elr: sum(getattr(cell, name) for cell in grid[elr]) / len(grid[elr])
+
+    columns = [
+        Column("ELR", lambda elr: blocks.Cell(f"{elr:.2e}", elr)),
+        Column("seeds in regime", regimes, kind="tight"),
+        Column("loss", mean("loss")),
+        Column("train err %", mean("train_error"), kind="percent"),
+        Column("test err %", mean("test_error"), kind="percent"),
+        Column("angle (rad)", mean("angular_update"), digits=2),
+    ]
+    ends = [f"{VERBS[name] + ':':<20}{boundary}" for name, boundary in result.boundaries.items()]
+    return [table(counts, columns), "", *ends]
 
 
-def subtitle(spec: dict[str, Any]) -> str:
-    """What was trained on what, in a line."""
-    images = f"{spec['train']} images" if spec["train"] else "all training images"
-    noise = f", {100 * spec['label_noise']:g} % label noise" if spec["label_noise"] else ""
-    widths = spec["widths"] or ((64, 64) if spec["model"] == "mlp" else ())
-    width = spec["width"] or (32 if spec["model"] in ("convnet", "resnet18") else "")
-    size = "-".join(map(str, widths)) or (f"of width {width}" if width else "")
-    parts = [f"{spec['data']}, {images}{noise}", f"{spec['model']} {size}".strip(), spec["loss"]]
-    return " · ".join([*parts, f"{spec['steps']} steps, batch {spec['batch_size']}"])
+def _boundaries(result: RegimesResult) -> list[Text | Table]:
+    named = {_BOUNDARIES[name]: result.boundaries[name] for name in NAMES}
+    both = table(
+        named,
+        [
+            Column("boundary", str, kind="tight"),
+            Column("ELR, all seeds", lambda name: _ends(named[name]), _ALL_SEEDS, kind="tight"),
+            Column("spread over seeds", lambda name: _spread(named[name]), _SPREAD, kind="text"),
+            Column("status", lambda name: "resolved" if named[name].resolved else "not resolved", kind="tight"),
+            Column("why", lambda name: named[name].reason, kind="text"),
+        ],
+        "The two boundaries as brackets of effective learning rates.",
+        sortable=False,
+    )
+    own = {name: {one.seed: one for one in result.boundaries[name].per_seed} for name in NAMES}
+
+    def of_seed(name: BoundaryName) -> Column:
+        return Column(f"{_BOUNDARIES[name]} (ELR)", lambda seed: _ends(own[name][seed]), kind="tight")
+
+    columns = [Column("seed", str, kind="tight"), *map(of_seed, NAMES)]
+    by_seed = table(own["convergence"], columns, "Each seed by itself.", sortable=False)
+    return [
+        *(Text(said, tone="warning") for said in unresolved(result)),
+        both,
+        *([by_seed] if own["convergence"] else []),
+    ]
 
 
-def command(spec: dict[str, Any]) -> str:
-    """The shell command that repeats the run: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.map_regimes(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    return to_command("regimes", RegimesSpec, spec, none={"train": "all"})
+_ALL_SEEDS = "in every seed the boundary lies in this bracket"
+_SPREAD = "smallest and largest geometric middle of the seeds' own brackets"
 
 
-def _bins(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    edges = np.unique(np.linspace(0, steps, BINS + 1).round().astype(int))
-    return (edges[:-1] + edges[1:] - 1) / 2, edges
+def _ends(bracket: Boundary | Bracket) -> str:
+    return format_interval(bracket.low, bracket.high)
 
 
-def _binned(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Mean of the finite values in each bin, [bins, K]; NaN where there are none."""
-    finite = np.isfinite(values)
-    sums = np.add.reduceat(np.where(finite, values, 0.0), edges[:-1], axis=0)
-    counts = np.add.reduceat(finite, edges[:-1], axis=0, dtype=float)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+def _spread(boundary: Boundary) -> str:
+    """Between which ELRs the middles of the seeds' own brackets lie."""
+    middles = [
+        math.sqrt(one.low * one.high) for one in boundary.per_seed if one.low is not None and one.high is not None
+    ]
+    if not middles:
+        return "no seed has both ends"
+    low, high, seeds = min(middles), max(middles), counted(len(middles), "seed")
+    if low == high:
+        return f"none: {format_number(low)} ({seeds})"
+    return f"{format_number(low)} – {format_number(high)}, a factor of {format_number(high / low)} ({seeds})"

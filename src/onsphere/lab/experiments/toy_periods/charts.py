@@ -1,23 +1,28 @@
-"""The interactive charts of the periods toy: the course with its jumps, the loop of a period, the law."""
+"""The charts of the periods toy: the course with its jumps, one period as a loop, the law around the run."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onsphere.dynamics.toys import period_law
-from onsphere.lab.chart.theme import OKABE_ITO, series_colours
+from onsphere.lab.chart.looks import series_looks
+from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule, Scale
+from onsphere.lab.chart.theme import GREY, OKABE_ITO
 from onsphere.lab.experiments.toy_periods.result import STRONG, LawRow, ToyPeriodsResult
-from onsphere.lab.experiments.toy_periods.view import Array, Trace, one_period
-from onsphere.lab.report.charts import GREY, layout_of, legend_of, linear_axis, log_axis, rule, upright
-from onsphere.lab.report.page import Chart
 from onsphere.lab.report.words import format_number
+from onsphere.lab.store import Run
+from onsphere.lab.store.files import read_table
 
-__all__ = ["by_decay", "course_chart", "law_chart", "law_line", "loop_chart"]
+__all__ = ["Course", "course_chart", "law_chart", "loop_chart", "trace"]
 
-_BLUE, _SKY, _RED = OKABE_ITO["blue"], OKABE_ITO["sky"], OKABE_ITO["vermillion"]
+Array = NDArray[np.float64]
+
+_TITLE = "The periods of the pairs toy"
+_RUN = Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=1.4)
+_JUMP = Look(OKABE_ITO["vermillion"], marker="down", size=8)
 
 _JUMPS = (
     "While the ELR is below the threshold the loss falls, the gradient vanishes and weight decay shrinks the norm; "
@@ -29,121 +34,108 @@ _FOR_EVER = (
 )
 
 
-def course_chart(result: ToyPeriodsResult, trace: Trace) -> Chart:
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The course of the run, each [T].
+
+    Attributes:
+        steps: Numbers of the steps.
+        elr: Effective learning rate lr / norm².
+        radius: The norm; 0 where it is too small for a float.
+        loss: The loss F of all pairs.
+        gradient: Norm of the gradient at the unit sphere.
+    """
+
+    steps: Array
+    elr: Array
+    radius: Array
+    loss: Array
+    gradient: Array
+
+    def between(self, first: int, last: int) -> Course:
+        """The part from one step to another, both included."""
+        here = (self.steps >= first) & (self.steps <= last)
+        return Course(self.steps[here], self.elr[here], self.radius[here], self.loss[here], self.gradient[here])
+
+
+def trace(run: Run) -> Course:
+    """The course, read back from the run's folder."""
+    table = {name: column.astype(np.float64) for name, column in read_table(run.table_path("trace")).items()}
+    radius = np.asarray(np.exp(table["log_radius"]))
+    return Course(table["step"], table["elr"], radius, table["loss"], table["effective_gradient_norm"])
+
+
+def course_chart(result: ToyPeriodsResult, course: Course) -> Chart:
     """ELR with its jumps and the threshold, loss, norm, against steps."""
-    line = {"type": "scatter", "x": trace.steps, "mode": "lines", "line": {"color": _BLUE, "width": 1.4}}
-    traces: list[dict[str, Any]] = [
-        line
-        | {
-            "y": values,
-            "yaxis": axis,
-            "name": "run",
-            "legendgroup": "run",
-            "hovertemplate": f"step %{{x}} · {what} %{{y:.3g}}<extra></extra>",
-            "meta": {"legend": axis == "y", "dark": _SKY},
-        }
-        for axis, what, values in (
-            ("y", "ELR", trace.elr),
-            ("y2", "loss", _positive(trace.loss)),
-            ("y3", "norm", _positive(trace.radius)),
-        )
-    ]
-    if result.jumps:
-        traces.append(
-            {
-                "type": "scatter",
-                "x": [jump.step for jump in result.jumps],
-                "y": [jump.elr for jump in result.jumps],
-                "text": [f"falls to {format_number(jump.trough_elr)}" for jump in result.jumps],
-                "mode": "markers",
-                "marker": {"color": _RED, "size": 8, "symbol": "triangle-down"},
-                "name": "jump",
-                "legendgroup": "jump",
-                "hovertemplate": "jump at step %{x} · ELR %{y:.3g}, %{text}<extra></extra>",
-            }
-        )
-    shapes = [rule(result.threshold, "y")]
-    notes = [_beside(f"threshold 1/A = {format_number(result.threshold)}", result.threshold)]
-    if result.burn_in and result.outcome == "periods":
-        shapes.append(upright(result.burn_in) | {"line": {"color": GREY, "width": 1.2, "dash": "dot"}})
-        notes.append(_above("jumps are counted from here", result.burn_in))
-    layout = layout_of(760, legend_of("")) | {
-        "xaxis": linear_axis("step") | {"anchor": "y3", "range": [0, float(trace.steps[-1])]},
-        "yaxis": log_axis("ELR") | {"domain": [0.7, 1]} | _ticks(trace.elr),
-        "yaxis2": log_axis("loss") | {"domain": [0.35, 0.65]},
-        "yaxis3": log_axis("norm") | {"domain": [0, 0.3]} | _ticks(trace.radius),
-        "shapes": shapes,
-        "annotations": notes,
-    }
-    layout["margin"] |= {"t": 50, "l": 84}
+    jumps = Points(
+        [jump.step for jump in result.jumps],
+        [jump.elr for jump in result.jumps],
+        _JUMP,
+        [
+            f"jump at step {jump.step} · ELR {jump.elr:.3g}, falls to {format_number(jump.trough_elr)}"
+            for jump in result.jumps
+        ],
+        entry="jump",
+    )
+    counted = result.burn_in and result.outcome == "periods"
+    dotted = Look(GREY, width=1.2, dash="dot")
     return Chart(
         id="course-chart",
-        figure={"data": traces, "layout": layout},
+        file="course",
+        title=_TITLE,
+        x=Axis("step", range=(0, float(course.steps[-1]))),
+        panels=[
+            Panel(
+                Axis("ELR", log=True),
+                [_curve(course, course.elr, "ELR", entry="run"), *([jumps] if result.jumps else [])],
+                rules=[Rule(result.threshold, f"threshold 1/A = {format_number(result.threshold)}")],
+            ),
+            Panel(Axis("loss", log=True), [_curve(course, course.loss, "loss")]),
+            Panel(Axis("norm", log=True), [_curve(course, course.radius, "norm")]),
+        ],
+        rules=[Rule(result.burn_in, "jumps are counted from here", along="x", look=dotted)] if counted else [],
+        height=760,
         caption=_FOR_EVER if result.outcome == "instability" else _JUMPS,
         label="ELR, loss and norm against steps, jumps marked",
     )
 
 
-def loop_chart(result: ToyPeriodsResult, trace: Trace) -> Chart | None:
-    """Effective gradient norm against ELR through one period, log-log; None without a whole period."""
-    period = one_period(result, trace)
-    if period is None:
+def _curve(course: Course, values: Array, what: str, entry: str = "") -> Line:
+    return Line(course.steps, _positive(values), _RUN, f"step {{x:.0f}} · {what} {{y:.3g}}", entry=entry)
+
+
+def loop_chart(result: ToyPeriodsResult, course: Course) -> Chart | None:
+    """Effective gradient norm against ELR through the last whole period, log-log; None without one."""
+    if len(result.jumps) < 2:
         return None
-    rest = trace.between(result.jumps[0].step, int(trace.steps[-1]))
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "x": rest.elr,
-            "y": _positive(rest.gradient),
-            "mode": "lines",
-            "line": {"color": GREY, "width": 0.6},
-            "opacity": 0.5,
-            "name": "all periods",
-            "legendgroup": "all",
-            "hoverinfo": "skip",
-        },
-        {
-            "type": "scatter",
-            "x": period.elr,
-            "y": _positive(period.gradient),
-            "customdata": period.steps - period.steps[0],
-            "mode": "lines+markers",
-            "line": {"color": GREY, "width": 1},
-            "marker": {
-                "color": period.steps - period.steps[0],
-                "colorscale": "Viridis",
-                "size": 5,
-                "line": {"width": 0},
-                "showscale": True,
-                "colorbar": {"title": {"text": "steps after<br>the jump"}, "thickness": 12, "len": 0.6, "y": 0.4},
-            },
-            "name": "one period",
-            "legendgroup": "one",
-            "hovertemplate": (
-                "%{customdata} steps after the jump<br>ELR %{x:.3g} · effective gradient %{y:.3g}<extra></extra>"
-            ),
-        },
-        {
-            "type": "scatter",
-            "x": period.elr[:1],
-            "y": period.gradient[:1],
-            "mode": "markers",
-            "marker": {"color": _RED, "size": 11, "symbol": "star"},
-            "name": "jump",
-            "legendgroup": "jump",
-            "hoverinfo": "skip",
-        },
+    period = course.between(result.jumps[-2].step, result.jumps[-1].step)
+    rest = course.between(result.jumps[0].step, int(course.steps[-1]))
+    since = period.steps - period.steps[0]
+    marks: list[Mark] = [
+        Line(rest.elr, _positive(rest.gradient), Look(GREY, width=0.6, opacity=0.5), entry="all periods"),
+        Line(
+            period.elr,
+            _positive(period.gradient),
+            Look(GREY, width=1, marker="circle", size=5),
+            "{since:.0f} steps after the jump<br>ELR {x:.3g} · effective gradient {y:.3g}",
+            columns={"since": since},
+            values=since,
+            scale=Scale("steps after the jump"),
+            entry="one period",
+        ),
+        Points(
+            period.elr[:1], period.gradient[:1], Look(OKABE_ITO["vermillion"], marker="star", size=11), entry="jump"
+        ),
     ]
-    layout = layout_of(520, legend_of("")) | {
-        "xaxis": log_axis("effective learning rate (ELR)"),
-        "yaxis": log_axis("effective gradient norm"),
-        "shapes": [upright(result.threshold)],
-        "annotations": [_above(f"threshold 1/A = {format_number(result.threshold)}", math.log10(result.threshold))],
-    }
-    layout["margin"]["t"] = 50
+    threshold = Rule(result.threshold, f"threshold 1/A = {format_number(result.threshold)}", along="x")
     return Chart(
         id="loop-chart",
-        figure={"data": traces, "layout": layout},
+        file="loop",
+        title=_TITLE,
+        x=Axis("effective learning rate (ELR)", log=True),
+        panels=[Panel(Axis("effective gradient norm", log=True), marks)],
+        rules=[threshold],
+        height=520,
         caption=(
             "A period is a closed loop, run through from the star: the ELR falls within a few steps; then the gradient "
             "vanishes down to the floor, while the ELR climbs; past the threshold the gradient grows back."
@@ -156,47 +148,34 @@ def law_chart(result: ToyPeriodsResult) -> Chart | None:
     """Measured periods over the floor, with the law, one colour a weight decay; None without neighbours."""
     if not result.law:
         return None
-    traces: list[dict[str, Any]] = []
-    groups = by_decay(result)
-    colours = zip(series_colours(len(groups)), series_colours(len(groups), dark=True), strict=True)
-    for (decay, rows), (light, dark) in zip(groups.items(), colours, strict=True):
+    marks: list[Mark] = []
+    for decay, look in series_looks(sorted({row.weight_decay for row in result.law})).items():
+        rows = [row for row in result.law if row.weight_decay == decay]
         name = f"lr · wd = {format_number(rows[0].lr * decay)}"
-        shared = {"type": "scatter", "name": name, "legendgroup": name}
-        floors, law = law_line(rows)
         measured = [row for row in rows if row.period is not None]
-        traces += [
-            shared
-            | {
-                "x": floors,
-                "y": law,
-                "mode": "lines",
-                "line": {"color": light, "width": 1.6},
-                "hoverinfo": "skip",
-                "meta": {"dark": dark},
-            },
-            shared
-            | {
-                "x": [row.floor for row in measured],
-                "y": [row.period for row in measured],
-                "text": [f"law {format_number(row.predicted_period, 4)} · {row.jumps} jumps" for row in measured],
-                "mode": "markers",
-                "marker": {
-                    "color": light,
-                    "size": 9,
-                    "symbol": ["circle-open" if row.strength > STRONG else "circle" for row in measured],
-                    "line": {"width": 1.5, "color": light},
-                },
-                "hovertemplate": f"{name} · floor %{{x:.3g}}<br>period %{{y}} · %{{text}}<extra></extra>",
-                "meta": {"legend": False, "dark": dark},
-            },
-        ]
-    layout = layout_of(440, legend_of("line: law")) | {
-        "xaxis": log_axis("floor of |x| / norm") | {"autorange": "reversed", "nticks": 7},
-        "yaxis": linear_axis("period (steps)") | {"rangemode": "tozero"},
-    }
+        floors = np.geomspace(max(row.floor for row in rows) ** 0.8, min(row.floor for row in rows), 60)
+        law = np.asarray(period_law(rows[0].lr, decay, floors))
+        strong = tuple(row.strength > STRONG for row in measured)
+        marks.append(Line(floors, law, look, entry=name))
+        marks.append(
+            Points(
+                [row.floor for row in measured],
+                [row.period for row in measured],
+                look.but(marker="circle", size=9, hollow=strong),
+                [_told(name, row) for row in measured],
+                entry=name,
+                listed=False,
+            )
+        )
     return Chart(
         id="law-chart",
-        figure={"data": traces, "layout": layout},
+        file="law",
+        title=_TITLE,
+        legend="line: law",
+        x=Axis("floor of |x| / norm", log=True, reverse=True),
+        panels=[Panel(Axis("period (steps)", holds=(0,)), marks)],
+        note="Line: law. Hollow: strong jumps, where periods scatter below it.",
+        height=440,
         caption=(
             "Dots: median distance of consecutive jumps. Lines: √(2 ln(1/floor) / (lr · wd)). Hollow where "
             f"lr · wd · ln(1/floor) exceeds {STRONG:g}: jumps are so strong there that periods scatter below the law."
@@ -205,36 +184,11 @@ def law_chart(result: ToyPeriodsResult) -> Chart | None:
     )
 
 
-def by_decay(result: ToyPeriodsResult) -> dict[float, list[LawRow]]:
-    """The law's rows by weight decay, ascending."""
-    groups: dict[float, list[LawRow]] = {}
-    for row in result.law:
-        groups.setdefault(row.weight_decay, []).append(row)
-    return dict(sorted(groups.items()))
-
-
-def law_line(rows: list[LawRow]) -> tuple[Array, Array]:
-    """The law over the floors of some rows of one weight decay: floors and periods."""
-    floors = np.geomspace(max(row.floor for row in rows) ** 0.8, min(row.floor for row in rows), 60)
-    return floors, np.asarray(period_law(rows[0].lr, rows[0].weight_decay, floors))
+def _told(name: str, row: LawRow) -> str:
+    law = f"law {format_number(row.predicted_period, 4)} · {row.jumps} jumps"
+    return f"{name} · floor {row.floor:.3g}<br>period {row.period:g} · {law}"
 
 
 def _positive(values: Array) -> Array:
     """Zeros as gaps: a logarithmic axis has no place for them."""
     return np.where(values > 0, values, np.nan)
-
-
-def _ticks(values: Array) -> dict[str, Any]:
-    """Over one or two decades ticks at 1, 2, 5 instead of at all digits."""
-    shown = values[(values > 0) & np.isfinite(values)]
-    return {"dtick": "D2"} if shown.size and 5 < shown.max() / shown.min() < 100 else {}
-
-
-def _beside(text: str, height: float) -> dict[str, Any]:
-    place = {"x": 0.005, "xref": "paper", "xanchor": "left", "y": math.log10(height), "yref": "y"}
-    return place | {"text": text, "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
-
-
-def _above(text: str, x: float) -> dict[str, Any]:
-    place = {"x": x, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
-    return place | {"text": text, "showarrow": False, "font": {"size": 11}}

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from statistics import median
-
-from onsphere.lab.experiments.toy_periods.charts import course_chart, law_chart, loop_chart
-from onsphere.lab.experiments.toy_periods.figures import figures_of
-from onsphere.lab.experiments.toy_periods.result import STRONG, ToyPeriodsResult
-from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
-from onsphere.lab.experiments.toy_periods.view import trace
-from onsphere.lab.report.page import Cell, Section, Table, Text
+from onsphere.lab.experiments.toy_periods.charts import course_chart, law_chart, loop_chart, trace
+from onsphere.lab.experiments.toy_periods.result import STRONG, LawRow, ToyPeriodsResult
+from onsphere.lab.experiments.toy_periods.words import subtitle
+from onsphere.lab.report.frame import Report
+from onsphere.lab.report.page import Section, Table
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.words import format_duration, format_number
+from onsphere.lab.report.table import Column, table
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
-from onsphere.lab.toy import page
 
-_TITLE = "The periods of the pairs toy"
+__all__ = ["printed", "report"]
 
 _MEASUREMENTS = (
     ("loss", "F = Σ αᵢ xᵢ² / (xᵢ² + yᵢ²); no batches, no noise"),
@@ -31,17 +26,9 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: ToyPeriodsResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
-
-    Args:
-        run: The run; ``trace.parquet`` holds its course.
-        result: Its result.
-
-    Returns:
-        The page.
-    """
-    whole, name = trace(run), subtitle(result)
+def report(run: Run, result: ToyPeriodsResult) -> Report:
+    """What is to be read about the periods; ``trace.parquet`` holds the course of the run."""
+    whole, spec = trace(run), result.spec
     loop, law = loop_chart(result, whole), law_chart(result)
     sections = [Section("course", "Course of training", [course_chart(result, whole)])]
     if loop is not None:
@@ -49,126 +36,53 @@ def write_page(run: Run, result: ToyPeriodsResult) -> Path:
     if result.jumps:
         sections.append(Section("jumps", "All jumps", [_jumps(result)]))
     if law is not None:
-        title = "The law around this run" if result.spec["floor"] else "With a floor there are periods"
-        sections.append(Section("law", title, [law, _law(result)]))
-    return page.write(
-        run,
-        result,
-        ToyPeriodsSpec,
-        title=_TITLE,
-        subtitle=name,
-        answer=answer(result),
+        title = "The law around this run" if spec.floor else "With a floor there are periods"
+        caption = f"lr {format_number(spec.lr)}; floors and weight decays around those of the run."
+        sections.append(Section("law", title, [law, table(result.law, _LAW, caption)]))
+    return Report(
+        title="The periods of the pairs toy",
+        subtitle=subtitle(result),
         summary=[
             f"{result.steps} steps",
             counted(len(result.jumps), "jump"),
-            f"lr · wd = {format_number(result.spec['lr'] * result.spec['weight_decay'])}",
-            format_duration(result.seconds),
+            f"lr · wd = {format_number(spec.lr * spec.weight_decay)}",
         ],
         sections=sections,
-        measurements=_MEASUREMENTS,
-        runs=1 + len(result.law),
-        figures=figures_of(result, whole, _TITLE, name),
+        measured=_MEASUREMENTS,
     )
 
 
-def subtitle(result: ToyPeriodsResult) -> str:
-    """What was simulated, in a line."""
-    spec = result.spec
-    alphas = ", ".join(format_number(alpha) for alpha in spec["alphas"])
-    floor = f"floor {format_number(spec['floor'])}" if spec["floor"] else "no floor"
-    return (
-        f"F = Σ αᵢ xᵢ²/(xᵢ² + yᵢ²) with weight decay · α = {alphas} · lr {format_number(spec['lr'])}, weight decay "
-        f"{format_number(spec['weight_decay'])}, {floor}"
-    )
+def printed(result: ToyPeriodsResult) -> list[Table | str]:
+    """The law's neighbourhood as a table."""
+    return [table(result.law, [Column("lr", "lr"), *_LAW[:-1]])] if result.law else []
 
 
-def answer(result: ToyPeriodsResult) -> list[str]:
-    """What was found, in one sentence, and what happens in a period."""
-    if result.outcome == "instability":
-        return _instability(result)
-    if result.period is None:
-        return [
-            f"No period was seen: {counted(len(result.jumps), 'jump')} in {result.steps} steps.",
-            "Give more steps, or a larger product of lr and weight decay.",
-        ]
-    peak, drop = (median(getattr(jump, name) for jump in result.jumps) for name in ("elr", "drop"))
-    second = (
-        f"Before a jump the ELR stands at {format_number(peak / result.threshold)} / A, above the threshold 1/A = "
-        f"{format_number(result.threshold)}; the jump divides it by {format_number(drop)} (medians)."
-    )
-    return [f"A period takes {format_number(result.period, 4)} steps{_against_law(result)}.", second]
+def _off(row: LawRow) -> float | None:
+    return None if row.period is None else 100 * (row.period / row.predicted_period - 1)
 
 
-def _against_law(result: ToyPeriodsResult) -> str:
-    if result.predicted_period is None or result.period is None:
-        return "; without a floor there is no law to compare with: how far x fell by itself decides"
-    off = 100 * (result.period / result.predicted_period - 1)
-    side = "less" if off < 0 else "more"
-    words = f", {format_number(abs(off), 2)} % {side} than the law's {format_number(result.predicted_period, 4)}"
-    strength = result.spec["lr"] * result.spec["weight_decay"] * math.log(1 / result.spec["floor"])
-    if strength > STRONG:
-        words += (
-            f"; jumps are strong here (lr · wd · ln(1/floor) = {format_number(strength)}, above {STRONG:g}), so "
-            "periods scatter below the law"
-        )
-    return words
-
-
-def _instability(result: ToyPeriodsResult) -> list[str]:
-    start, end = (value / math.log(10) for value in result.log_radius)
-    before = f" after {counted(len(result.jumps), 'jump')}" if result.jumps else ""
-    return [
-        f"There are no periods: at step {result.vanished}{before} x became exactly 0, and the norm decays for ever.",
-        f"Without a gradient weight decay alone acts: the norm fell from {_power(start)} to {_power(end)} in "
-        f"{result.steps} steps. A floor, which stands for rounding or noise, is what makes the loss come back.",
-    ]
-
-
-def _power(exponent: float) -> str:
-    """10^exponent as a number, also where it is too small for a float."""
-    return format_number(10**exponent) if abs(exponent) < 300 else f"1e{exponent:.0f}"
+_LAW = (
+    Column("weight decay", "weight_decay"),
+    Column("floor", "floor"),
+    Column("jumps", "jumps", "counted after the burn-in"),
+    Column("period", "period", "median distance of consecutive jumps, steps", digits=4),
+    Column("law", "predicted_period", "√(2 ln(1/floor) / (lr wd))", digits=4),
+    Column("off (%)", _off, "measured against law"),
+    Column(
+        "lr · wd · ln(1/floor)",
+        "strength",
+        f"above {STRONG:g} jumps are so strong that periods scatter below the law",
+    ),
+)
 
 
 def _jumps(result: ToyPeriodsResult) -> Table:
     columns = [
-        ("step", "where the ELR peaked"),
-        ("period", "steps since the jump before"),
-        ("ELR", "at the peak"),
-        ("ELR after", "the smallest before the next jump"),
-        ("drop", "the first over the second"),
+        Column("step", lambda row: row[0].step, "where the ELR peaked"),
+        Column("period", lambda row: row[1], "steps since the jump before"),
+        Column("ELR", lambda row: row[0].elr, "at the peak", digits=4),
+        Column("ELR after", lambda row: row[0].trough_elr, "the smallest before the next jump", digits=4),
+        Column("drop", lambda row: row[0].drop, "the first over the second", digits=4),
     ]
-    periods = [None, *result.periods]
-    rows: list[list[Cell | str]] = [
-        [
-            Cell(str(jump.step), jump.step),
-            Cell(format_number(period), math.nan if period is None else period),
-            *(Cell(format_number(value, 4), value) for value in (jump.elr, jump.trough_elr, jump.drop)),
-        ]
-        for jump, period in zip(result.jumps, periods, strict=True)
-    ]
-    caption = "One row a jump. Click a heading to sort."
-    return Table(columns, rows, caption=caption, sortable=True, numeric=frozenset(range(5)))
-
-
-def _law(result: ToyPeriodsResult) -> Table | Text:
-    columns = [
-        ("weight decay", ""),
-        ("floor", ""),
-        ("jumps", "counted after the burn-in"),
-        ("period", "median distance of consecutive jumps, steps"),
-        ("law", "√(2 ln(1/floor) / (lr wd))"),
-        ("off (%)", "measured against law"),
-        ("lr · wd · ln(1/floor)", f"above {STRONG:g} jumps are so strong that periods scatter below the law"),
-    ]
-    rows: list[list[Cell | str]] = []
-    for row in result.law:
-        off = math.nan if row.period is None else 100 * (row.period / row.predicted_period - 1)
-        values = (row.weight_decay, row.floor, row.jumps, row.period, row.predicted_period, off, row.strength)
-        rows.append(
-            [
-                Cell(format_number(v, 4 if i in (3, 4) else 3), math.nan if v is None else v)
-                for i, v in enumerate(values)
-            ]
-        )
-    caption = f"lr {format_number(result.spec['lr'])}; floors and weight decays around those of the run."
-    return Table(columns, rows, caption=caption, sortable=True, numeric=frozenset(range(7)))
+    rows = zip(result.jumps, [None, *result.periods], strict=True)
+    return table(rows, columns, "One row a jump. Click a heading to sort.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.old_result import ExperimentResult
+from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
+from onsphere.lab.result import ToyResult
 
 #: Above this lr weight_decay ln(1/floor) jumps are so strong that what follows one varies, and periods scatter.
 STRONG = 0.2
@@ -13,7 +14,7 @@ STRONG = 0.2
 
 @dataclass(frozen=True)
 class Jump:
-    """One destabilisation.
+    """One destabilisation of training.
 
     Attributes:
         step: Where the ELR peaked.
@@ -33,9 +34,9 @@ class LawRow:
     """The period at one setting near the one that was asked for.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        floor: Relative floor.
+        lr: Learning rate of the run.
+        weight_decay: Weight decay of the run.
+        floor: Relative floor of the run.
         jumps: How many jumps were counted.
         period: Median of their distances, steps; None with fewer than two jumps.
         predicted_period: √(2 ln(1/floor) / (lr weight_decay)).
@@ -52,7 +53,7 @@ class LawRow:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyPeriodsResult(ExperimentResult):
+class ToyPeriodsResult(ToyResult):
     """What :func:`onsphere.lab.toy_periods` returns.
 
     Attributes:
@@ -71,8 +72,9 @@ class ToyPeriodsResult(ExperimentResult):
     """
 
     command: ClassVar[str] = "toy periods"
-    tables: ClassVar[dict[str, type]] = {"jumps": Jump, "law": LawRow}
+    rows_field: ClassVar[str] = "jumps"
 
+    spec: ToyPeriodsSpec
     outcome: str
     period: float | None
     predicted_period: float | None
@@ -86,15 +88,5 @@ class ToyPeriodsResult(ExperimentResult):
     law: list[LawRow]
 
     def __repr__(self) -> str:
-        return f"ToyPeriodsResult: {self.steps} steps, {self.seconds:.1f} s\n  {describe(self)}\n  page: {self.report}"
-
-
-def describe(result: ToyPeriodsResult) -> str:
-    """The result in one line."""
-    if result.outcome == "periods":
-        law = "no law without a floor" if result.predicted_period is None else f"law {result.predicted_period:.1f}"
-        return f"period {result.period:g} steps from {len(result.jumps)} jumps; {law}"
-    if result.outcome == "instability":
-        start, end = result.log_radius
-        return f"no periods: x became zero and the norm fell by a factor e^{start - end:.1f}"
-    return f"undecided: {len(result.jumps)} jumps in {result.steps} steps"
+        found = f"{self.outcome}, {len(self.jumps)} jumps in {self.steps} steps"
+        return f"ToyPeriodsResult: {found}, {self.seconds:.1f} s\n  page: {self.report}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,14 @@ from numpy.typing import NDArray
 
 from onsphere.dynamics.toys import PeriodsRun, pair_threshold, period_law, simulate_periods
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.toy_periods.page import write_page
-from onsphere.lab.experiments.toy_periods.result import ToyPeriodsResult
+from onsphere.lab.experiment import Experiment, Session
+from onsphere.lab.experiments.toy_periods.page import printed, report
+from onsphere.lab.experiments.toy_periods.result import Jump, LawRow, ToyPeriodsResult
 from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
-from onsphere.lab.progress import Progress
-from onsphere.lab.toy.work import Outcome, Toy, never
+from onsphere.lab.experiments.toy_periods.words import answer, describe
+from onsphere.lab.result import Backend
+from onsphere.lab.store.files import write_table
+from onsphere.lab.toy_options import check_backend
 
 _FLOORS = (1e-8, 1e-16, 1e-24, 1e-32, 1e-40)
 _FACTORS = (1 / 3, 1.0, 3.0)  # of the weight decay
@@ -25,22 +26,13 @@ _LEAST_DECAY = 1e-5  # of lr weight_decay: below, neighbours would take longer t
 _READINGS = 8000  # of the traces, about
 
 
-def toy_periods(
-    *,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = never,
-    **fields: Any,
-) -> ToyPeriodsResult:
+def toy_periods(**given: Any) -> ToyPeriodsResult:
     """Train the pairs toy with weight decay and compare its periods with √(2 ln(1/floor) / (lr weight_decay)).
 
     Args:
-        out: Folder of the run; must be new or empty. Default: ``runs/toy-periods-DATE-TIME``.
-        progress: Told what happens.
-        stop: Asked between pieces of work; when it returns True, :class:`Interrupted` is raised.
-        **fields: Any field of :class:`~onsphere.lab.experiments.toy_periods.spec.ToyPeriodsSpec`:
-            ``lr``, ``weight_decay``,
-            ``floor``, ``alphas``, ``steps``, ``seed``, ``backend``.
+        **given: The fields of :class:`~onsphere.lab.experiments.toy_periods.spec.ToyPeriodsSpec`: ``lr``,
+            ``weight_decay``, ``floor``, ``alphas``, ``steps``, ``seed``, ``backend``; and ``out``, ``progress`` and
+            ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         Jumps, periods, their law, and the law's neighbourhood; everything is also on disk.
@@ -51,15 +43,16 @@ def toy_periods(
 
     Source: Lobacheva, Kodryan et al., NeurIPS 2021 (the mechanism); :func:`onsphere.dynamics.toys.period_law`.
     """
-    return TOY.start(fields, out, progress, stop)
+    return EXPERIMENT.start(**given)
 
 
-def simulate(spec: ToyPeriodsSpec, progress: Progress, stop: Callable[[], bool]) -> Outcome:
-    """See :class:`~onsphere.lab.toy.work.Toy`."""
-    if stop():
+def measure(session: Session[ToyPeriodsSpec, None]) -> dict[str, Any]:
+    """Run it once with traces, which ``trace.parquet`` keeps, then at other floors and weight decays."""
+    spec = session.spec
+    if session.stop():
         raise Interrupted
     expected = _expected_steps(spec)
-    progress.begin("pairs with weight decay", expected)
+    session.progress.begin("pairs with weight decay", expected)
     run = simulate_periods(
         spec.lr,
         spec.weight_decay,
@@ -70,8 +63,8 @@ def simulate(spec: ToyPeriodsSpec, progress: Progress, stop: Callable[[], bool])
         record_every=max(1, expected // _READINGS),
         backend=spec.backend,
     )
-    progress.advance(expected)
-    if stop():
+    session.progress.advance(expected)
+    if session.stop():
         raise Interrupted
     trace = {
         "step": run.recorded_steps,
@@ -81,7 +74,8 @@ def simulate(spec: ToyPeriodsSpec, progress: Progress, stop: Callable[[], bool])
         "effective_gradient_norm": run.recorded_effective_gradient_norm[0],
         "angle": run.recorded_angle[0],
     }
-    return Outcome(_values(run) | {"law": _law(spec)}, {"backend": run.backend}, {"trace": trace})
+    write_table(session.run.table_path("trace"), trace)
+    return _values(run) | {"law": _law(spec), "engine": Backend(run.backend)}
 
 
 def _expected_steps(spec: ToyPeriodsSpec) -> int:
@@ -101,8 +95,8 @@ def _values(run: PeriodsRun) -> dict[str, Any]:
     outcome = "periods" if len(jumps) > 1 else "instability" if gone else "undecided"
     return {
         "outcome": "instability" if gone else outcome,
-        "period": float(run.period[0]),
-        "predicted_period": float(run.predicted_period[0]),
+        "period": _known(run.period[0]),
+        "predicted_period": _known(run.predicted_period[0]),
         "periods": periods.tolist(),
         "jumps": _jumps(run, jumps),
         "threshold": pair_threshold(run.alphas),
@@ -113,18 +107,18 @@ def _values(run: PeriodsRun) -> dict[str, Any]:
     }
 
 
-def _jumps(run: PeriodsRun, jumps: NDArray[np.int64]) -> list[dict[str, Any]]:
+def _jumps(run: PeriodsRun, jumps: NDArray[np.int64]) -> list[Jump]:
     """Each jump with the ELR at its peak and the least one after it, read from the traces."""
     steps, elr = run.recorded_steps, run.recorded_elr[0]
     at = np.searchsorted(steps, jumps).clip(max=len(steps) - 1)
     rows = []
     for (first, last), step in zip(pairwise([*at, len(steps)]), jumps.tolist(), strict=True):
         peak, trough = float(elr[first]), float(elr[first : max(last, first + 1)].min())
-        rows.append({"step": step, "elr": peak, "trough_elr": trough, "drop": peak / trough})
+        rows.append(Jump(step, peak, trough, peak / trough))
     return rows
 
 
-def _law(spec: ToyPeriodsSpec) -> list[dict[str, Any]]:
+def _law(spec: ToyPeriodsSpec) -> list[LawRow]:
     """Periods at other floors and weight decays, the given ones among them."""
     floors = sorted({*_FLOORS, *([spec.floor] if spec.floor else [])}, reverse=True)
     decays = [
@@ -142,17 +136,31 @@ def _law(spec: ToyPeriodsSpec) -> list[dict[str, Any]]:
         backend=spec.backend,
     )
     return [
-        {
-            "lr": spec.lr,
-            "weight_decay": decay,
-            "floor": floor,
-            "jumps": len(run.jumps[k]),
-            "period": float(run.period[k]),
-            "predicted_period": float(run.predicted_period[k]),
-            "strength": spec.lr * decay * math.log(1 / floor),
-        }
+        LawRow(
+            lr=spec.lr,
+            weight_decay=decay,
+            floor=floor,
+            jumps=len(run.jumps[k]),
+            period=_known(run.period[k]),
+            predicted_period=float(run.predicted_period[k]),
+            strength=spec.lr * decay * math.log(1 / floor),
+        )
         for k, (decay, floor) in enumerate(grid)
     ]
 
 
-TOY: Toy[ToyPeriodsSpec, ToyPeriodsResult] = Toy(ToyPeriodsSpec, ToyPeriodsResult, simulate, write_page)
+def _known(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+EXPERIMENT = Experiment(
+    spec=ToyPeriodsSpec,
+    result=ToyPeriodsResult,
+    prepare=check_backend,
+    measure=measure,
+    report=report,
+    answer=answer,
+    describe=describe,
+    runs=lambda result: 1 + len(result.law),
+    printed=printed,
+)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from onsphere.lab.toy.options import Coefficients, PairsOptions, Rate
+from onsphere.lab.toy_options import Coefficients, PairsOptions, Rate
 
 #: The least floor other than 0 whose square float64 carries with all its digits.
 LEAST_FLOOR = 1e-120

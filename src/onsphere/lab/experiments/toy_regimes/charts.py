@@ -1,82 +1,104 @@
-"""The interactive charts of the regimes toy: loss over its closed form, and a walk through the ELRs."""
+"""The charts of the regimes toy: loss over its closed form, a walk through the ELRs, the course at a few of them."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onsphere.lab.chart.theme import OKABE_ITO, series_colours
+from onsphere.dynamics.toys import pair_loss
+from onsphere.lab.chart.looks import series_looks
+from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Look, Mark, Panel, Points, Rule
+from onsphere.lab.chart.theme import GREY, OKABE_ITO
 from onsphere.lab.experiments.toy_regimes.result import RegimesRow, ToyRegimesResult
-from onsphere.lab.experiments.toy_regimes.view import Course, law
-from onsphere.lab.report.charts import (
-    GREY,
-    INK,
-    layout_of,
-    legend_of,
-    linear_axis,
-    log_axis,
-    note_at,
-    rule,
-    upright,
-)
-from onsphere.lab.report.page import Chart, Slider
 from onsphere.lab.report.words import format_number
+from onsphere.lab.store import Run
+from onsphere.lab.store.files import read_table
 
-__all__ = ["elr_ceiling", "loss_chart", "movie_chart"]
+__all__ = ["Course", "course_chart", "courses", "loss_chart", "movie_chart"]
 
-_BLUE, _SKY, _RED = OKABE_ITO["blue"], OKABE_ITO["sky"], OKABE_ITO["vermillion"]
-_LEAST = 1e-9  # of the loss at random: lower ends of loss axes
+Array = NDArray[np.float64]
+
+_TITLE = "The regimes of the pairs toy"
+_MEASURED = Look(OKABE_ITO["blue"], OKABE_ITO["sky"], marker="circle")
+_RED = OKABE_ITO["vermillion"]
+_LEAST = 1e-9  # of the loss at random: lower end of loss axes
+_MOST_FRAMES = 60  # of the slider; more ELRs are thinned
+_SHOWN = (0.5, 1.1, 2.0, 20.0)  # multiples of the threshold, side by side
+_ELR = "effective learning rate (ELR)"
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The course of one run.
+
+    Attributes:
+        row: The row of its effective learning rate.
+        steps: [T] numbers of the steps.
+        loss: [T] loss before these steps.
+        elrs: [T, n] individual ELRs of the pairs before these steps.
+    """
+
+    row: RegimesRow
+    steps: Array
+    loss: Array
+    elrs: Array
+
+
+def courses(run: Run, result: ToyRegimesResult, seed: int = 0) -> list[Course]:
+    """The course of one seed at every effective learning rate, or at 60 of them spread over the whole range."""
+    table = read_table(run.table_path("course"))
+    chosen: Any = np.unique(np.linspace(0, len(result.rows) - 1, _MOST_FRAMES).round().astype(int))
+    mine = {name: column[table["seed"] == seed] for name, column in table.items()}
+    found = []
+    for row in (result.rows[i] for i in chosen):
+        here = mine["elr"] == row.elr
+        elrs = np.stack([mine[f"elr_{i + 1}"][here] for i in range(len(result.alphas))], axis=-1)
+        found.append(Course(row, mine["step"][here].astype(np.float64), mine["loss"][here], elrs))
+    return found
 
 
 def loss_chart(result: ToyRegimesResult) -> Chart:
     """Mean loss against the ELR over the closed form, and below it how far they are apart."""
-    rows = result.rows
+    rows, elrs = result.rows, [row.elr for row in result.rows]
     at_random = rows[0].loss_at_random
-    deviations = [100 * (row.loss - row.predicted_loss) / at_random for row in rows]
-    text = [_row_text(row) for row in rows]
-    measured = {
-        "type": "scatter",
-        "x": [row.elr for row in rows],
-        "mode": "markers",
-        "text": text,
-        "hovertemplate": "%{text}<extra></extra>",
-        "name": "mean over steps and seeds",
-        "legendgroup": "measured",
-        "marker": {"color": _BLUE, "size": 7},
-    }
-    traces = [
-        _law_trace(result),
-        measured
-        | {
-            "y": [row.loss for row in rows],
-            "error_y": {
-                "type": "data",
-                "array": [row.loss_high - row.loss for row in rows],
-                "arrayminus": [row.loss - row.loss_low for row in rows],
-                "color": GREY,
-                "thickness": 1.2,
-                "width": 3,
-            },
-            "meta": {"dark": _SKY},
-        },
-        measured | {"y": deviations, "yaxis": "y2", "meta": {"legend": False, "dark": _SKY}},
-    ]
-    layout = layout_of(620, legend_of("loss")) | {
-        "xaxis": log_axis("effective learning rate (ELR)") | {"anchor": "y2", "range": _elr_range(rows)},
-        "yaxis": linear_axis("mean loss") | {"domain": [0.36, 1], "range": [-0.04 * at_random, 1.12 * at_random]},
-        "yaxis2": linear_axis("measured − law<br>(% of random)") | {"domain": [0, 0.28]} | _around_zero(deviations),
-        "shapes": [upright(result.threshold), rule(at_random, "y"), rule(0, "y2")],
-        "annotations": [
-            note_at(f"random directions: A/2 = {format_number(at_random)}", at_random, "y"),
-            _threshold_note(result.threshold),
-        ],
-    }
-    layout["margin"]["t"] = 50
+    apart = [100 * (row.loss - row.predicted_loss) / at_random for row in rows]
+    said, threshold = [_said(row) for row in rows], format_number(result.threshold)
+    measured = Points(
+        elrs,
+        [row.loss for row in rows],
+        _MEASURED,
+        said,
+        error=[row.loss_high - row.loss for row in rows],
+        error_down=[row.loss - row.loss_low for row in rows],
+        entry="mean over steps and seeds",
+    )
     return Chart(
         id="loss-chart",
-        figure={"data": traces, "layout": layout},
+        file="loss",
+        title=_TITLE,
+        legend="loss",
+        x=Axis(_ELR, log=True, also=("ELR A", sum(result.alphas))),
+        panels=[
+            Panel(
+                Axis("mean loss", holds=(-0.04 * at_random, 1.12 * at_random)),
+                [_law(result), measured],
+                rules=[
+                    Rule(at_random, f"random directions: A/2 = {format_number(at_random)}"),
+                    Rule(0, f"dashed: threshold 1/A = {threshold}", at="right", look=Look(width=0)),
+                ],
+                height=2.4,
+            ),
+            Panel(
+                Axis("measured − law (% of random)", holds=(-0.1, 0.1)),
+                [Points(elrs, apart, _MEASURED, said)],
+                rules=[Rule(0)],
+            ),
+        ],
+        rules=[Rule(result.threshold, along="x")],
         caption=(
             "A dot is the mean over the last half of the steps and over all seeds, its bar the range over seeds. The "
             "law is 0 up to the threshold and (A − 1/ELR)/2 above it."
@@ -85,185 +107,128 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
     )
 
 
-def movie_chart(result: ToyRegimesResult, courses: list[Course]) -> Chart:
+def movie_chart(result: ToyRegimesResult, found: list[Course]) -> Chart:
     """Loss and individual ELRs against steps, one frame an ELR, and where on the law that frame is."""
-    rows = [course.row for course in courses]
-    at_random = rows[0].loss_at_random
-    traces = [
-        _law_trace(result),
-        {
-            "type": "scatter",
-            "x": [row.elr for row in rows],
-            "y": [row.loss for row in rows],
-            "customdata": list(range(len(rows))),
-            "mode": "markers",
-            "marker": {"color": GREY, "size": 6},
-            "name": "mean loss",
-            "legendgroup": "mean",
-            "hovertemplate": "ELR %{x:.3g} · mean loss %{y:.3g}<br>click to go there<extra></extra>",
-            "meta": {"pick": True},
-        },
+    rows = [course.row for course in found]
+    first = min(range(len(rows)), key=lambda i: abs(math.log(rows[i].relative_elr / 1.25)))  # the most can be seen
+    places: list[Mark] = [
+        Points([row.elr], [row.loss], Look(_RED, marker="diamond", size=12), entry="this frame", frame=frame)
+        for frame, row in enumerate(rows)
     ]
-    for frame, course in enumerate(courses):
-        traces += _frame_traces(result, course, frame)
-    last = float(courses[0].steps[-1]) + 1
-    levels = np.concatenate([course.elrs.min(axis=1) for course in courses])
-    low = min(levels.min(), min(1 / alpha for alpha in result.alphas)) / 1.3
-    layout = layout_of(880, legend_of("")) | {
-        "xaxis": log_axis("effective learning rate (ELR)") | {"anchor": "y", "range": _elr_range(rows)},
-        "xaxis2": log_axis("step + 1") | {"anchor": "y3", "range": [0, math.log10(last)]},
-        "yaxis": linear_axis("mean loss") | {"domain": [0.76, 1], "range": [-0.05 * at_random, 1.15 * at_random]},
-        "yaxis2": log_axis("loss")
-        | {"domain": [0.37, 0.65], "range": [math.log10(_LEAST * at_random), math.log10(4 * at_random)]},
-        "yaxis3": log_axis("individual ELR")
-        | {"domain": [0, 0.33], "range": [math.log10(low), math.log10(elr_ceiling(courses))]},
-        "shapes": [upright(result.threshold) | {"yref": "y domain"}],
-    }
+    means = Points(
+        [row.elr for row in rows],
+        [row.loss for row in rows],
+        Look(GREY, marker="circle", size=6),
+        "ELR {x:.3g} · mean loss {y:.3g}<br>click to go there",
+        entry="mean loss",
+        pick=True,
+    )
     return Chart(
         id="movie-chart",
-        figure={"data": traces, "layout": layout},
+        file="movie",
+        title=_TITLE,
+        x=Axis("step + 1", log=True),
+        panels=[
+            Panel(
+                Axis("mean loss"),
+                [_law(result), means, *places],
+                x=Axis(_ELR, log=True),
+                rules=[Rule(result.threshold, along="x")],
+            ),
+            _losses(found, framed=True),
+            _individual(result, found, framed=True),
+        ],
+        frames=[
+            f"{format_number(row.elr, 4)} = {format_number(row.relative_elr, 4)} / A · "
+            f"mean loss {format_number(row.loss)}, law {format_number(row.predicted_loss)}"
+            for row in rows
+        ],
+        frame_name="ELR",
+        frame=first,
+        prints=[("movie", first)],
+        height=880,
         caption=(
             "Top: where on the law the frame is. Middle: loss of seed 0; dotted, the mean by the law. Bottom: "
             "individual ELR of every pair, ELR / rᵢ²; dashed in its colour the threshold 1/α under which it converges. "
             "Below 1/A pairs that overshoot gain norm until all are under their thresholds; above, that is impossible."
         ),
         label="Loss and individual effective learning rates against steps, one frame for every ELR",
-        slider=Slider("ELR", [_frame_label(row) for row in rows], start=_first_frame(rows)),
     )
 
 
-def elr_ceiling(courses: list[Course]) -> float:
-    """Upper end of axes of individual ELRs: a tenth, reached in swings at the largest ELRs, may leave the panel."""
-    return 2 * float(np.quantile(np.concatenate([course.elrs.ravel() for course in courses]), 0.9))
+def course_chart(result: ToyRegimesResult, found: list[Course]) -> Chart:
+    """Loss and individual ELRs against steps at a few ELRs, side by side."""
+    nearest = {min(range(len(found)), key=lambda i: abs(math.log(found[i].row.relative_elr / c))) for c in _SHOWN}
+    shown = [found[i] for i in sorted(nearest)]
+    return Chart(
+        id="course-chart",
+        file="course",
+        title=_TITLE,
+        x=Axis("step + 1", log=True),
+        panels=[
+            *(_losses([one], title=f"ELR = {format_number(one.row.relative_elr)} / A") for one in shown),
+            *(_individual(result, [one]) for one in shown),
+        ],
+        columns=len(shown),
+        share_y=True,
+        caption=(
+            "The same at a few ELRs side by side: at half the threshold, just above it, at twice and at twenty times "
+            "it (the nearest that were run); seed 0."
+        ),
+        label="Loss and individual effective learning rates against steps at a few ELRs",
+    )
 
 
-def _frame_traces(result: ToyRegimesResult, course: Course, frame: int) -> list[dict[str, Any]]:
-    row, x = course.row, course.steps + 1
-    n = len(result.alphas)
-    here = {"frame": frame}
-    ends = [float(x[0]), float(x[-1])]
-    floor = 0.1 * _LEAST * row.loss_at_random
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "x": [row.elr],
-            "y": [row.loss],
-            "mode": "markers",
-            "marker": {"color": _RED, "size": 12, "symbol": "diamond"},
-            "name": "this frame",
-            "legendgroup": "here",
-            "hoverinfo": "skip",
-            "meta": here,
-        },
-        {
-            "type": "scatter",
-            "x": x,
-            "y": np.maximum(course.loss, floor),
-            "xaxis": "x2",
-            "yaxis": "y2",
-            "mode": "lines",
-            "line": {"color": INK, "width": 1.4},
-            "name": "loss",
-            "legendgroup": "loss",
-            "hovertemplate": "step + 1 = %{x} · loss %{y:.3g}<extra></extra>",
-            "meta": here,
-        },
-    ]
-    if row.predicted_loss > 0:
-        traces.append(
-            {
-                "type": "scatter",
-                "x": ends,
-                "y": [row.predicted_loss] * 2,
-                "xaxis": "x2",
-                "yaxis": "y2",
-                "mode": "lines",
-                "line": {"color": _RED, "width": 2, "dash": "dot"},
-                "name": "law",
-                "legendgroup": "law",
-                "hovertemplate": f"law: {format_number(row.predicted_loss)}<extra></extra>",
-                "meta": here | {"legend": False},
-            }
-        )
-    for i, (light, dark) in enumerate(zip(series_colours(n), series_colours(n, dark=True), strict=True)):
-        alpha = result.alphas[i]
-        pair = {"type": "scatter", "xaxis": "x2", "yaxis": "y3", "mode": "lines", "legendgroup": f"pair {i}"}
-        name = f"α = {format_number(alpha)}"
-        traces += [
-            pair
-            | {
-                "x": x,
-                "y": course.elrs[:, i],
-                "line": {"color": light, "width": 1.6},
-                "name": name,
-                "hovertemplate": f"{name}<br>step + 1 = %{{x}} · individual ELR %{{y:.3g}}<extra></extra>",
-                "meta": here | {"dark": dark},
-            },
-            pair
-            | {
-                "x": ends,
-                "y": [1 / alpha] * 2,
-                "line": {"color": light, "width": 1.2, "dash": "dash"},
-                "name": f"threshold of {name}",
-                "hovertemplate": f"threshold 1/α = {format_number(1 / alpha)}<extra></extra>",
-                "meta": here | {"dark": dark, "legend": False},
-            },
-        ]
-    return traces
+def _losses(found: list[Course], *, framed: bool = False, title: str = "") -> Panel:
+    """The loss of every course, dotted the mean by the law."""
+    at_random = found[0].row.loss_at_random
+    marks: list[Mark] = []
+    for number, course in enumerate(found):
+        frame, x, law = number if framed else None, course.steps + 1, course.row.predicted_loss
+        loss = np.maximum(course.loss, 0.1 * _LEAST * at_random)
+        said = "step + 1 = {x:.0f} · loss {y:.3g}"
+        marks.append(Line(x, loss, Look(INKED.colour, INKED.dark, width=1.4), said, entry="loss", frame=frame))
+        if law > 0:
+            dotted = Look(_RED, width=2, dash="dot")
+            told = f"law: {format_number(law)}"
+            marks.append(Line(x[[0, -1]], [law, law], dotted, [told, told], entry="law", listed=False, frame=frame))
+    axis = Axis("loss", log=True, range=(_LEAST * at_random, 4 * at_random), over="↓ converged runs below")
+    return Panel(axis, marks, title=title)
 
 
-def _law_trace(result: ToyRegimesResult) -> dict[str, Any]:
-    elrs, losses = law(result)
-    return {
-        "type": "scatter",
-        "x": elrs,
-        "y": losses,
-        "mode": "lines",
-        "line": {"color": INK, "width": 1.6},
-        "name": "law",
-        "legendgroup": "law",
-        "hoverinfo": "skip",
-    }
+def _individual(result: ToyRegimesResult, found: list[Course], *, framed: bool = False) -> Panel:
+    """The individual ELR of every pair, dashed the threshold under which it converges."""
+    looks = series_looks(range(len(result.alphas)))
+    marks: list[Mark] = []
+    for number, course in enumerate(found):
+        frame, x = number if framed else None, course.steps + 1
+        for i, alpha in enumerate(result.alphas):
+            name = f"α = {format_number(alpha)}"
+            said, told = (
+                f"{name}<br>step + 1 = {{x:.0f}} · individual ELR {{y:.3g}}",
+                f"threshold 1/α = {1 / alpha:.3g}",
+            )
+            marks.append(Line(x, course.elrs[:, i], looks[i].but(width=1.6), said, entry=name, frame=frame))
+            dashed = looks[i].but(width=1.2, dash="dash")
+            ends = (x[[0, -1]], [1 / alpha] * 2)
+            marks.append(Line(*ends, dashed, [told, told], entry=name, listed=False, frame=frame))
+    low = min(min(1 / alpha for alpha in result.alphas), *(float(course.elrs.min()) for course in found)) / 1.3
+    # a tenth, reached in swings at the largest ELRs, may leave the panel
+    high = 2 * float(np.quantile(np.concatenate([course.elrs.ravel() for course in found]), 0.9))
+    return Panel(Axis("individual ELR", log=True, range=(low, high), over="↑ swings above"), marks)
 
 
-def _elr_range(rows: list[RegimesRow]) -> list[float]:
-    return [math.log10(rows[0].elr / 1.15), math.log10(rows[-1].elr * 1.15)]
+def _law(result: ToyRegimesResult) -> Line:
+    """The closed form over the range of effective learning rates, its corner among the points."""
+    elrs = np.geomspace(result.rows[0].elr / 1.1, result.rows[-1].elr * 1.1, 400)
+    elrs = np.sort(np.append(elrs, result.threshold))
+    return Line(elrs, np.asarray(pair_loss(result.alphas, elrs)), INKED, entry="law")
 
 
-def _around_zero(values: list[float]) -> dict[str, Any]:
-    """A range that holds the values and zero, and does not blow rounding errors up."""
-    reach = 1.25 * max(0.1, *(abs(value) for value in values))
-    return {"range": [-reach, reach]}
-
-
-def _threshold_note(threshold: float) -> dict[str, Any]:
-    return {
-        "text": f"threshold 1/A = {format_number(threshold)}",
-        "x": math.log10(threshold),
-        "xref": "x",
-        "y": 1,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "showarrow": False,
-    }
-
-
-def _row_text(row: RegimesRow) -> str:
+def _said(row: RegimesRow) -> str:
     lines = [
         f"<b>ELR {format_number(row.elr, 4)}</b> · ELR A = {format_number(row.relative_elr, 4)}",
         f"loss {format_number(row.loss, 4)} (seeds {format_number(row.loss_low)} to {format_number(row.loss_high)})",
         f"law {format_number(row.predicted_loss, 4)} · random {format_number(row.loss_at_random)}",
     ]
     return "<br>".join(lines)
-
-
-def _frame_label(row: RegimesRow) -> str:
-    return (
-        f"ELR {format_number(row.elr, 4)} = {format_number(row.relative_elr, 4)} / A · "
-        f"mean loss {format_number(row.loss)}, law {format_number(row.predicted_loss)}"
-    )
-
-
-def _first_frame(rows: list[RegimesRow]) -> int:
-    """The ELR nearest to 1.25 / A, where the most can be seen."""
-    return min(range(len(rows)), key=lambda i: abs(math.log(rows[i].relative_elr / 1.25)))

@@ -5,8 +5,6 @@ A seed starts in the same direction at all effective learning rates, so runs dif
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,14 @@ from numpy.typing import NDArray
 
 from onsphere.dynamics.toys import PairsRun, pair_loss, pair_threshold, simulate_pairs
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.toy_regimes.page import write_page
-from onsphere.lab.experiments.toy_regimes.result import CONVERGED, ToyRegimesResult
+from onsphere.lab.experiment import Experiment, Session
+from onsphere.lab.experiments.toy_regimes.page import printed, report
+from onsphere.lab.experiments.toy_regimes.result import CONVERGED, RegimesRow, ToyRegimesResult
 from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
-from onsphere.lab.progress import Progress
-from onsphere.lab.toy.work import Outcome, Toy, never
+from onsphere.lab.experiments.toy_regimes.words import answer, describe
+from onsphere.lab.result import Backend
+from onsphere.lab.store.files import write_table
+from onsphere.lab.toy_options import check_backend
 
 Array = NDArray[np.float64]
 
@@ -29,22 +30,13 @@ _COARSE = 1500  # readings that are kept of the later ones, before they are thin
 _KEPT_SEEDS = 10  # whose course goes to disk
 
 
-def toy_regimes(
-    *,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = never,
-    **fields: Any,
-) -> ToyRegimesResult:
+def toy_regimes(**given: Any) -> ToyRegimesResult:
     """Train the pairs toy at many effective learning rates and compare the loss with (A - 1/ELR) / 2.
 
     Args:
-        out: Folder of the run; must be new or empty. Default: ``runs/toy-regimes-DATE-TIME``.
-        progress: Told what happens.
-        stop: Asked between pieces of work; when it returns True, :class:`Interrupted` is raised.
-        **fields: Any field of :class:`~onsphere.lab.experiments.toy_regimes.spec.ToyRegimesSpec`:
-            ``alphas``, ``elrs`` or
-            ``elr_min``, ``elr_max`` and ``grid``, ``seeds``, ``steps``, ``seed``, ``backend``.
+        **given: The fields of :class:`~onsphere.lab.experiments.toy_regimes.spec.ToyRegimesSpec`: ``alphas``, ``elrs``
+            or ``elr_min``, ``elr_max`` and ``grid``, ``seeds``, ``steps``, ``seed``, ``backend``; and ``out``,
+            ``progress`` and ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         One row an effective learning rate; everything is also on disk.
@@ -55,11 +47,12 @@ def toy_regimes(
 
     Source: Kodryan et al., NeurIPS 2022, section 3; :func:`onsphere.dynamics.toys.pair_loss`.
     """
-    return TOY.start(fields, out, progress, stop)
+    return EXPERIMENT.start(**given)
 
 
-def simulate(spec: ToyRegimesSpec, progress: Progress, stop: Callable[[], bool]) -> Outcome:
-    """See :class:`~onsphere.lab.toy.work.Toy`."""
+def measure(session: Session[ToyRegimesSpec, None]) -> dict[str, Any]:
+    """Run every starting direction at every ELR; ``course.parquet`` keeps the course of the first seeds."""
+    spec, progress = session.spec, session.progress
     alphas, elrs = np.array(spec.alphas), np.array(spec.chosen())
     starts = np.random.default_rng(spec.seed).standard_normal((spec.seeds, len(alphas), 2))
     size = max(1, _PIECE // (spec.steps * spec.seeds * len(alphas)))
@@ -70,7 +63,7 @@ def simulate(spec: ToyRegimesSpec, progress: Progress, stop: Callable[[], bool])
     courses: list[dict[str, Array]] = []
     backend: str = spec.backend
     for piece in pieces:
-        if stop():
+        if session.stop():
             raise Interrupted
         run, course = _piece(spec, piece, starts)
         losses.append(run.loss)
@@ -81,31 +74,30 @@ def simulate(spec: ToyRegimesSpec, progress: Progress, stop: Callable[[], bool])
     shape = (len(elrs), spec.seeds)
     loss = np.concatenate(losses).reshape(shape)
     individual = np.concatenate(owns).reshape(*shape, len(alphas))
-    return Outcome(
-        values={
-            "alphas": alphas.tolist(),
-            "threshold": pair_threshold(alphas),
-            "rows": _rows(alphas, elrs, loss, 1 / (1 / individual).mean(axis=1)),
-        },
-        engine={"backend": backend},
-        tables={"course": {name: np.concatenate([course[name] for course in courses]) for name in courses[0]}},
-    )
+    table = {name: np.concatenate([course[name] for course in courses]) for name in courses[0]}
+    write_table(session.run.table_path("course"), table)
+    return {
+        "alphas": alphas.tolist(),
+        "threshold": pair_threshold(alphas),
+        "rows": _rows(alphas, elrs, loss, 1 / (1 / individual).mean(axis=1)),
+        "engine": Backend(backend),
+    }
 
 
-def _rows(alphas: Array, elrs: Array, loss: Array, individual: Array) -> list[dict[str, Any]]:
+def _rows(alphas: Array, elrs: Array, loss: Array, individual: Array) -> list[RegimesRow]:
     at_random = float(alphas.sum()) / 2
     return [
-        {
-            "elr": float(elr),
-            "relative_elr": float(elr * alphas.sum()),
-            "loss": float(found.mean()),
-            "loss_low": float(found.min()),
-            "loss_high": float(found.max()),
-            "predicted_loss": float(predicted),
-            "loss_at_random": at_random,
-            "converged": bool(found.max() < CONVERGED * at_random),
-            "individual_elrs": own.tolist(),
-        }
+        RegimesRow(
+            elr=float(elr),
+            relative_elr=float(elr * alphas.sum()),
+            loss=float(found.mean()),
+            loss_low=float(found.min()),
+            loss_high=float(found.max()),
+            predicted_loss=float(predicted),
+            loss_at_random=at_random,
+            converged=bool(found.max() < CONVERGED * at_random),
+            individual_elrs=own.tolist(),
+        )
         for elr, found, predicted, own in zip(elrs, loss, pair_loss(alphas, elrs), individual, strict=True)
     ]
 
@@ -148,4 +140,14 @@ def _thinned(steps: NDArray[np.int64], last: int) -> NDArray[np.bool_]:
     return opens
 
 
-TOY: Toy[ToyRegimesSpec, ToyRegimesResult] = Toy(ToyRegimesSpec, ToyRegimesResult, simulate, write_page)
+EXPERIMENT = Experiment(
+    spec=ToyRegimesSpec,
+    result=ToyRegimesResult,
+    prepare=check_backend,
+    measure=measure,
+    report=report,
+    answer=answer,
+    describe=describe,
+    runs=lambda result: len(result.rows) * result.spec.seeds,
+    printed=printed,
+)

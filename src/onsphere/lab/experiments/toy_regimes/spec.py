@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, model_validator
 
 from onsphere.lab.options import split_list
-from onsphere.lab.toy.options import Coefficients, PairsOptions, Rate
+from onsphere.lab.toy_options import Coefficients, PairsOptions, Rate
 
 #: Ends of the default grid, in units of the threshold 1 / A.
 GRID_ENDS = (0.2, 50.0)

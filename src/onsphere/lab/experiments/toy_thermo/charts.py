@@ -1,74 +1,49 @@
-"""The interactive charts of the thermodynamics toy: energy and gas law, then each protocol against its closed forms."""
+"""The charts of the thermodynamics toy: energy and gas law, then each protocol against its closed forms."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from onsphere.lab.chart.theme import elr_colours, series_colours
+from onsphere.lab.chart.looks import elr_looks, series_looks
+from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Mark, Marker, Panel, Points, Rule
 from onsphere.lab.experiments.toy_thermo.result import NAMES, ThermoRow, ToyThermoResult
-from onsphere.lab.report.charts import INK, layout_of, legend_of, linear_axis, log_axis, rule
-from onsphere.lab.report.page import Chart
 from onsphere.lab.report.words import format_number
 
-__all__ = ["KNOBS", "RATES", "SYMBOLS", "by_rate", "gas_chart", "protocol_chart", "work"]
+__all__ = ["gas_chart", "protocol_chart"]
 
-#: plotly's and matplotlib's marker of each protocol.
-SYMBOLS = {"fixed_elr": ("circle", "o"), "fixed_lr": ("diamond", "D"), "sphere": ("square", "s")}
+_TITLE = "Training with isotropic noise as an ideal gas"
+#: Marker of each protocol.
+_MARKERS: dict[str, Marker] = {"fixed_elr": "circle", "fixed_lr": "diamond", "sphere": "square"}
 #: What is moved along a curve, and what tells curves apart.
-KNOBS = {"fixed_elr": "weight decay", "fixed_lr": "weight decay", "sphere": "norm r"}
-RATES = {"fixed_elr": "ELR", "fixed_lr": "lr", "sphere": "ELR"}
+_KNOBS = {"fixed_elr": "weight decay", "fixed_lr": "weight decay", "sphere": "norm r"}
+_RATES = {"fixed_elr": "ELR", "fixed_lr": "lr", "sphere": "ELR"}
 
 
 def gas_chart(result: ToyThermoResult) -> Chart:
     """Internal energy and p V against the temperature, and how far the energy is from its law."""
-    d = int(result.spec["dimension"])
     ordered = sorted(result.rows, key=lambda row: row.temperature)
     heat = [row.temperature for row in ordered]
-    law = {"type": "scatter", "x": heat, "mode": "lines", "line": {"color": INK, "width": 1.4}, "name": "law"}
-    law |= {"legendgroup": "law", "hoverinfo": "skip"}
-    traces: list[dict[str, Any]] = [
-        law | {"y": [row.predicted_energy for row in ordered]},
-        law | {"y": [(d - 1) * t / 2 for t in heat], "yaxis": "y2", "meta": {"legend": False}},
-    ]
-    protocols = list(dict.fromkeys(row.protocol for row in result.rows))
-    colours = zip(series_colours(len(protocols)), series_colours(len(protocols), dark=True), strict=True)
-    for protocol, (light, dark) in zip(protocols, colours, strict=True):
+    energy: list[Mark] = [Line(heat, [row.predicted_energy for row in ordered], INKED, entry="law")]
+    work: list[Mark] = [Line(heat, [(result.spec.dimension - 1) * t / 2 for t in heat], INKED, entry="law")]
+    off: list[Mark] = []
+    for protocol, look in series_looks(row.protocol for row in result.rows).items():
         rows = [row for row in result.rows if row.protocol == protocol]
-        off = [100 * (row.energy / row.predicted_energy - 1) for row in rows]
-        error = [100 * row.energy_error / row.predicted_energy for row in rows]
-        bars = {"error_y": {"type": "data", "array": error, "thickness": 1, "width": 3}}
-        panels: tuple[tuple[str, list[float], dict[str, Any]], ...] = (
-            ("y", [row.energy for row in rows], {}),
-            ("y2", [work(row) for row in rows], {}),
-            ("y3", off, bars),
-        )
-        for axis, values, more in panels:
-            traces.append(
-                {
-                    "type": "scatter",
-                    "x": [row.temperature for row in rows],
-                    "y": values,
-                    "yaxis": axis,
-                    "mode": "markers",
-                    "marker": {"color": light, "size": 8, "symbol": SYMBOLS[protocol][0]},
-                    "name": NAMES[protocol],
-                    "legendgroup": protocol,
-                    "text": [_row_text(row) for row in rows],
-                    "hovertemplate": "%{text}<extra></extra>",
-                    "meta": {"legend": axis == "y", "dark": dark},
-                }
-                | more
-            )
-    layout = layout_of(820, legend_of("")) | {
-        "xaxis": log_axis("temperature T") | {"anchor": "y3", "dtick": "D2"},
-        "yaxis": log_axis("internal energy U") | {"domain": [0.66, 1], "dtick": "D2"},
-        "yaxis2": log_axis("p V") | {"domain": [0.3, 0.62], "dtick": "D2"},
-        "yaxis3": linear_axis("U − law (% of law)") | {"domain": [0, 0.24]},
-        "shapes": [rule(0, "y3")],
-    }
+        own, said, name = look.but(marker=_MARKERS[protocol], size=8), [_said(row) for row in rows], NAMES[protocol]
+        at = [row.temperature for row in rows]
+        apart = [100 * (row.energy / row.predicted_energy - 1) for row in rows]
+        bars = [100 * row.energy_error / row.predicted_energy for row in rows]
+        energy.append(Points(at, [row.energy for row in rows], own, said, entry=name))
+        work.append(Points(at, [row.pressure * row.radius**2 / 2 for row in rows], own, said, entry=name))
+        off.append(Points(at, apart, own, said, error=bars, entry=name))
     return Chart(
         id="gas-chart",
-        figure={"data": traces, "layout": layout},
+        file="gas",
+        title=_TITLE,
+        x=Axis("temperature T", log=True),
+        panels=[
+            Panel(Axis("internal energy U", log=True), energy),
+            Panel(Axis("p V", log=True), work),
+            Panel(Axis("U − law (% of law)"), off, rules=[Rule(0)], height=0.7),
+        ],
+        height=820,
         caption=(
             "Top: mean loss over the von Mises-Fisher law. Middle: p V over the law of an ideal gas, (d − 1) T / 2; p "
             "is the weight decay, on the sphere what the growth of the norm in a step says. Bottom: bars are standard "
@@ -80,58 +55,39 @@ def gas_chart(result: ToyThermoResult) -> Chart:
 
 def protocol_chart(result: ToyThermoResult, protocol: str) -> Chart:
     """Norm (on the sphere: pressure) and entropy along the protocol's knob, one colour a rate."""
-    on_sphere = protocol == "sphere"
-    quantity, name = ("pressure", "pressure p") if on_sphere else ("radius", "norm r")
-    groups = by_rate(result, protocol)
-    light, dark = elr_colours(groups), elr_colours(groups, dark=True)
-    traces: list[dict[str, Any]] = []
-    for rate, rows in groups.items():
-        title = f"{RATES[protocol]} {format_number(rate)}"
-        for axis, what in (("y", quantity), ("y2", "entropy")):
-            shared = {
-                "type": "scatter",
-                "x": [row.knob for row in rows],
-                "yaxis": axis,
-                "name": title,
-                "legendgroup": title,
-            }
-            values = [getattr(row, what) for row in rows]
-            traces += [
-                shared
-                | {
-                    "y": [getattr(row, f"predicted_{what}") for row in rows],
-                    "mode": "lines",
-                    "line": {"color": light[rate], "width": 1.4},
-                    "hoverinfo": "skip",
-                    "meta": {"legend": axis == "y", "dark": dark[rate]},
-                },
-                shared
-                | {
-                    "y": values,
-                    "mode": "markers",
-                    "marker": {"color": light[rate], "size": 8, "symbol": SYMBOLS[protocol][0]},
-                    "text": [_row_text(row) for row in rows],
-                    "hovertemplate": "%{text}<extra></extra>",
-                    "meta": {"legend": False, "dark": dark[rate]},
-                    "error_y": {
-                        "type": "data",
-                        "array": [getattr(row, f"{what}_error") for row in rows],
-                        "thickness": 1,
-                        "width": 3,
-                    },
-                },
-            ]
-    knob = "norm r" if on_sphere else "weight decay"
-    layout = layout_of(560, legend_of("line: law")) | {
-        "xaxis": log_axis(knob) | {"anchor": "y2", "dtick": "D2"},
-        "yaxis": log_axis(name) | {"domain": [0.54, 1], "dtick": "D2"},
-        "yaxis2": linear_axis("entropy S (nats)") | {"domain": [0, 0.46]},
-    }
+    quantity, name = ("pressure", "pressure p") if protocol == "sphere" else ("radius", "norm r")
+    own = sorted((row for row in result.rows if row.protocol == protocol), key=lambda row: row.knob)
+    looks = elr_looks(row.rate for row in own)
+
+    def marks(what: str) -> list[Mark]:
+        found: list[Mark] = []
+        for rate, look in looks.items():
+            rows = [row for row in own if row.rate == rate]
+            entry, knob = f"{_RATES[protocol]} {format_number(rate)}", [row.knob for row in rows]
+            found.append(Line(knob, [getattr(row, f"predicted_{what}") for row in rows], look, entry=entry))
+            found.append(
+                Points(
+                    knob,
+                    [getattr(row, what) for row in rows],
+                    look.but(marker=_MARKERS[protocol], size=8),
+                    [_said(row) for row in rows],
+                    error=[getattr(row, f"{what}_error") for row in rows],
+                    entry=entry,
+                    listed=False,
+                )
+            )
+        return found
+
     return Chart(
         id=f"{protocol.replace('_', '-')}-chart",
-        figure={"data": traces, "layout": layout},
+        title=f"{_TITLE}: {NAMES[protocol]}",
+        legend="line: law",
+        x=Axis(_KNOBS[protocol], log=True),
+        panels=[Panel(Axis(name, log=True), marks(quantity)), Panel(Axis("entropy S (nats)"), marks("entropy"))],
+        note="Lines: laws; bars: standard errors.",
+        height=560,
         caption=_CAPTIONS[protocol],
-        label=f"{name} and entropy against the {knob}, {NAMES[protocol]}",
+        label=f"{name} and entropy against the {_KNOBS[protocol]}, {NAMES[protocol]}",
     )
 
 
@@ -150,25 +106,12 @@ _CAPTIONS = {
 }
 
 
-def by_rate(result: ToyThermoResult, protocol: str) -> dict[float, list[ThermoRow]]:
-    """The protocol's rows by their lr or ELR, each along its knob, both ascending."""
-    groups: dict[float, list[ThermoRow]] = {}
-    for row in sorted((row for row in result.rows if row.protocol == protocol), key=lambda row: row.knob):
-        groups.setdefault(row.rate, []).append(row)
-    return dict(sorted(groups.items()))
-
-
-def work(row: ThermoRow) -> float:
-    """Pressure times volume, V = r² / 2."""
-    return row.pressure * row.radius**2 / 2
-
-
-def _row_text(row: ThermoRow) -> str:
+def _said(row: ThermoRow) -> str:
     def pair(name: str, symbol: str) -> str:
         measured, law = getattr(row, name), getattr(row, f"predicted_{name}")
         return f"{symbol} {format_number(measured, 4)} · law {format_number(law, 4)}"
 
-    rate = f"{RATES[row.protocol]} {format_number(row.rate)} · {KNOBS[row.protocol]} {format_number(row.knob)}"
+    rate = f"{_RATES[row.protocol]} {format_number(row.rate)} · {_KNOBS[row.protocol]} {format_number(row.knob)}"
     lines = [f"<b>{NAMES[row.protocol]}</b> · {rate}", f"T {format_number(row.temperature)}"]
     symbols = (("energy", "U"), ("radius", "r"), ("pressure", "p"), ("entropy", "S"))
     return "<br>".join([*lines, *(pair(name, symbol) for name, symbol in symbols)])

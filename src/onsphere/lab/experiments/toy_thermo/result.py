@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onsphere.lab.old_result import ExperimentResult
+from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
+from onsphere.lab.result import ToyResult
 
 #: What each protocol is called in prose.
 NAMES = {"fixed_elr": "fixed ELR", "fixed_lr": "fixed lr", "sphere": "fixed sphere"}
@@ -22,22 +23,22 @@ class ThermoRow:
         weight_decay: Weight decay; 0 on the sphere.
         temperature: T by the protocol's law.
         energy: Internal energy U, the mean loss.
-        energy_error: Its error.
-        predicted_energy: Of the von Mises-Fisher law at T.
+        energy_error: Standard error of the energy.
+        predicted_energy: Energy of the von Mises-Fisher law at T.
         radius: Root mean square of the norm r; as given on the sphere.
-        radius_error: Its error.
+        radius_error: Standard error of the radius.
         predicted_radius: By the protocol's law.
         corrected_radius: The same with the discrete correction, which adds |grad L|² to the noise.
         pressure: The weight decay; on the sphere measured from how much a step lengthens the weights.
-        pressure_error: Its error.
+        pressure_error: Standard error of the pressure.
         predicted_pressure: T (d - 1) / r²; the weight decay itself off the sphere.
         corrected_pressure: The same with the discrete correction.
         entropy: S of the weights, nats.
-        entropy_error: Its error.
-        predicted_entropy: Of the von Mises-Fisher law at T, plus (d - 1) ln r.
+        entropy_error: Standard error of the entropy.
+        predicted_entropy: Entropy of the von Mises-Fisher law at T, plus (d - 1) ln r.
         gas_law: p V / ((d - 1) T / 2) - 1 with V = r² / 2.
-        burn_in: Steps before recording.
-        steps: Recorded steps.
+        burn_in: Steps before recording began.
+        steps: Steps that were recorded.
     """
 
     protocol: str
@@ -81,10 +82,10 @@ class MaxwellRow:
     Attributes:
         protocol: What was held fixed.
         name: The derivative, such as "dS/dln wd".
-        slope: Its measured value.
-        error: Standard error.
+        slope: The derivative's measured value.
+        error: Standard error of the slope.
         expected: What the relation says.
-        residual: slope - expected.
+        residual: The slope less what is expected.
         relative_residual: The residual over the expected value's size.
         points: How many settings it is from.
     """
@@ -100,7 +101,7 @@ class MaxwellRow:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ToyThermoResult(ExperimentResult):
+class ToyThermoResult(ToyResult):
     """What :func:`onsphere.lab.toy_thermo` returns.
 
     Attributes:
@@ -109,24 +110,11 @@ class ToyThermoResult(ExperimentResult):
     """
 
     command: ClassVar[str] = "toy thermo"
-    tables: ClassVar[dict[str, type]] = {"rows": ThermoRow, "maxwell": MaxwellRow}
+    rows_field: ClassVar[str] = "rows"
 
+    spec: ToyThermoSpec
     rows: list[ThermoRow]
     maxwell: list[MaxwellRow]
 
     def __repr__(self) -> str:
-        lines = [f"ToyThermoResult: {len(self.rows)} settings, {self.seconds:.1f} s", f"  {describe(self)}"]
-        return "\n".join([*lines, f"  page: {self.report}"])
-
-
-def worst(result: ToyThermoResult, name: str) -> float:
-    """The largest relative distance of a measured quantity ("energy", "radius", "pressure") from its law."""
-    ratios = [float(getattr(row, name)) / float(getattr(row, f"predicted_{name}")) for row in result.rows]
-    return max(abs(ratio - 1) for ratio in ratios)
-
-
-def describe(result: ToyThermoResult) -> str:
-    """The result in one line."""
-    laws = "; ".join(f"{name} within {100 * worst(result, name):.2g} %" for name in ("energy", "radius", "pressure"))
-    slopes = ", ".join(f"{row.slope:.3f} for {row.expected:g}" for row in result.maxwell)
-    return laws + (f"; Maxwell slopes {slopes}" if slopes else "")
+        return f"ToyThermoResult: {len(self.rows)} settings, {self.seconds:.1f} s\n  page: {self.report}"

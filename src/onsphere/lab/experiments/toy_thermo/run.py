@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,23 @@ import numpy as np
 from onsphere.dynamics.maxwell import maxwell_residuals
 from onsphere.dynamics.toys import NoiseRun, simulate_noise
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.toy_thermo.page import write_page
-from onsphere.lab.experiments.toy_thermo.result import ThermoRow, ToyThermoResult
+from onsphere.lab.experiment import Experiment, Session
+from onsphere.lab.experiments.toy_thermo.page import printed, report
+from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult
 from onsphere.lab.experiments.toy_thermo.spec import Protocol, ToyThermoSpec
-from onsphere.lab.progress import Progress
-from onsphere.lab.toy.work import Outcome, Toy, never
+from onsphere.lab.experiments.toy_thermo.words import answer, describe
+from onsphere.lab.result import Backend
+from onsphere.lab.store.files import write_table
 
 
-def toy_thermo(
-    *,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = never,
-    **fields: Any,
-) -> ToyThermoResult:
+def toy_thermo(**given: Any) -> ToyThermoResult:
     """Train the isotropic-noise model under three protocols and compare it with the laws of an ideal gas.
 
     Args:
-        out: Folder of the run; must be new or empty. Default: ``runs/toy-thermo-DATE-TIME``.
-        progress: Told what happens.
-        stop: Asked between two rates; when it returns True, :class:`Interrupted` is raised.
-        **fields: Any field of :class:`~onsphere.lab.experiments.toy_thermo.spec.ToyThermoSpec`:
-            ``dimension``, ``sigma``,
-            ``protocols``, ``elrs``, ``lrs``, ``weight_decays``, ``radii``, ``copies``, ``points``, ``neighbours``,
-            ``seed``.
+        **given: The fields of :class:`~onsphere.lab.experiments.toy_thermo.spec.ToyThermoSpec`: ``dimension``,
+            ``sigma``, ``protocols``, ``elrs``, ``lrs``, ``weight_decays``, ``radii``, ``copies``, ``points``,
+            ``neighbours``, ``seed``; and ``out``, ``progress`` and ``stop`` of :meth:`Experiment.start
+            <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         One row a setting and the Maxwell relations; everything is also on disk.
@@ -45,28 +37,30 @@ def toy_thermo(
 
     Source: Sadrtdinov et al. 2025 (ideal gas); :func:`onsphere.dynamics.toys.simulate_noise`.
     """
-    return TOY.start(fields, out, progress, stop)
+    return EXPERIMENT.start(**given)
 
 
-def simulate(spec: ToyThermoSpec, progress: Progress, stop: Callable[[], bool]) -> Outcome:
-    """See :class:`~onsphere.lab.toy.work.Toy`."""
-    rows: list[dict[str, Any]] = []
-    relations: list[dict[str, Any]] = []
+def measure(session: Session[ToyThermoSpec, None]) -> dict[str, Any]:
+    """Run every protocol at its settings, which ``settings.parquet`` keeps as well."""
+    spec = session.spec
+    rows: list[ThermoRow] = []
+    relations: list[MaxwellRow] = []
     for protocol in dict.fromkeys(spec.protocols):
         rates = _ascending(spec.lrs if protocol == "fixed_lr" else spec.elrs)
         settings = spec.copies * len(_knob(spec, protocol)[1])
         lengths = [sum(spec.lengths(protocol, rate)) for rate in rates]
-        progress.begin(f"noise, {protocol}", settings * sum(lengths))
+        session.progress.begin(f"noise, {protocol}", settings * sum(lengths))
         runs: list[NoiseRun] = []
         for number, (rate, length) in enumerate(zip(rates, lengths, strict=True)):
-            if stop():
+            if session.stop():
                 raise Interrupted
             runs.append(_run(spec, protocol, rate, number))
-            progress.advance(settings * length)
+            session.progress.advance(settings * length)
         rows += [row for run in runs for row in _rows(run)]
         relations += _maxwell(spec, protocol, runs)
-    table = {name: [row[name] for row in rows] for name in rows[0]}
-    return Outcome({"rows": rows, "maxwell": relations}, {"backend": "numpy"}, {"settings": table})
+    table = {one.name: [getattr(row, one.name) for row in rows] for one in fields(ThermoRow)}
+    write_table(session.run.table_path("settings"), table)
+    return {"rows": rows, "maxwell": relations, "engine": Backend("numpy")}
 
 
 def _ascending(values: tuple[float, ...]) -> list[float]:
@@ -101,7 +95,7 @@ def _run(spec: ToyThermoSpec, protocol: Protocol, rate: float, number: int) -> N
     )
 
 
-def _rows(run: NoiseRun) -> list[dict[str, Any]]:
+def _rows(run: NoiseRun) -> list[ThermoRow]:
     law, corrected, state = run.predicted, run.corrected, run.state
     columns: dict[str, Any] = {
         **{name: getattr(run, name) for name in ("elr", "lr", "weight_decay", "temperature")},
@@ -112,12 +106,11 @@ def _rows(run: NoiseRun) -> list[dict[str, Any]]:
         "gas_law": state.gas_law_residual,
     }
     wide = {name: np.broadcast_to(values, run.energy.shape).tolist() for name, values in columns.items()}
-    fixed = {"protocol": run.protocol, "burn_in": run.burn_in, "steps": run.steps}
-    rows = [fixed | {name: values[i] for name, values in wide.items()} for i in range(len(run.energy))]
-    return [{name: row[name] for name in ThermoRow.__annotations__} for row in rows]
+    fixed: dict[str, Any] = {"protocol": run.protocol, "burn_in": run.burn_in, "steps": run.steps}
+    return [ThermoRow(**fixed, **{name: values[i] for name, values in wide.items()}) for i in range(len(run.energy))]
 
 
-def _maxwell(spec: ToyThermoSpec, protocol: Protocol, runs: list[NoiseRun]) -> list[dict[str, Any]]:
+def _maxwell(spec: ToyThermoSpec, protocol: Protocol, runs: list[NoiseRun]) -> list[MaxwellRow]:
     """The protocol's relation, or nothing where its settings do not tell the slope."""
 
     def column(name: str) -> Any:
@@ -134,7 +127,17 @@ def _maxwell(spec: ToyThermoSpec, protocol: Protocol, runs: list[NoiseRun]) -> l
         )
     except ValueError:  # too few settings, or none at the same temperature
         return []
-    return [test.to_dict()]
+    return [MaxwellRow(**test.to_dict())]
 
 
-TOY: Toy[ToyThermoSpec, ToyThermoResult] = Toy(ToyThermoSpec, ToyThermoResult, simulate, write_page)
+EXPERIMENT = Experiment(
+    spec=ToyThermoSpec,
+    result=ToyThermoResult,
+    prepare=lambda *given: None,
+    measure=measure,
+    report=report,
+    answer=answer,
+    describe=describe,
+    runs=lambda result: len(result.rows) * result.spec.copies,
+    printed=printed,
+)

@@ -1,0 +1,102 @@
+"""What a *sphere group* is: a torch param group that says which sphere its tensors are on.
+
+    {"params": [...], "sphere": "joint", ...}    all tensors share one norm
+    {"params": [...], "sphere": "rows", ...}     every slice along dimension 0 has a norm of its own
+    {"params": [...]}                            an ordinary group
+
+with the optional keys ``radius`` (else the present norm) and ``names`` (for messages). :func:`onsphere.sphere_groups`
+makes such groups, the optimisers step them and the monitor reads them; what all three must agree about is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from onsphere.spheres import Sphere, as_radius, check_range, measure_radius
+
+__all__ = ["KINDS", "given_names", "parameter_names", "settle_radius", "sphere_group", "sphere_kind"]
+
+#: What a group's ``sphere`` may say; an ordinary group has None or no such key.
+KINDS = ("joint", "rows")
+
+
+def sphere_group(parameters: Mapping[str, Tensor], kind: str | None) -> dict[str, Any]:
+    """A param group of tensors with names.
+
+    Args:
+        parameters: The tensors by name, in the order wanted.
+        kind: One of :data:`KINDS`, or None for an ordinary group.
+
+    Returns:
+        The group ``{"params": [...], "names": [...], "sphere": kind}``, as torch optimisers take it.
+    """
+    return {"params": list(parameters.values()), "names": list(parameters), "sphere": kind}
+
+
+def sphere_kind(group: Mapping[str, Any]) -> str | None:
+    """Which spheres a param group's tensors are on.
+
+    Args:
+        group: A param group of an optimiser.
+
+    Returns:
+        ``"joint"``, ``"rows"``, or ``None`` for an ordinary group.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    kind = group.get("sphere")
+    if kind is None:
+        return None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(
+            f'a param group has "sphere": {kind!r}; it must be "joint" (its tensors share one norm), "rows" (every '
+            "slice along dimension 0 has its own) or None (an ordinary group)"
+        )
+    return kind
+
+
+def given_names(group: Mapping[str, Any]) -> list[str] | None:
+    """The names of a group's parameters, from ``names`` or torch's ``param_names``; None without one for each."""
+    params, names = group["params"], group.get("names") or group.get("param_names")
+    if isinstance(params, Tensor) or not isinstance(names, Sequence) or len(names) != len(params):
+        return None
+    return [str(name) for name in names]
+
+
+def parameter_names(group: Mapping[str, Any]) -> list[str]:
+    """What to call each parameter of a group in a message: its name where the group has ``names``."""
+    names = given_names(group)
+    if names is not None:
+        return [f"parameter {name!r}" for name in names]
+    return [f"parameter {i} of its group (shape {tuple(p.shape)})" for i, p in enumerate(group["params"])]
+
+
+def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | list[Tensor]:
+    """Find the radius of a sphere group and put its tensors there.
+
+    Args:
+        group: A sphere group with a list of ``params``.
+        radius: What the user asked for; ``None`` means the present norm.
+
+    Returns:
+        A float, or for rows that have different radii a list with one float64 tensor ``[R]`` for each parameter.
+
+    Raises:
+        TypeError: A parameter does not hold real floating-point numbers.
+        ValueError: The group is empty, a norm is zero or not finite, or the radius does not fit.
+    """
+    params, rows = group["params"], group["sphere"] == "rows"
+    if not params:
+        raise ValueError("a sphere group has no parameters; give it at least one, or leave the group out")
+    present = measure_radius(params, parameter_names(group), rows=rows)
+    if radius is None:
+        check_range(present, params)
+        return present
+    wanted = as_radius(radius, params, rows=rows)
+    if rows or wanted != present:
+        Sphere(params, rows=rows).project_(wanted)
+    return wanted

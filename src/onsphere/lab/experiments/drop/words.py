@@ -1,0 +1,156 @@
+"""What a drop experiment found, in sentences: the best start with its interval, the threshold, the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onsphere.lab.experiments.drop.analyse import WITHIN
+from onsphere.lab.experiments.drop.findings import Analysis, Best, Difference, StartClass, Threshold
+from onsphere.lab.experiments.drop.result import DropResult
+from onsphere.lab.report.words import format_number
+
+__all__ = ["answer", "describe", "describe_threshold", "described_classes", "interval"]
+
+_MEANINGS = {
+    "1": "converge by themselves",
+    "2A": "chaotic equilibrium, one basin",
+    "2B": "chaotic equilibrium, basin lost",
+    "2": "chaotic equilibrium",
+    "3": "diverge before the drop",
+}
+
+
+def answer(result: DropResult) -> list[str]:
+    """The finding first, then how far it may be trusted, then what the geometry says."""
+    best = result.lowest
+    sentences = [_headline(best), _constant(result), _selection(best), _bracket(result, best)]
+    sentences += [_other(other) for other in result.best if other is not best]
+    sentences.append(_average(result, len(result.snapshots)))
+    if result.paths:
+        sentences.append(f"Starts by class: {described_classes(result.classes)}.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def describe(result: DropResult) -> str:
+    """The result in one line."""
+    return _headline(result.lowest)
+
+
+def describe_threshold(found: Threshold) -> str:
+    """Where convergence ends, so far, in one line."""
+    ends = ["?" if end is None else f"{end:.2g}" for end in (found.low, found.high)]
+    return f"convergence ends between ELR {ends[0]} and {ends[1]}"
+
+
+def described_classes(classes: Sequence[StartClass]) -> str:
+    """Which starts are of which class, in one line."""
+    parts = []
+    for label, meaning in _MEANINGS.items():
+        own = [c.start for c in classes if c.label == label]
+        if own:
+            together = own == [c.start for c in classes if own[0] <= c.start <= own[-1]]
+            told = map(format_number, (own[0], own[-1]) if together and len(own) > 1 else own)
+            parts.append(f"{label} ({meaning}) {(' to ' if together else ', ').join(told)}")
+    return "; ".join(parts)
+
+
+def interval(difference: Difference) -> str:
+    """A difference of shares in points with its interval: ``-1.67 (-2.60 to -0.70)``."""
+    mean, low, high = (f"{100 * value:.2f}" for value in (difference.mean, difference.low, difference.high))
+    return f"{mean} ({low} to {high})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _headline(best: Best) -> str:
+    end = format_number(best.end)
+    if best.gain is None:
+        return (
+            f"No start is better than none: ELR {end} throughout has the lowest test error, {_percent(best.no_drop)}."
+        )
+    return (
+        f"Training at ELR {format_number(best.start)} and then at {end} gives the lowest mean test error, "
+        f"{_percent(best.test_error)}, against {_percent(best.no_drop)} at ELR {end} throughout with as many steps: "
+        f"{_points(best.gain)}."
+    )
+
+
+def _points(gain: Difference) -> str:
+    ends = sorted((abs(gain.low), abs(gain.high))) if gain.clear else [-gain.high, -gain.low]
+    size = f"{100 * abs(gain.mean):.2f} points"
+    spread = f"95 % interval {100 * ends[0]:.2f} to {100 * ends[1]:.2f}, {gain.seeds} seeds"
+    return f"{size} fewer ({spread})" if gain.clear else f"{size} fewer, which is not clear ({spread})"
+
+
+def _selection(best: Best) -> str:
+    if best.gain is None:
+        return ""
+    parts = []
+    unclear = [format_number(start) for start, d in best.neighbours if not d.clear]
+    clear = [format_number(start) for start, d in best.neighbours if d.clear]
+    if unclear:
+        parts.append(f"The best start is not clearly better than its {_neighbour(unclear)}")
+    if clear:
+        parts.append(f"{'it' if unclear else 'The best start'} is clearly better than its {_neighbour(clear)}")
+    if best.held_out is not None:
+        parts.append(
+            f"{'if' if parts else 'If'} the other seeds choose each seed's start, the mean gain is "
+            f"{-100 * best.held_out:.2f} points"
+        )
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _neighbour(starts: Sequence[str]) -> str:
+    return f"neighbour {starts[0]}" if len(starts) == 1 else f"neighbours {starts[0]} and {starts[1]}"
+
+
+def _bracket(analysis: Analysis, best: Best) -> str:
+    limits = analysis.threshold
+    if limits.value is None:
+        side = "No start converges" if limits.low is None else "Every start converges"
+        return f"{side} in most seeds before the drop, so the convergence threshold is not bracketed."
+    ends = f"Convergence ends between ELR {format_number(limits.low)} and {format_number(limits.high)}"
+    fitted = "" if limits.fitted else " (judged by the falling loss: no run fits its training images before the drop)"
+    ratio = f"the best start is {format_number(best.start / limits.value, 2)} times the former"
+    inside = "within" if best.within else "outside"
+    return f"{ends}{fitted}; {ratio}, {inside} the range from 1 to {WITHIN:g} times."
+
+
+def _average(analysis: Analysis, snapshots: int) -> str:
+    best = analysis.average
+    if best is None:
+        return ""
+    over = best.over_drop
+    found = (
+        f"Without a drop, the average of the last {snapshots} snapshots is best at ELR {format_number(best.start)}, "
+        f"{_percent(best.test_error)}:"
+    )
+    if not over.clear:
+        mean, low, high = (f"{100 * value:.2f}" for value in (over.mean, over.low, over.high))
+        return f"{found} not clearly different from the best drop ({mean} points, 95 % interval {low} to {high})."
+    beside = "more" if over.mean > 0 else "fewer"
+    ends = sorted((abs(over.low), abs(over.high)))
+    spread = f"95 % interval {100 * ends[0]:.2f} to {100 * ends[1]:.2f}"
+    return f"{found} {100 * abs(over.mean):.2f} points {beside} than the best drop ({spread})."
+
+
+def _constant(analysis: Analysis) -> str:
+    best = analysis.constant
+    if best is None or best.elr == analysis.lowest.end:
+        return ""
+    found = f"The best of the final ELRs without a drop is {format_number(best.elr)}, {_percent(best.test_error)}"
+    if best.drop.mean < 0:
+        return f"{found}: beside it the drop has {_points(best.drop)}."
+    return f"{found}, which no drop beats."
+
+
+def _other(best: Best) -> str:
+    end = format_number(best.end)
+    if best.gain is None:
+        return f"To ELR {end}: no start is better than none ({_percent(best.no_drop)})."
+    return (
+        f"To ELR {end}: best from {format_number(best.start)}, {_percent(best.test_error)} against "
+        f"{_percent(best.no_drop)}, {_points(best.gain)}."
+    )
