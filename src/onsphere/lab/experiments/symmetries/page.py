@@ -105,8 +105,9 @@ def printed(result: SymmetriesResult) -> list[Table | str]:
     ):
         if lines:
             rest += [f"{heading}:", *(f"  {line}" for line in lines)]
-    groups = [_alike_groups(tensors), *[""][: len(rest)]] if found.groups else []
-    return [*groups, *rest, ", ".join(certainty(found))]
+    groups: list[Table | str] = [_alike_groups(tensors)] if found.groups else []
+    gap = [""] if groups and rest else []
+    return [*groups, *gap, *rest, ", ".join(certainty(found))]
 
 
 def _alike_groups(tensors: Tensors) -> Table:
