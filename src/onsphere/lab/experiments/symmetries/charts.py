@@ -64,7 +64,7 @@ def _area(tensors: Tensors, one: Class, place: Place) -> Bars:
 def _fitting(name: str, place: Place) -> str:
     """As much of a name as fits into a rectangle; nothing where that would not tell it from others."""
     letters = int(place.wide / _LETTER) - 2
-    return shortened(name, letters) if letters >= min(len(name), 10) and place.high >= _LINE else ""
+    return shortened(name, letters) if letters >= min(len(name), 14) and place.high >= _LINE else ""
 
 
 def bars_chart(tensors: Tensors, title: str) -> Chart:
