@@ -23,6 +23,7 @@ __all__ = ["figure", "save_figures"]
 
 _LETTER = 0.06  # inches a letter of the small type
 _LINE = 9.5  # points a line of it
+_NAME = 0.09  # inches that a name beside an axis needs
 _RIBBON = 0.36  # inches
 
 
@@ -117,7 +118,10 @@ def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
 def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
     panel = place.panel
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
-        _scale(axes, which, axis, ends, ticks_of(axis, panel.marks, which))  # type: ignore[arg-type]
+        ticks = ticks_of(axis, panel.marks, which)  # type: ignore[arg-type]
+        if which == "y" and ticks:  # every so many of them, so that no name runs into another
+            ticks = dict(list(ticks.items())[:: math.ceil(_NAME * len(ticks) / inch)])
+        _scale(axes, which, axis, ends, ticks)  # type: ignore[arg-type]
     for span in (*panel.spans, *chart.spans):
         ends = place.x_limits if span.along == "x" else place.y_limits
         low, high = max(span.low, ends.low), min(span.high, ends.high)
