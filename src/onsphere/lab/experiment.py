@@ -18,11 +18,11 @@ from typing import Any, Generic, TypeVar
 
 from onsphere.lab.engine_file import engine_summary, read_engine
 from onsphere.lab.execution import Interrupted
+from onsphere.lab.frame import Report, write_page
 from onsphere.lab.options import InputError, Options
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.registry import entry_of
-from onsphere.lab.report.frame import Report, write_page
 from onsphere.lab.report.page import Table
 from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of, typed
 from onsphere.lab.store import Damaged, Run
