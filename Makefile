@@ -9,9 +9,9 @@ JOBS ?= 2
 
 help:
 	@echo "make demo     map the three regimes of a small network (under a minute) and write a page"
-	@echo "make test     everything: linters, types, import contracts, tests (JOBS=8 on a machine of eight cores)"
+	@echo "make test     linters, types, import contracts, tests: minutes (JOBS=8 on a machine of eight cores)"
 	@echo "make check    linters, types and import contracts only"
-	@echo "make science  the slow checks of the phenomena only"
+	@echo "make science  the phenomena, trained anew on real data"
 	@echo "make search   the property tests with new random examples, other ones each time"
 	@echo "make laws     draw the figures of docs/laws.md and print its numbers"
 	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
@@ -21,7 +21,7 @@ demo: .venv/lab
 	$(BIN)/onsphere regimes --out $(RUN)
 
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist worksteal
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore=tests/science
 
 check: .venv/dev
 	$(BIN)/ruff check .

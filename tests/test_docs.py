@@ -30,9 +30,11 @@ def test_links_and_pictures_exist(page):
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
 def test_options_named_in_the_docs_exist(page):
-    from onsphere.lab.experiments.regimes.spec import RegimesSpec
+    from onsphere.lab.registry import ENTRIES
 
-    known = {name.replace("_", "-") for name in RegimesSpec.model_fields} | {"out", "json", "config", "help"}
-    for line in re.findall(r"onsphere regimes[^`\n]*", page.read_text(encoding="utf-8")):
-        for option in re.findall(r"--(?:no-)?([a-z][a-z-]*)", line):
-            assert option in known, f"{page.name}: --{option}"
+    text = page.read_text(encoding="utf-8")
+    for entry in ENTRIES:
+        known = {name.replace("_", "-") for name in entry.options.model_fields} | {"out", "json", "config", "help"}
+        for line in re.findall(rf"onsphere {entry.command}(?![\w-])[^`\n]*", text):
+            for option in re.findall(r"--(?:no-)?([a-z][a-z-]*)", line):
+                assert option in known, f"{page.name}: {entry.command} --{option}"

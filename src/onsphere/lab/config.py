@@ -114,7 +114,7 @@ def to_command(
     """The shell command that gives these fields: those that differ from the spec's defaults.
 
     Args:
-        command: "regimes", "toy periods", ..
+        command: The command in words, such as "regimes" or "toy periods".
         spec: The model that knows the defaults.
         fields: Its fields as plain values; lists stand for tuples.
         none: How None is written where it is not the default (``{"train": "all"}``).

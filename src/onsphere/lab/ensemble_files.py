@@ -33,7 +33,7 @@ def save_ensemble(
     """Write an ensemble into one file, whole or not at all.
 
     Args:
-        path: Of the file, by custom ``.safetensors``; its folder must exist.
+        path: Name of the file, by custom ``.safetensors``; its folder must exist.
         ensemble: The ensemble, or its members.
         metadata: ``"model"``: a name of :mod:`onsphere.lab.models` or ``"package.module:factory"``; ``"options"``:
             what :func:`onsphere.lab.models.build` takes besides, ``input_shape`` and ``classes`` at least; and
@@ -70,7 +70,7 @@ def load_ensemble(path: str | Path, *, model: str | Callable[..., nn.Module] | N
     """Read an ensemble as one module, in evaluation mode, on the CPU.
 
     Args:
-        path: Of a file that :func:`save_ensemble` wrote.
+        path: A file that :func:`save_ensemble` wrote.
         model: The architecture of a file whose model is none of onsphere's own: a file never decides which code is
             imported. ``"package.module:factory"`` or the factory itself; built with the recorded options.
 
@@ -89,7 +89,7 @@ def ensemble_metadata(path: str | Path) -> dict[str, Any]:
     """What a file's header holds, without reading the weights.
 
     Args:
-        path: Of a file that :func:`save_ensemble` wrote.
+        path: A file that :func:`save_ensemble` wrote.
 
     Raises:
         EnsembleFileError: As :func:`load_ensemble`.

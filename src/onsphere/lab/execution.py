@@ -43,7 +43,7 @@ class WorkerDied(RuntimeError):  # noqa: N818
 
 
 class Executor(Protocol):
-    """Runs shards."""
+    """Runs shards to their ends."""
 
     def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
         """Run shards by the plan: yield each one's name when it has ended, tell ``progress`` the copy-steps done."""
@@ -60,7 +60,7 @@ class InProcess:
     checkpoint_seconds: float
 
     def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
-        """See :class:`Executor`."""
+        """Run shards as :class:`Executor` says."""
         for shard in shards:
             with one_thread():
                 ended = run_shard(
@@ -83,9 +83,9 @@ class Workers:
     Args:
         problem: Every worker gets a copy of its own; nothing of this process is moved.
         folder: The folder of the shards; the file that the workers map lies beside it while they live.
-        workers: How many processes.
+        workers: How many processes there are.
         stop: Asked now and then; True stops all workers at a checkpoint.
-        checkpoint_seconds: Seconds between checkpoints.
+        checkpoint_seconds: Seconds from one checkpoint to the next.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Workers:
                 self._pool.submit(_warm_up)
 
     def run(self, shards: list[Shard], plan: Plan, progress: Callable[[int], None]) -> Iterator[str]:
-        """See :class:`Executor`."""
+        """Run shards as :class:`Executor` says."""
         with _interrupts_held():
             pending = {self._pool.submit(_work, shard, plan, self.folder / shard.name): shard for shard in shards}
         stopped = False

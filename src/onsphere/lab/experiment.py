@@ -12,17 +12,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onsphere.lab.engine_file import engine_summary
+from onsphere.lab.engine_file import Execution, read_execution
 from onsphere.lab.execution import Interrupted
+from onsphere.lab.frame import Report, write_page
 from onsphere.lab.options import InputError, Options
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.registry import entry_of
-from onsphere.lab.report.frame import Report, write_page
 from onsphere.lab.report.page import Table
 from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of, typed
 from onsphere.lab.store import Damaged, Run
@@ -71,12 +71,11 @@ class Session(Generic[S, P]):
     """What a measurement has at hand.
 
     Attributes:
-        spec: What was asked for.
+        spec: The fields that were asked for.
         given: What ``prepare`` made, such as the problem that is trained.
-        run: Where everything is kept.
-        progress: Told what happens.
+        run: The run that keeps everything.
+        progress: Whoever is told what happens.
         stop: Asked often; True ends the call at the next checkpoint.
-        engine: What ``engine.json`` says, once something was trained.
     """
 
     spec: S
@@ -84,19 +83,24 @@ class Session(Generic[S, P]):
     run: Run
     progress: Progress
     stop: Stop
-    engine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def execution(self) -> Execution:
+        """How copies are executed, which is settled once something was trained."""
+        found = read_execution(self.run)
+        assert found is not None
+        return found
 
     @contextmanager
     def trainer(self, problem: Problem, copies: int) -> Iterator[Trainer]:
         """Open a trainer for several rounds of one problem.
 
         Args:
-            problem: What is trained.
+            problem: The problem that is trained.
             copies: How many copies the largest round has; the plan of a new run is chosen for so many.
         """
         options: Any = self.spec
         with open_trainer(problem, self.run, options, copies, self.progress, self.stop) as trainer:
-            self.engine.update(trainer.engine)
             yield trainer
 
     def train(
@@ -112,10 +116,10 @@ class Session(Generic[S, P]):
         """Train one round of copies.
 
         Args:
-            problem: What is trained.
+            problem: The problem that is trained.
             name: The shards are called ``NAME-000``, ...
-            copies: What to train.
-            title: For the display.
+            copies: The copies that are trained.
+            title: What the display calls the round.
             most: How many copies a later round of the same plan has, where that is more.
             told: Says what is known from the shards that have ended so far, in one line.
 
@@ -142,7 +146,7 @@ class Session(Generic[S, P]):
             ended.append(shard)
             if told is not None:
                 self.progress.finding(told(ended))
-        return sorted(ended, key=lambda shard: shard.folder.name)
+        return sorted(ended, key=lambda shard: (len(shard.folder.name), shard.folder.name))
 
     def kept(self, path: str, kind: type[T], measure: Callable[[], T], *, units: int = 1, key: str = "rows") -> T:
         """Measure once: what was measured is kept on disk as plain values and found there again.
@@ -152,7 +156,8 @@ class Session(Generic[S, P]):
             kind: What is measured, such as ``list[Row]`` for a dataclass of that name.
             measure: Called on one thread if the file is not there; tells the progress itself, as :meth:`each` does.
             units: How much work this is, for the display, if it is found.
-            key: Under which name the file holds the values.
+            key: Under which name the file holds the values, of which it may hold several; "" for values that are
+                themselves the whole of the file, such as a dataclass.
 
         Returns:
             What the file holds, so that a resumed run computes with the same bits.
@@ -161,19 +166,21 @@ class Session(Generic[S, P]):
             Interrupted: The run was asked to stop before this was measured.
         """
         file = self.run.folder / f"{path}.json"
-        if file.exists():
+        held = read_json(file) if file.exists() else {}
+        if held and key in (*held, ""):
             self.progress.advance(units)
         else:
             if self.stop():
                 raise Interrupted
             file.parent.mkdir(parents=True, exist_ok=True)
             with one_thread():
-                write_json(file, {key: plain_of(measure())})
-        values = read_json(file)
+                found = plain_of(measure())
+            write_json(file, held | {key: found} if key else found)
+            held = read_json(file)
         try:
-            return typed(kind, values[key])
+            return typed(kind, held[key] if key else held)
         except (KeyError, ValueError) as error:
-            raise Damaged(file, f"is damaged: it holds no {key}") from error
+            raise Damaged(file, f"is damaged: it holds no {key or kind.__name__}") from error
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """Items of a long measurement: a look at ``stop`` before each, a word to the display after it.
@@ -245,9 +252,9 @@ class Experiment(Generic[S, P, R]):
                 with x [N, ...] and integer labels y [N], which are taken as they are: all of them, no label noise, not
                 standardised, unless asked.
             out: Folder of the run; must be new or empty. Default: ``runs/COMMAND-DATE-TIME``.
-            progress: Told what happens.
+            progress: Whoever is told what happens.
             stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
-            **fields: The fields of the spec.
+            **fields: Fields of the spec by name.
 
         Raises:
             InputError: A field, the model or the data is wrong; the message is one line.
@@ -287,10 +294,10 @@ class Experiment(Generic[S, P, R]):
         """Continue an interrupted run to the same bits, or return the result of one that has ended.
 
         Args:
-            run: The run.
+            run: The run that is continued.
             model: The callable, if the run was started with one.
             data: The data, if the run was started with own arrays.
-            progress: Told what happens.
+            progress: Whoever is told what happens.
             stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
 
         Raises:
@@ -322,7 +329,7 @@ class Experiment(Generic[S, P, R]):
             found = dict(self.measure(session))
             values = {"spec": session.spec, "seconds": elapsed(began)} | found
             if issubclass(self.result, TrainedResult):
-                values["engine"] = engine_summary(session.engine) | dict(found.get("engine", {}))
+                values["engine"] = session.execution.summary | dict(found.get("engine", {}))
                 values["cpu_seconds"] = cpu_seconds(run)
             return conclude(run, self.result.restored(run, plain_of(values)), self._write)
 

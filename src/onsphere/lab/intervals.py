@@ -7,35 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onsphere.lab.result import Keyed, Real
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Keyed):
     """A mean over seeds.
 
     Attributes:
         mean: The mean; NaN if a seed has no number.
         standard_error: Standard deviation over seeds divided by √seeds.
         low: Lower end of the 95 % t-interval.
-        high: Upper end.
+        high: Upper end of the interval.
     """
 
-    mean: float
-    standard_error: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    mean: Real
+    standard_error: Real
+    low: Real
+    high: Real
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -54,7 +51,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def standard_error(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Of the mean of independent values; NaN for fewer than two."""
+    """Standard error of the mean of independent values; NaN for fewer than two."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
@@ -64,7 +61,7 @@ def quantile(count: int, comparisons: int = 1) -> float:
 
     Args:
         count: Number of values; NaN for fewer than two.
-        comparisons: Of how many intervals all are to hold at once (Bonferroni).
+        comparisons: How many intervals are to hold at once (Bonferroni).
     """
     from scipy.stats import t
 

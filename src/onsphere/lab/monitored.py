@@ -41,10 +41,10 @@ def write_readings(monitor: Monitor, path: str | Path, *, level: str = "group") 
     Args:
         monitor: The monitor; it is flushed.
         path: The file; its folder is made if missing.
-        level: ``group`` or ``tensor``.
+        level: ``group`` for a row a group, ``tensor`` for a row a tensor.
 
     Returns:
-        The path.
+        The path that was given.
 
     Raises:
         ValueError: Another level.
@@ -65,7 +65,7 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
         title: Heading of the page.
 
     Returns:
-        The path.
+        The path that was given.
 
     Raises:
         ValueError: Nothing has been read yet.

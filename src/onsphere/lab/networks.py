@@ -36,7 +36,7 @@ class Evaluation:
     test_error: float
 
     def to_dict(self) -> dict[str, float]:
-        """Plain values."""
+        """The numbers as plain values for JSON."""
         return asdict(self)
 
 
@@ -44,9 +44,9 @@ def network(problem: Problem, weights: Mapping[str, Tensor], row: int, seed: int
     """The network of one copy.
 
     Args:
-        problem: What was trained.
+        problem: The problem that was trained.
         weights: Trained tensors by name, each [K, ...], such as a shard's weights or a snapshot of it.
-        row: Which copy.
+        row: The copy's index among the K.
         seed: The copy's seed, from which all tensors that are not trained come.
 
     Returns:
@@ -72,8 +72,8 @@ def batches(
     """Pairs (x, y) of the training or test examples, in their order.
 
     Args:
-        problem: Whose data.
-        split: ``train`` or ``test``.
+        problem: The problem whose data are read.
+        split: ``train`` or ``test``: the examples that are meant.
         examples: The first so many; None: all.
         size: Examples a pair; the last one holds what is left.
     """
@@ -88,7 +88,7 @@ def evaluate(problem: Problem, model: nn.Module) -> Evaluation:
     """Re-estimate a network's batch statistics over the training examples and measure it on all examples.
 
     Args:
-        problem: Data and loss.
+        problem: The problem that has data and loss.
         model: The network; its running statistics change, and it is left in evaluation mode.
     """
     data = problem.data.to(problem.device, problem.dtype)

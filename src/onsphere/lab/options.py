@@ -66,6 +66,12 @@ Rates = Annotated[
     Parameter(negative="", show_default=list_text),
 ]
 
+#: The same, put into ascending order.
+AscendingRates = Annotated[Rates, AfterValidator(lambda values: tuple(sorted(values)))]
+
+#: Widths of hidden layers, comma separated, or None for the default.
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")]
+
 #: Widths of the named networks where none is given: of the hidden layers, or of the first layer.
 WIDTHS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "mlp": ((64, 64), None),
@@ -126,13 +132,11 @@ class DataOptions(Options):
 
 
 class NetworkOptions(Options):
-    """Which network."""
+    """Which network is trained, and how wide it is."""
 
     model: str = "mlp"
     """Network: mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, or package.module:factory for your own."""
-    widths: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
-    ] = None
+    widths: Widths = None
     """Hidden widths of the mlp, comma separated (default 64,64)."""
     width: Annotated[int, Field(ge=1)] | None = None
     """Width of the convolutional networks: channels of the first layer (default 32, vgg16 64, wrn28 160)."""
@@ -190,7 +194,7 @@ def one_line(error: ValidationError, *, style: Literal["option", "key"] = "optio
     """The first problem of a pydantic error as one line: field, what was given, what is allowed.
 
     Args:
-        error: What pydantic raised.
+        error: The error that pydantic raised.
         style: ``option`` writes ``--label-noise``, ``key`` writes ``label_noise``.
     """
     problem = error.errors(include_url=False)[0]

@@ -18,7 +18,7 @@ class Progress:
         """A round of work begins.
 
         Args:
-            title: What it does.
+            title: What the round does.
             copy_steps: How much it is: copies times steps.
         """
 

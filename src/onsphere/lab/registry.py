@@ -28,7 +28,7 @@ class Entry:
 
     Attributes:
         command: What is typed after ``onsphere``; two words for one of a group.
-        home: The experiment's package.
+        home: Name of the experiment's package.
         spec: The name of its options in the module ``spec``.
         functions: Names in the module ``run`` that :mod:`onsphere.lab` exports: what starts it, what resumes it.
         positional: A field that may also be given as the command's first argument.
@@ -51,12 +51,7 @@ class Entry:
     @property
     def experiment(self) -> Experiment[Any, Any, Any]:
         """The experiment itself."""
-        module = import_module(f"{self.home}.run")
-        if not hasattr(module, "EXPERIMENT"):
-            from onsphere.lab.old_room import OldRoom
-
-            return OldRoom(self)  # type: ignore[return-value]
-        found: Experiment[Any, Any, Any] = module.EXPERIMENT
+        found: Experiment[Any, Any, Any] = import_module(f"{self.home}.run").EXPERIMENT
         return found
 
 

@@ -29,15 +29,25 @@ Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None 
 
 T = TypeVar("T")
 
-_FIRST, _LAST = ("run", "report"), ("spec", "engine", "seconds", "cpu_seconds")
+_FIRST, _LAST = ("run", "report"), ("spec", "radius", "engine", "seconds", "cpu_seconds")
+
+
+class Keyed:
+    """Base of what once was a mapping: its values are found by name too, with a warning that says how to write it."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a name."""
+        what = type(self).__name__.lower()
+        warnings.warn(f"write {what}.{name} instead of {what}[{name!r}]", DeprecationWarning, stacklevel=2)
+        return getattr(self, name)
 
 
 @dataclass(frozen=True)
-class Engine:
+class Engine(Keyed):
     """What executed the copies.
 
     Attributes:
-        mode: ``vmap`` or ``loop``.
+        mode: ``vmap`` for batched copies or ``loop`` for one after another.
         chunk: Copies per shard, at most.
         compiled: Whether the step went through ``torch.compile``.
         workers: How many processes shared a round.
@@ -47,11 +57,6 @@ class Engine:
     chunk: int
     compiled: bool
     workers: int
-
-    def __getitem__(self, name: str) -> Any:
-        """The value of a name, as of the mapping that this once was."""
-        warnings.warn(f"write engine.{name} instead of engine[{name!r}]", DeprecationWarning, stacklevel=2)
-        return getattr(self, name)
 
     def __str__(self) -> str:
         kind = "compiled" if self.compiled else "not compiled"
@@ -64,8 +69,8 @@ class ExperimentResult:
     """Base of an experiment's result; subclasses add what was found, and the class of their spec.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
+        run: Folder of the run.
+        report: The page in that folder.
         spec: What was asked for.
         seconds: Wall-clock seconds of the call.
     """
@@ -73,6 +78,8 @@ class ExperimentResult:
     command: ClassVar[str]
     #: The field whose rows :meth:`to_frame` gives.
     rows_field: ClassVar[str] = ""
+    #: Which of its own values :meth:`to_dict` gives before the others.
+    foremost: ClassVar[tuple[str, ...]] = ()
 
     run: Path
     report: Path
@@ -83,7 +90,7 @@ class ExperimentResult:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
         values = _adapter(type(self)).dump_python(self, mode="json", warnings="error")
         found = [name for name in values if name not in _FIRST + _LAST]
-        order = [name for name in (*_FIRST, *found, *_LAST) if name in values]
+        order = [name for name in dict.fromkeys((*_FIRST, *self.foremost, *found, *_LAST)) if name in values]
         return dict(plain({"command": self.command} | {name: values[name] for name in order}))
 
     @classmethod
@@ -92,7 +99,7 @@ class ExperimentResult:
 
         Args:
             run: Where the run lies now; its folder may have been moved.
-            values: Plain values.
+            values: Plain values by the names of the fields.
 
         Raises:
             ValueError: A value is missing, or is not what the types say.
@@ -164,7 +171,7 @@ class ToyResult(ExperimentResult):
     """Base of the result of a toy.
 
     Attributes:
-        engine: What ran it.
+        engine: What ran the inner loops.
     """
 
     engine: Backend
@@ -226,12 +233,12 @@ def conclude(run: Run, result: R, write_page: Callable[[Run, R], object]) -> R:
     """End a run: first the result, then the page, so that no page can cost a result.
 
     Args:
-        run: The run.
-        result: Its result.
+        run: The run that ends.
+        result: The result of the run.
         write_page: Writes page and figures.
 
     Returns:
-        The result.
+        The result that was given.
 
     Raises:
         PageFailed: The page could not be made; the result is written.

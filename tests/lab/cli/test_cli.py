@@ -86,11 +86,11 @@ def test_a_second_run_does_not_overwrite_the_first(finished):
     assert "already holds another run" in process.stderr and "resume" in process.stderr
 
 
-def test_the_command_on_the_page_repeats_the_run(finished):
+def test_the_command_on_the_page_repeats_the_run(finished, undrawn):
     import shlex
 
     from onsphere.lab.experiments.regimes.result import RegimesResult
-    from onsphere.lab.report.frame import repeated
+    from onsphere.lab.frame import repeated
 
     folder, process = finished
     words = shlex.split(repeated(RegimesResult.load(Run.open(folder / "map"))))
@@ -99,7 +99,7 @@ def test_the_command_on_the_page_repeats_the_run(finished):
     assert first["cells"] == second["cells"] and first["spec"] == second["spec"]
 
 
-def test_a_toml_file_gives_the_same_fields_and_the_line_wins(finished, tmp_path):
+def test_a_toml_file_gives_the_same_fields_and_the_line_wins(finished, undrawn, tmp_path):
     from onsphere.lab.config import to_toml
 
     spec = json.loads((finished[0] / "map" / "run.json").read_text())["spec"]
@@ -232,7 +232,7 @@ def test_a_model_without_norm_layers_is_bad_input(capfd):
     assert "norm" in error and len(error.strip().splitlines()) == 1
 
 
-def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path):
+def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(undrawn, tmp_path):
     Path("own_net.py").write_text(
         "from torch import nn\n"
         "def make(input_shape, classes):\n"
@@ -240,7 +240,7 @@ def test_a_model_of_ones_own_with_affine_norms_is_made_scale_invariant(tmp_path)
         " nn.ReLU(), nn.Linear(8, classes))\n"
     )
     small = [x for x in SMALL if x not in ("--widths", "8")]
-    process = onsphere("regimes", *small, "--model", "own_net:make", "--workers", "1", "--json", folder=tmp_path)
+    process = here("regimes", *small, "--model", "own_net:make", "--workers", "1", "--json", folder=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "made scale-invariant" in process.stderr
     assert last_json(process)["spec"]["model"] == "own_net:make"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from onsphere.lab.experiments.drop.analyse import (
     majority,
     threshold,
 )
-from onsphere.lab.experiments.drop.answer import answer, described_classes
 from onsphere.lab.experiments.drop.findings import Threshold
-from onsphere.lab.experiments.drop.result import DropResult
-from onsphere.lab.experiments.drop.rows import Average, Continuation, PathBarrier
+from onsphere.lab.experiments.drop.result import Average, Continuation, DropResult, PathBarrier
+from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.experiments.drop.words import answer, described_classes
 from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.result import Engine
 
 LETTERS = {"c": "convergence", "e": "chaotic_equilibrium", "d": "divergence"}
 
@@ -54,10 +56,12 @@ def paths(start, *barriers, allowed=0.01):
     ]
 
 
-def result_of(rows, letters, barriers=()):
+def result_of(rows, letters, barriers=(), averages=()):
     """A result without files."""
-    nothing = {"averages": [], "spec": {}, "engine": {}, "seconds": 1.0, "cpu_seconds": 1.0, "radius": 1.0}
-    return DropResult("run", "page", cells(letters), rows, paths=list(barriers), snapshots=[], **nothing)
+    own = {"cells": cells(letters), "continuations": rows, "paths": list(barriers), "averages": list(averages)}
+    values = {"run": Path("run"), "report": Path("page"), "spec": DropSpec(), "engine": Engine("vmap", 1, False, 1)}
+    values |= {"seconds": 1.0, "cpu_seconds": 1.0, "radius": 1.0, "snapshots": [1, 2, 3] if averages else []}
+    return DropResult(**values, **own, **vars(analyse(**own)))
 
 
 def test_the_interval_of_a_difference_is_that_of_the_paired_t_test():
@@ -190,8 +194,7 @@ def test_the_average_is_compared_with_the_best_drop():
     errors = {1e-3: [0.20, 0.21, 0.22], 1e-2: [0.15, 0.16, 0.17]}
     own = {1e-3: [0.3, 0.3, 0.3], 1e-2: [0.10, 0.12, 0.11]}
     averages = [Average(start, seed, 0, 0, 1, e, 0.1) for start, es in own.items() for seed, e in enumerate(es)]
-    result = result_of(continuations(errors), {1e-3: "ccc", 1e-2: "eee"})
-    result = dataclasses.replace(result, averages=averages, snapshots=[1, 2, 3])
+    result = result_of(continuations(errors), {1e-3: "ccc", 1e-2: "eee"}, averages=averages)
     found = result.analysis.average
     assert found.start == 1e-2 and found.test_error == pytest.approx(0.11)
     assert found.over_drop.mean == pytest.approx(-0.05) and found.over_drop.clear

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ from torch import nn
 
 from command import flags
 from onsphere.lab import InputError, Interrupted
+from onsphere.lab.chart.arrange import arranged
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.drop import terminal
-from onsphere.lab.experiments.drop.page import command
+from onsphere.lab.experiments.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
+from onsphere.lab.experiments.drop.page import printed
 from onsphere.lab.experiments.drop.result import DropResult
-from onsphere.lab.experiments.drop.run import drop_elr, resume_drop
+from onsphere.lab.experiments.drop.run import drop_elr, prepare, resume_drop
 from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.frame import repeated
 from onsphere.lab.population import Copy, Plan, Shard, ShardFolder, run_shard
+from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
 
 SMALL = {
@@ -31,7 +35,7 @@ FEW = ("averages", "cells", "continuations", "paths", "matrix", "best", "classes
 @pytest.fixture
 def undrawn(monkeypatch):
     """No printed figures, which take longer than all the rest."""
-    monkeypatch.setattr("onsphere.lab.experiments.drop.page.figures_of", lambda result, subtitle: {})
+    monkeypatch.setattr("onsphere.lab.frame.save_figures", lambda charts, subtitle, folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +68,7 @@ def test_the_mean_of_the_matrix_is_that_of_the_rows(dropped):
 
 def test_going_on_at_the_same_elr_is_not_stopping_at_all(dropped, tmp_path):
     """The control without a drop has the bits of one uninterrupted run of all steps."""
-    from onsphere.lab.experiments.drop.run import _Work
-    from onsphere.lab.progress import Progress
-
-    spec = DropSpec(**SMALL)
-    problem = _Work(spec, "mlp", "digits", Progress(), lambda: False).problem
+    problem = prepare(DropSpec(**SMALL), "mlp", "digits", Progress())
     whole = type(problem)(**{**vars(problem), "steps": 64, "snapshots": ()})
     assert run_shard(Shard("whole", (Copy(1, 1e-2), Copy(0, 1e-2))), whole, Plan("vmap", 6), tmp_path / "whole")
     expected = ShardFolder(tmp_path / "whole").weights()["linear1.weight"][0]
@@ -86,18 +86,23 @@ def test_an_average_lies_amid_its_snapshots(dropped):
     assert 0 < wild[1e-3] < wild[1e-2] < wild[0.1] < np.pi / 2
 
 
-@pytest.mark.parametrize("calls", [60, 99])
-def test_interrupted_anywhere_and_resumed_gives_the_same(dropped, tmp_path, undrawn, calls):
-    """In the second round, and between measurements."""
-    asked = []
+@pytest.mark.parametrize("stage", ["after the drop", "averages and paths"])
+def test_interrupted_and_resumed_the_weights_and_rows_are_the_same(dropped, tmp_path, undrawn, stage):
+    class Stopper(Progress):
+        here, asked = False, 0
+
+        def begin(self, title, copy_steps):
+            self.here = title == stage
 
     def stop():
-        asked.append(1)
-        return len(asked) >= calls
+        stopper.asked += stopper.here
+        return stopper.asked > 3
 
+    stopper = Stopper()
     with pytest.raises(Interrupted):
-        drop_elr(**SMALL, sharpness=True, out=tmp_path / "run", stop=stop)
+        drop_elr(**SMALL, sharpness=True, out=tmp_path / "run", progress=stopper, stop=stop)
     assert not (tmp_path / "run" / "result.json").exists()
+    assert (tmp_path / "run" / "measured" / "00000.json").exists() == (stage == "averages and paths")
     again = resume_drop(Run(tmp_path / "run"))
     assert {k: again.to_dict()[k] for k in FEW} == {k: dropped.to_dict()[k] for k in FEW}
     for path in dropped.run.glob("shards/*/weights.safetensors"):
@@ -105,26 +110,63 @@ def test_interrupted_anywhere_and_resumed_gives_the_same(dropped, tmp_path, undr
         assert all(tensor.equal(other[name]) for name, tensor in load_file(path).items())
 
 
-def test_the_result_and_the_page_come_back_from_disk(dropped, capsys):
+def test_what_is_on_disk_and_what_is_printed(dropped):
     again = DropResult.load(Run(dropped.run))
-    assert {k: again.to_dict()[k] for k in FEW} == {k: dropped.to_dict()[k] for k in FEW}
-    before = dropped.report.read_text()
-    assert terminal.rewrite_report(Run(dropped.run)) == dropped.report
-    after = dropped.report.read_text()
-    assert len(after) == pytest.approx(len(before), abs=200)  # seconds are rounded on disk
-    for chart in ("error-chart", "matrix-chart", "after-chart", "barrier-chart"):
-        assert chart in after
+    assert again == dropped
     assert {p.name for p in (dropped.run / "figures").glob("*.png")} == {
         f"{n}.png" for n in ("error", "matrix", "after", "barriers")
     }
-    terminal.show(dropped)
-    shown = capsys.readouterr().out
-    assert terminal.one_line(Run(dropped.run)) in shown and str(dropped.report) in shown
+    _, table = printed(dropped)
+    assert [heading for heading, _ in table.columns] == [
+        *("from ELR", "class", "to 1e-3", "gradient", "to 0.01", "gradient", "average")
+    ]
+    cell = dropped.at(0.1, 1e-3)
+    assert table.cells[2][2].text == f"{100 * cell.test_error:.2f} ± {100 * cell.test_error_se:.2f}"
     assert len(dropped.to_frame()) == 12 and "best start" in repr(dropped)
 
 
+def with_averages(result, *errors):
+    """The result with other test errors of the averages of each start, the same for both seeds."""
+    known = dict(zip(result.starts, errors, strict=True))
+    return replace(result, averages=[replace(one, test_error=known[one.start]) for one in result.averages])
+
+
+def test_the_axis_of_the_first_chart_holds_the_best_average(dropped):
+    """However far below the continuations it lies; of averages far above nothing but a remark is left."""
+    highest = max(cell.test_error + cell.test_error_se for cell in dropped.matrix)
+    for lowest in (0.0, 0.01, 0.5 * min(cell.test_error for cell in dropped.matrix)):
+        (place,) = arranged(error_chart(with_averages(dropped, 0.99, 0.2, lowest)))
+        assert place.y_limits.low <= 100 * lowest and 100 * highest < place.y_limits.high
+        assert place.y_limits.cut == (place.y_limits.high < 99)
+    (place,) = arranged(error_chart(with_averages(dropped, highest, highest, highest)))
+    assert not place.y_limits.cut
+
+
+def test_the_first_chart_has_a_curve_and_a_level_a_final_elr_and_the_averages(dropped):
+    (panel,) = error_chart(dropped).panels
+    down, level, _, _, average = panel.marks
+    assert (down.entry, level.entry, average.entry) == ("down to 1e-3", "1e-3 throughout", "average of 3, no drop")
+    assert list(down.y) == [100 * dropped.at(start, 1e-3).test_error for start in (1e-3, 1e-2, 0.1)]
+    assert list(level.y) == [100 * dropped.at(1e-3, 1e-3).test_error] * 2
+    assert list(average.y) == [100 * np.mean(errors) for errors in dropped.average_errors().values()]
+    (heat,) = matrix_chart(dropped).panels[0].marks
+    assert heat.z[1][2] == 100 * dropped.at(0.1, 1e-2).test_error
+
+
+def test_sharpness_and_barriers_are_drawn_where_they_were_measured(dropped):
+    assert len(after_chart(dropped).panels) == 2
+    blunt = replace(dropped, matrix=[replace(cell, sharpness=None, sharpness_se=None) for cell in dropped.matrix])
+    assert len(after_chart(blunt).panels) == 1
+    error, loss = barrier_chart(dropped).panels
+    low_high = [path.error_barrier for path in dropped.paths if (path.pair, path.start) == ("low-high", 0.1)]
+    assert error.marks[0].columns["mean"][2] == pytest.approx(100 * np.mean(low_high))
+    assert error.marks[0].y[2] == max(error.marks[0].columns["mean"][2], 0.01)
+    assert [f"<b>{one.label}</b>" for one in dropped.classes] == [rule.name for rule in error.rules]
+    assert len(loss.marks) == 3
+
+
 def test_the_command_repeats_the_run(dropped):
-    words = shlex.split(command(dropped.spec))
+    words = shlex.split(repeated(dropped))
     assert words[:3] == ["onsphere", "landscape", "drop"]
     assert words[words.index("--starts") + 1] == "0.01,0.1" and "--sharpness" in words
 
@@ -174,6 +216,6 @@ def test_own_arrays_and_modules(undrawn, tmp_path):
     }
     result = drop_elr(net, arrays, **own, out=tmp_path / "own")
     assert {row.pair for row in result.paths} == {"average-low"}
-    assert "own arrays" in command(result.spec)
+    assert "own arrays" in repeated(result)
     with pytest.raises(InputError, match="onsphere resume"):
         drop_elr(net, arrays, **own, out=tmp_path / "own")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,22 +11,31 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from browser import attribute, needs_browser, open_page
 from onsphere.lab import InputError, Interrupted, Run
+from onsphere.lab.chart.spec import Heat
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.spectrum import terminal
-from onsphere.lab.experiments.spectrum.answer import answer, warnings_of
-from onsphere.lab.experiments.spectrum.charts import map_of, means
+from onsphere.lab.experiments.spectrum.charts import (
+    angle_chart,
+    error_chart,
+    map_of,
+    means,
+    overview,
+    pairs_chart,
+    sharpness_chart,
+)
 from onsphere.lab.experiments.spectrum.matched import candidates, lowest_common, running_loss
 from onsphere.lab.experiments.spectrum.measure import TrainLoss
-from onsphere.lab.experiments.spectrum.page import command
-from onsphere.lab.experiments.spectrum.result import Pair, SpectrumResult, SpectrumRun
-from onsphere.lab.experiments.spectrum.run import _Work, map_spectrum, resume_spectrum
+from onsphere.lab.experiments.spectrum.page import printed
+from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun
+from onsphere.lab.experiments.spectrum.run import map_spectrum, prepare, resume_spectrum
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.experiments.spectrum.trends import interval, trend
+from onsphere.lab.experiments.spectrum.trends import interval, trend, trends_of
+from onsphere.lab.experiments.spectrum.words import answer, describe, warnings_of
+from onsphere.lab.frame import repeated
 from onsphere.lab.networks import criterion, network
 from onsphere.lab.population import Engine, Plan, ShardFolder
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import Engine as Executed
 from onsphere.normalisation import without_running_statistics
 
 SMALL = {"train": 100, "test": 60, "widths": [8], "steps": 120, "batch_size": 20, "evaluations": 4, "workers": 1}
@@ -38,8 +48,8 @@ def spectrum(tmp_path_factory):
     return map_spectrum(**SMALL, out=tmp_path_factory.mktemp("spectrum") / "run")
 
 
-def work_of(result):
-    return _Work(SpectrumSpec(**result.spec), "mlp", "digits", Progress(), lambda: False)
+def problem_of(result):
+    return prepare(result.spec, "mlp", "digits", Progress())
 
 
 def test_running_loss_and_where_to_look_for_the_target():
@@ -58,7 +68,7 @@ def test_running_loss_and_where_to_look_for_the_target():
 
 def test_runs_are_taken_where_their_train_loss_is_closest_to_the_target(spectrum):
     """No other step that was looked at is closer, by training step by step."""
-    problem = work_of(spectrum).problem
+    problem = problem_of(spectrum)
     shard = ShardFolder(min((spectrum.run / "shards").iterdir()))
     copies, readings = tuple(shard.copies()), shard.readings().loss
     engine = Engine(problem, copies, Plan("vmap", 3))
@@ -98,7 +108,7 @@ def test_the_target_is_the_lowest_that_every_converging_run_reaches(spectrum):
 def test_points_are_those_of_the_weights_that_training_had(spectrum):
     """Every quantity of one run at matched loss, computed again by other means."""
     run = next(run for run in spectrum.runs if run.seed == 1 and run.matched is not None and run.matched.step > 0)
-    problem = work_of(spectrum).problem
+    problem = problem_of(spectrum)
     (shard,) = [
         s
         for s in map(ShardFolder, sorted((spectrum.run / "shards").iterdir()))
@@ -196,19 +206,22 @@ def test_a_trend_is_clear_only_when_the_seeds_agree():
 
 def made(**changes):
     """A result of made-up numbers: sharpness 8/ELR rank, everything else alike."""
-    point = {"step": 5, "batch_loss": 0.1, "gradient_norm_error": 0.1, "sharpness_error": 0.1, "train_error": 0.0}
+    alike = {"step": 5, "batch_loss": 0.1, "gradient_norm_error": 0.1, "sharpness_error": 0.1, "train_error": 0.0}
+    alike |= {"train_loss": 0.1, "test_error": 0.1}
     runs = [
-        SpectrumRun.of(
-            {
-                "elr": elr,
-                "seed": seed,
-                "regime": "convergence",
-                "finite": True,
-                "matched": point
-                | {"gradient_norm": 3 / (i + 1) + 0.1 * seed, "sharpness": 8.0 + seed, "angle": 0.1 * (i + 1)}
-                | {"train_loss": 0.1, "test_loss": 0.5 + 0.1 * (-1) ** (seed + i), "test_error": 0.1},
-                "end": None,
-            }
+        SpectrumRun(
+            elr=elr,
+            seed=seed,
+            regime="convergence",
+            finite=True,
+            matched=Point(
+                **alike,
+                gradient_norm=3 / (i + 1) + 0.1 * seed,
+                sharpness=8.0 + seed,
+                angle=0.1 * (i + 1),
+                test_loss=0.5 + 0.1 * (-1) ** (seed + i),
+            ),
+            end=None,
         )
         for i, elr in enumerate((1e-3, 1e-2, 1e-1))
         for seed in (0, 1, 2)
@@ -218,9 +231,9 @@ def made(**changes):
         for s in (0, 1, 2)
         for low, high, b in ((1e-3, 1e-2, 0.0), (1e-3, 1e-1, 0.3 + 0.01 * s), (1e-2, 1e-1, 0.2))
     ]
-    spec = SpectrumSpec(seeds=3).model_dump(mode="json")
-    values = {"run": None, "report": None, "target": 0.1, "runs": runs, "pairs": pairs, "spec": spec}
-    return SpectrumResult(**values | {"engine": {}, "seconds": 1.0, "cpu_seconds": 1.0} | changes)
+    values = {"run": Path("run"), "report": Path("page"), "spec": SpectrumSpec(seeds=3), "target": 0.1, "pairs": pairs}
+    values |= {"engine": Executed("vmap", 1, False, 1), "seconds": 1.0, "cpu_seconds": 1.0, "runs": runs} | changes
+    return SpectrumResult(**values, trends=trends_of(values["runs"], values["pairs"]))
 
 
 def test_the_answer_says_what_falls_and_what_is_not_clear():
@@ -239,60 +252,79 @@ def test_the_answer_says_what_falls_and_what_is_not_clear():
 
 def test_means_are_taken_where_every_seed_has_a_value():
     result = made()
-    elrs, values = means(result, "matched", "sharpness", geometric=True)
+    elrs, values = means(result, "matched", "sharpness")
     assert elrs == [1e-3, 1e-2, 1e-1] and values == pytest.approx([(8 * 9 * 10) ** (1 / 3)] * 3)
     runs = [r if (r.elr, r.seed) != (1e-2, 1) else dataclasses.replace(r, matched=None) for r in result.runs]
-    assert means(made(runs=runs), "matched", "sharpness", geometric=True)[0] == [1e-3, 1e-1]
+    assert means(made(runs=runs), "matched", "sharpness")[0] == [1e-3, 1e-1]
 
 
-def test_the_result_comes_back_from_disk_and_the_report_again(spectrum, capsys):
+def test_what_is_on_disk_and_what_is_printed(spectrum):
     again = resume_spectrum(Run(spectrum.run))
-    assert again == dataclasses.replace(spectrum, seconds=again.seconds, cpu_seconds=again.cpu_seconds, spec=again.spec)
-    before = spectrum.report.read_text()
-    assert terminal.rewrite_report(Run(spectrum.run)) == spectrum.report and spectrum.report.read_text() == before
-    terminal.show(spectrum)
-    said = capsys.readouterr().out
-    assert "report.html" in said and "sharpness" in said
-    assert "gradient norm" in terminal.one_line(Run(spectrum.run))
+    assert again == spectrum
+    lines = printed(spectrum)
+    assert [row[0].text for row in lines[0].cells] == ["2e-3", "8e-3", "0.03"] and lines[1:] == warnings_of(spectrum)
+    assert [heading for heading, _ in lines[0].columns][1:3] == ["gradient at match", "sharpness at match"]
+    assert "gradient norm" in describe(spectrum)
     names = {path.name for path in (spectrum.run / "figures").iterdir()}
-    assert names == {"spectrum.png", "spectrum.svg", "pairs.png", "pairs.svg"}
+    assert names == {
+        f"{name}.{kind}" for name in ("spectrum", "sharpness", "test", "angle", "pairs") for kind in ("png", "svg")
+    }
     assert len(spectrum.to_frame()) == sum((r.matched is not None) + (r.end is not None) for r in spectrum.runs)
     assert str(spectrum.report) in repr(spectrum)
 
 
-@needs_browser
-def test_the_page_opens_without_an_error_and_draws_every_chart(spectrum):
-    document, console = open_page(spectrum.report)
-    assert console == []
-    assert attribute(document, "data-charts") == "4" == str(document.count('<figure class="chart"'))
-    assert not attribute(document, "data-errors")
+def test_charts_show_every_seed_and_the_means(spectrum):
+    gradient, sharpness = sharpness_chart(spectrum).panels
+    assert gradient.y.log and sharpness.y.log
+    bold = [line for line in gradient.marks if line.listed]
+    assert [(line.entry, list(line.x)) for line in bold if line.entry.startswith("end")] == [
+        ("end, step 120", spectrum.elrs)
+    ]
+    thin = [line for line in sharpness.marks if line.entry == "end, step 120" and not line.listed]
+    assert [list(line.y) for line in thin] == [
+        [run.end.sharpness for run in spectrum.runs if run.seed == seed] for seed in (0, 1)
+    ]
 
 
-def test_stopped_in_every_stage_and_resumed_gives_the_same(spectrum, tmp_path, monkeypatch):
-    monkeypatch.setattr("onsphere.lab.experiments.spectrum.page.write_page", lambda run, result: None)
+def test_the_overview_on_paper_holds_the_panels_of_the_three_charts(spectrum):
+    parts = [panel for chart in (sharpness_chart, angle_chart, error_chart) for panel in chart(spectrum).panels]
+    panels = overview(spectrum).panels
+    assert [panel.y.title for panel in panels] == [panel.y.title for panel in parts]
+    assert all(len(panel.marks) == len(part.marks) for panel, part in zip(panels, parts, strict=True))
 
+
+def test_maps_of_pairs_slide_from_the_mean_through_the_seeds(spectrum):
+    chart = pairs_chart(spectrum)
+    assert list(chart.frames) == ["mean over seeds", "seed 0", "seed 1"]
+    for panel, quantity in zip(chart.panels, ("loss_barrier", "angle"), strict=True):
+        assert all(isinstance(mark, Heat) for mark in panel.marks)
+        assert [mark.z for mark in panel.marks] == [map_of(spectrum, quantity, seed) for seed in (None, 0, 1)]
+
+
+def test_an_interrupted_measurement_is_kept_and_the_rest_is_added(spectrum, tmp_path):
     class Stopper(Progress):
         here, asked = False, 0
 
         def begin(self, title, copy_steps):
-            self.here = title == stage
+            self.here = title == "measuring"
 
     def stop():
         stopper.asked += stopper.here
-        return stopper.asked > 1
+        return stopper.asked > 2
 
-    run = tmp_path / "cut"
-    for stage in ("grid", "weights at matched loss", "measuring"):
-        stopper = Stopper()
-        with pytest.raises(Interrupted):
-            if stage == "grid":
-                map_spectrum(**SMALL, out=run, progress=stopper, stop=stop)
-            else:
-                resume_spectrum(Run(run), progress=stopper, stop=stop)
-        assert stopper.here and not Run(run).done
-    assert len(set(json.loads((run / "measurements.json").read_text())) - {"digest"}) == 1
+    run, stopper = tmp_path / "cut", Stopper()
+    with pytest.raises(Interrupted):
+        map_spectrum(**SMALL, out=run, progress=stopper, stop=stop)
+    first = json.loads((run / "measurements.json").read_text())
+    assert len(first) == 2 and not Run(run).done  # the first measurement and the digest
     resumed = resume_spectrum(Run(run))
+    kept = json.loads((run / "measurements.json").read_text())
+    assert len(kept) == 1 + len(spectrum.pairs) + sum(
+        (r.matched is not None) + (r.end is not None) for r in spectrum.runs
+    )
+    assert [kept[name] for name in first if name != "digest"] == [first[name] for name in first if name != "digest"]
     assert (resumed.runs, resumed.pairs, resumed.target) == (spectrum.runs, spectrum.pairs, spectrum.target)
+    assert resumed.trends == spectrum.trends
 
 
 def test_from_the_command_line_to_json(tmp_path, capsys):
@@ -305,10 +337,8 @@ def test_from_the_command_line_to_json(tmp_path, capsys):
     assert values["spec"]["elr"] == [1e-3, 2e-2]
     assert len(values["runs"]) == 2 and len(values["pairs"]) == 1
     assert {"where", "quantity", "spearman", "verdict"} <= values["trends"][0].keys()
-    repeated = shlex.split(command(values["spec"]))
-    assert repeated[:3] == ["onsphere", "landscape", "spectrum"] and "--target" in repeated
-    assert run_command(["resume", "run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == values
+    said = shlex.split(repeated(SpectrumResult.load(Run(Path("run")))))
+    assert said[:3] == ["onsphere", "landscape", "spectrum"] and "--target" in said
 
 
 @pytest.mark.parametrize(

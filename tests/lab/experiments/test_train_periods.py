@@ -12,8 +12,8 @@ from onsphere.lab import InputError, Interrupted, Run, resume_periods, train_per
 from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
 from onsphere.lab.experiments.periods.run import EXPERIMENT
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
+from onsphere.lab.frame import repeated
 from onsphere.lab.population.course import thinned
-from onsphere.lab.report.frame import repeated
 from onsphere.lab.terminal import show
 
 SMALL = {"train": 100, "widths": [16], "steps": 600, "batch_size": "full", "evaluations": 4, "workers": 1, "seeds": 2}

@@ -8,6 +8,11 @@ from onsphere.lab import Interrupted
 from store_runs import train
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(undrawn):
+    """What is in a picture is no affair of these tests."""
+
+
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory):
     """The folder of a map that ran to its end."""
@@ -19,7 +24,7 @@ def cut_run(tmp_path_factory):
     """The folder of the same map, interrupted: one shard has ended, the other has a checkpoint and parts."""
     folder = tmp_path_factory.mktemp("cut") / "run"
     with pytest.raises(Interrupted):
-        train(folder, until=2100)
+        train(folder, until=400)
     assert len(list(folder.glob("shards/*/done.json"))) == 1
     assert len(list(folder.glob("shards/*/checkpoint.safetensors"))) == 1
     return folder

@@ -51,8 +51,8 @@ def refused(run, said):
 
 
 SPEC = {
-    "more steps": {"steps": 700},
-    "fewer steps": {"steps": 300},
+    "more steps": {"steps": 140},
+    "fewer steps": {"steps": 60},
     "another range": {"elr_max": 2.0},
     "more ELRs": {"elrs": 3},
     "another seed": {"seed": 1},
@@ -139,7 +139,7 @@ def test_a_part_that_is_put_in_the_place_of_another(cut):
 
 def test_a_shard_of_another_run(cut, tmp_path):
     with pytest.raises(Interrupted):
-        train(tmp_path / "other", until=700, elr_max=2.0)
+        train(tmp_path / "other", until=100, elr_max=2.0)
     target = begun(cut)
     shutil.rmtree(target)
     shutil.copytree(begun(tmp_path / "other"), target)

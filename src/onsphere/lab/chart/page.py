@@ -87,7 +87,7 @@ def _traces(mark: Mark, place: Place, places: Sequence[Place], chart: Chart) -> 
     if isinstance(mark, Bars):
         return [base | _bars(mark)]
     if isinstance(mark, Text):
-        return [base | _text(mark)]
+        return [] if mark.y is None else [base | _text(mark)]
     raise TypeError(f"cannot draw {type(mark).__name__}; allowed are Line, Points, Band, Heat, Bars, Text")
 
 

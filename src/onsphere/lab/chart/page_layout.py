@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .arrange import Limits, Place, levels, ragged, ticks_of
+from .arrange import Limits, Place, levels, names_above, ragged, ticks_of
 from .spec import Axis, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
@@ -31,7 +31,7 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
     """The layout of a chart as plotly.js takes it.
 
     Args:
-        chart: The chart.
+        chart: The chart that is laid out.
         places: Its panels, as `arrange.arranged` puts them.
     """
     frame = _Frame(chart, places)
@@ -144,7 +144,8 @@ def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str,
         # so few ticks that plotly keeps to powers of ten until somebody zooms in; over less 1, 2, 5 tell more
         few = max(1, min(5, int((high - low) / 0.71)))
         found |= {"type": "log", "exponentformat": "power", "nticks": few}
-        found |= {"dtick": "D2"} if 3 < ends.high / ends.low < 150 else {}
+        if ends.high / ends.low < 150:
+            found |= {"dtick": "D2"} if ends.high / ends.low > 12 else {"exponentformat": "none", "nticks": 8}
     if ticks is not None:
         found |= {"tickvals": list(ticks), "ticktext": [safe(name) for name in ticks.values()]}
         found |= {} if axis.log else {"showgrid": False}
@@ -173,9 +174,7 @@ class _Drawn:
             self._span(span, {"yref": f"{self.y} domain"})
         for rule in panel.rules:
             self._rule(rule, {"yref": f"{self.y} domain"})
-        for axis, ends in ((self.place.x, self.place.x_limits), (panel.y, self.place.y_limits)):
-            if axis.over and ends.cut:
-                self.notes.append(self._corner(axis.over, "top"))
+        self.notes += [self._corner(over, "top") for over in self.place.over]
         if self.place.y_limits.empty or self.place.x_limits.empty:
             where = {"xref": f"{self.x} domain", "x": 0.5, "yref": f"{self.y} domain", "y": 0.5}
             self.notes.append(where | {"text": "no finite values", "showarrow": False})
@@ -240,16 +239,14 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
     """What stands above a panel: place along the x axis in data units, text, height in pixels."""
     first = place.row == 0
     spans = [s for s in (*place.panel.spans, *(chart.spans if first else ())) if s.along == "x"]
-    rules = [r for r in (*place.panel.rules, *(chart.rules if first else ())) if r.along == "x" and r.name]
     width = _WIDTH * _weight(chart, place)
     names: list[tuple[float, str]] = []
-    more: list[tuple[float, str]] = [(rule.value, rule.name) for rule in rules]
+    more = names_above(chart, place)
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if not low < high:
+        if (seen := place.seen(span)) is None:
             continue
-        middle = math.sqrt(low * high) if place.x.log else (low + high) / 2
-        room = width * abs(_fraction(place, high) - _fraction(place, low))
+        low, high, middle = seen
+        room = width * (place.fraction(high) - place.fraction(low))
         named = span.kind in ("region", "gap") and span.name
         if named:
             text = span.name if _LETTER * len(span.name) < room else span.name.replace(" ", "<br>")
@@ -261,7 +258,7 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
         sizes = [
             _LETTER * max(len(re.sub("<.*?>", "", line)) for line in text.split("<br>")) / width for _, text in texts
         ]
-        rows = levels([_fraction(place, value) for value, _ in texts], sizes)
+        rows = levels([place.fraction(value) for value, _ in texts], sizes)
         found += [(value, text, base + _LINE * lines * row) for (value, text), row in zip(texts, rows, strict=True)]
         base += _LINE * lines * (max(rows, default=-1) + 1) + (4 if texts else 0)
     return found
@@ -285,14 +282,6 @@ def _headings(chart: Chart, place: Place, number: int) -> list[dict[str, Any]]:
         top = _room_above(chart, place) - 20
         notes.append(_note(place.panel.title, 12.5) | base | {"xref": f"{x} domain", "x": 0.5, "yshift": top})
     return notes
-
-
-def _fraction(place: Place, value: float) -> float:
-    """How far along its x axis a value is."""
-    low, high = place.x_limits.low, place.x_limits.high
-    if place.x.log:
-        return math.log(max(value, low) / low) / math.log(high / low)
-    return (value - low) / (high - low)
 
 
 def _weight(chart: Chart, place: Place) -> float:

@@ -43,7 +43,7 @@ class Kind:
         train_files: Training files of the Python layout; the binary ones end in ``.bin``.
         test_file: Test file of the Python layout.
         url: The official archive of the Python layout.
-        sha256: Its checksum.
+        sha256: Checksum of the archive.
         md5: The official checksums of the training files and of the test file, unpacked.
     """
 
@@ -101,7 +101,7 @@ def read_cifar(kind: Kind, place: Place | None, download: bool) -> RawImages:
     """Find and read the files.
 
     Args:
-        kind: :data:`CIFAR10` or :data:`CIFAR100`.
+        kind: Which of both sets, :data:`CIFAR10` or :data:`CIFAR100`.
         place: The folder somebody named, if any.
         download: Whether the network may be used when the files are nowhere else.
 

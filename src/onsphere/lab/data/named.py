@@ -42,7 +42,7 @@ def load(
     at every length. ``train=500`` is always the first 500 of it, whatever the seed.
 
     Args:
-        name: One of :data:`NAMES`.
+        name: Name of the set, one of :data:`NAMES`.
         data_dir: Folder that holds the official files, or their official subfolder. If given, they must be
             there.
         train: How many training images to take; None takes all.
@@ -56,7 +56,7 @@ def load(
         download: Whether the network may be used.
 
     Returns:
-        The data set.
+        The data set in memory.
 
     Raises:
         DataError: An argument is not allowed, or the files are missing, damaged or cannot be downloaded. The

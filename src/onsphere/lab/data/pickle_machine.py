@@ -49,7 +49,7 @@ def run_pickle(content: bytes, find: Callable[[str, str], Function]) -> Any:
     """What a pickle holds.
 
     Args:
-        content: The whole file.
+        content: Bytes of the whole file.
         find: Called with the module and the name of each global; returns a :class:`Function`, or raises.
 
     Raises:

@@ -34,7 +34,7 @@ def load_arrays(path: Path) -> dict[str, Any]:
     """Read a pickled dict of arrays, lists and plain values (Python 2 or 3, any protocol).
 
     Args:
-        path: The file.
+        path: The file that is read.
 
     Returns:
         The dict with its keys as str; arrays at its top level as numpy arrays, other values as they are
@@ -157,7 +157,7 @@ class _Permitted:
     """The names of one file.
 
     Args:
-        size: Of the file; the strings that it has encoded are together not larger.
+        size: Bytes of the file; the strings that it has encoded are together not larger.
     """
 
     def __init__(self, size: int) -> None:

@@ -30,10 +30,10 @@ class RawImages:
 
     Attributes:
         x_train: Integers [N, C, H, W] in 0 .. top.
-        y_train: int64 [N].
+        y_train: Training labels, int64 [N].
         x_test: Integers [M, C, H, W] in 0 .. top.
-        y_test: int64 [M].
-        classes: Number of classes.
+        y_test: Test labels, int64 [M].
+        classes: Number of different labels.
         top: The value of a white pixel (16 or 255).
         source: Where it came from, in words.
     """
@@ -143,7 +143,7 @@ def replace_labels(
     """Label noise: exactly round(share · N) labels become another class, drawn uniformly among the other classes.
 
     Args:
-        labels: int64 [N].
+        labels: The right labels, int64 [N].
         share: Share of labels to replace, in [0, 1].
         classes: Number of classes, at least 2.
         seed: The run's seed, as a tuple of non-negative integers.

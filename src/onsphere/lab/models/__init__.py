@@ -73,7 +73,7 @@ def build(
             callable. A factory is given those of the arguments below but ``seed`` that its signature names (all of
             them if it has ``**kwargs``), and returns an ``nn.Module``.
         input_shape: shape of one example.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         width: channels of the first layer, for networks that take ``width``; None for their default.
         widths: units of each hidden layer, for networks that take ``widths``; None for their default.
         head_norm: Frobenius norm of the frozen last layer.
@@ -135,7 +135,7 @@ def resolve(model: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., n
         model: As :func:`build` takes it.
 
     Returns:
-        Name and factory.
+        The model's name and its factory.
 
     Raises:
         ModelError: unknown name, module or attribute, or nothing that can be called.

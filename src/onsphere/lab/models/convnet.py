@@ -31,7 +31,7 @@ def convnet(
 
     Args:
         input_shape: (channels, side, side), side at least 8: 28 for Fashion-MNIST, 32 for CIFAR.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         width: channels k of the first convolution; the papers use 32, 64 and 128.
         head_norm: Frobenius norm of the frozen last layer's weight. Its bias keeps its random initial
             values and is frozen too, as in the published code.

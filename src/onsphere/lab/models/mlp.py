@@ -30,7 +30,7 @@ def mlp(
 
     Args:
         input_shape: shape of one example; it is flattened.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         widths: units of each hidden layer, at least one layer.
         head_norm: Frobenius norm of the frozen last layer.
         eps: eps of the batch norms.

@@ -23,7 +23,7 @@ def plain_mlp(input_shape: Sequence[int], classes: int, *, widths: Sequence[int]
 
     Args:
         input_shape: shape of one example; it is flattened.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         widths: units of each hidden layer, at least one layer.
 
     Returns:

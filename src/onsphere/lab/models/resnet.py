@@ -88,7 +88,7 @@ def resnet18(
 
     Args:
         input_shape: (channels, side, side), side at least 8: 28 for Fashion-MNIST, 32 for CIFAR.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         width: channels k of the stem; 64 is the standard ResNet-18, the papers use 32.
         head_norm: Frobenius norm of the frozen last layer, which has no bias.
         eps: eps of the batch norms; the published code has 1e-5.

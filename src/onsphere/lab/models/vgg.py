@@ -35,7 +35,7 @@ def vgg16(input_shape: Sequence[int], classes: int, *, width: int = 64, dropout:
         input_shape: (channels, side, side), side at least 8; 32 for CIFAR. The last pooling takes what is left, and
             images smaller than 32 skip poolings once the side is 1, so that the number of parameters does not depend
             on the side.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         width: channels k of the first convolution; 64 is the standard network.
         dropout: probability of dropping a unit before the first two linear layers; the paper uses 0 to 0.5.
 

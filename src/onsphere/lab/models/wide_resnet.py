@@ -76,7 +76,7 @@ def wrn28(input_shape: Sequence[int], classes: int, *, width: int = 160, dropout
 
     Args:
         input_shape: (channels, side, side), side at least 8; 32 for CIFAR.
-        classes: number of outputs.
+        classes: number of outputs, one for each class.
         width: channels k of the stem and the first stage; 160 is WRN-28-10.
         dropout: probability of dropping an activation after each block's first convolution; the paper uses 0.
 

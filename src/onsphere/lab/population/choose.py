@@ -42,7 +42,7 @@ def choose_plan(
     """Choose a plan for many copies of a problem.
 
     Args:
-        problem: What is trained.
+        problem: The problem that is trained.
         copies: How many copies the first round has.
         workers: How many processes share them.
         mode: Take this mode instead of timing.

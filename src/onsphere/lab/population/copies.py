@@ -70,9 +70,9 @@ class Problem:
         radius: Norm of the trained parameters on the sphere; None keeps each copy's initial norm.
         loss: ``cross-entropy`` or ``mse`` (mean over examples and classes, 0/1 targets).
         steps: Training steps of each copy.
-        batch_size: Examples per step.
+        batch_size: Examples in the minibatch of a step.
         evaluations: How many evaluations along the run, besides the one at step 0.
-        seed: The run's seed.
+        seed: The run's seed, from which all else follows.
         dtype: Precision of weights and activations.
         device: Where the copies live.
         schedule: ``constant``, or ``cosine``: every copy's lr falls to 0 over ``steps``.
@@ -144,9 +144,9 @@ def lr_factors(schedule: Schedule, steps: int, start: int, stop: int) -> NDArray
     """Factors of a schedule: 1, or (1 + cos(π t / steps)) / 2 at step t.
 
     Args:
-        schedule: Which.
+        schedule: Name of the schedule, ``constant`` or another.
         steps: Length of the whole run.
-        start: First step.
+        start: The first of the steps.
         stop: Step after the last one.
 
     Returns:

@@ -37,7 +37,7 @@ class Plan:
     """How the copies are executed.
 
     Attributes:
-        mode: ``vmap`` or ``loop``.
+        mode: ``vmap`` for batched copies or ``loop`` for one after another.
         chunk: Copies per shard, at most.
         compiled: Whether the step goes through ``torch.compile``.
         traced: Whether the step is traced first; False only for networks that cannot be.
@@ -52,7 +52,7 @@ class Plan:
     channels_last: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The plan as plain values for JSON."""
         return asdict(self)
 
 
@@ -67,7 +67,7 @@ class State:
         constants: All other parameters and buffers of the network, each [K, ...].
         alive: bool [K]; False once a copy became non-finite.
         radius: float64 [K]; the norm that each copy keeps on the sphere.
-        step: Steps done.
+        step: How many steps are done.
     """
 
     params: list[Tensor]
@@ -82,8 +82,8 @@ class Engine:
     """Runs one set of copies of one problem by one plan.
 
     Args:
-        problem: What is trained.
-        copies: The K copies.
+        problem: The problem that is trained.
+        copies: The K copies that are trained.
         plan: How they are executed.
     """
 

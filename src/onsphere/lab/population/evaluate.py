@@ -26,7 +26,7 @@ class Evaluator:
     """Evaluates the copies of a problem.
 
     Args:
-        problem: What is trained.
+        problem: The problem that is trained.
         constant_names: Names of the constants in ``State.constants``.
     """
 
@@ -57,7 +57,7 @@ def evaluated(network: nn.Module, loss: Loss, parts: Sequence[tuple[Tensor, Tens
     Args:
         network: It is left in evaluation mode, with those statistics.
         loss: Mean over examples, of outputs and labels.
-        parts: Images and labels.
+        parts: Pairs of images and labels.
 
     Returns:
         Loss and error of each part: float64 [2 parts], on the CPU.

@@ -27,7 +27,7 @@ class Phase:
         start: Its first step; it lasts until the next phase or the end of the run.
         lr: Learning rate at its first step.
         end_lr: What the learning rate goes towards; None: it stays.
-        shape: How.
+        shape: How the learning rate moves within the phase.
     """
 
     start: int
@@ -57,9 +57,9 @@ def phase_lrs(phases: Sequence[Phase], steps: int, start: int, stop: int) -> NDA
     """The learning rates of steps ``start`` to ``stop``.
 
     Args:
-        phases: In order.
+        phases: The phases in their order.
         steps: Length of the whole run, where the last phase ends.
-        start: First step.
+        start: The first of the steps.
         stop: Step after the last one.
 
     Returns:

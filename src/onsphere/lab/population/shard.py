@@ -56,7 +56,7 @@ def stack_starts(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
     """Write the file of a problem's ``starts``.
 
     Args:
-        path: Where.
+        path: The file that is written.
         rows: For each start the trained tensors by name, without a leading axis.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,13 +76,13 @@ def run_shard(
     """Train a shard to its end, from its checkpoint if there is one.
 
     Args:
-        shard: Which copies.
+        shard: The copies that are trained.
         problem: What they are copies of.
         plan: How they are executed.
         folder: The shard's own folder.
         progress: Told the copy-steps done (those found in a checkpoint first).
         stop: Asked after every step; True ends the work at a checkpoint.
-        checkpoint_seconds: Seconds between checkpoints.
+        checkpoint_seconds: Seconds from one checkpoint to the next.
 
     Returns:
         True when the shard has ended, False when it was stopped.

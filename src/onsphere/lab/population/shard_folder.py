@@ -35,7 +35,7 @@ class ShardFolder:
         return float(self._field("done.json", "cpu_seconds"))
 
     def copies(self) -> list[Copy]:
-        """The copies."""
+        """The copies that the shard holds."""
         try:
             return [Copy(**c) for c in self._field("shard.json", "copies")]
         except (TypeError, ValueError) as error:

@@ -92,7 +92,7 @@ def make_step(
         template: The network without running statistics; only its structure is used, its values are replaced.
         trained: Names of the trained tensors, in the order of ``StepState.params``.
         frozen: Names of all other parameters and buffers, in the order of the step's second argument.
-        loss: Which loss.
+        loss: Name of the loss, ``cross-entropy`` or ``mse``.
         geometry: Where the weights move.
         optimizer: Which update; on the sphere ``sgd`` only.
 

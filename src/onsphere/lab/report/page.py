@@ -29,7 +29,7 @@ __all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Slider
 
 @dataclass(frozen=True)
 class Text:
-    """One paragraph.
+    """One paragraph of text.
 
     Attributes:
         text: Plain text; it is escaped.
@@ -54,7 +54,7 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: What is shown.
+        text: What the cell shows.
         value: What sorting goes by; the text if None. Give NaN to be sorted last.
         colour: A chip of this CSS colour stands before the text.
         hint: Shown while the pointer rests on it.
@@ -203,11 +203,11 @@ class Page:
 
     Attributes:
         title: Heading of the page.
-        subtitle: Line below it.
+        subtitle: Line below the heading.
         answer: What was found, one or two sentences, first on the page.
         summary: Short facts in one line: number of runs, time.
         sections: The parts, in order.
-        footer: Last line.
+        footer: Last line of the page.
         data: Embedded as JSON in the element ``#onsphere-data``, for programs that read the page.
     """
 

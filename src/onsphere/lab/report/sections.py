@@ -14,8 +14,8 @@ def measured_section(headings: Sequence[str], rows: Sequence[Sequence[str]], *, 
     """What each quantity on the page is.
 
     Args:
-        headings: Of the columns; the first is the quantity's name.
-        rows: One a quantity.
+        headings: Names of the columns; the first is for the quantity's name.
+        rows: One row for each quantity.
         note: Conventions that hold for all of them.
     """
     table = Table([(heading, "") for heading in headings], [list(row) for row in rows], tight=frozenset({0}))

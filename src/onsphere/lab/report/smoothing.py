@@ -31,7 +31,7 @@ def binned_mean(
 
     Args:
         steps: [T] step numbers, ascending, not negative.
-        *series: Each [T].
+        *series: Further series over the same steps, each [T].
         bins: At most this many points come back; curves that are short enough come back whole.
         spacing: Bins equal in steps ("linear") or in log(1 + step) ("log").
         geometric: Average logarithms (positive quantities) instead of values.

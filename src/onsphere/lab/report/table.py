@@ -20,7 +20,7 @@ class Column:
     """One column of a table.
 
     Attributes:
-        heading: Its name.
+        heading: Name of the column.
         value: What of a row it shows: the name of an attribute, or a function of the row. A function may also give a
             ready :class:`~onsphere.lab.report.page.Cell`.
         hint: Explanation, shown on the page while the pointer rests on the heading.

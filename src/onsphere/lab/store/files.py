@@ -137,7 +137,7 @@ def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
     """Read a parquet file.
 
     Args:
-        path: The file.
+        path: The file on disk.
         expected: The digest of its bytes, if it is known.
 
     Raises:
@@ -168,7 +168,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write named tensors as a safetensors file, atomically.
 
     Args:
-        path: The file.
+        path: The file on disk.
         tensors: Copied to the CPU and made contiguous where they are not.
         metadata: Texts that lie in its header.
 
@@ -198,7 +198,7 @@ def read_tensors(
     """Read a safetensors file: its tensors, and the texts in its header but the digest.
 
     Args:
-        path: The file.
+        path: The file on disk.
         device: Where the tensors go.
         expected: The digest of its content, if it is known.
 

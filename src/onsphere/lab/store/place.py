@@ -90,7 +90,7 @@ def taken(folder: Path | None, command: str) -> Iterator[Path]:
 
     Args:
         folder: Where; None takes ``runs/COMMAND-DATE-TIME``.
-        command: The experiment's name.
+        command: Name of the experiment's command.
 
     Raises:
         InputError: It holds something, cannot be written, or another process has just taken it.

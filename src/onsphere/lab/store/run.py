@@ -65,7 +65,7 @@ class Run:
 
         Args:
             folder: Where; None makes ``runs/COMMAND-DATE-TIME``.
-            command: The experiment's name.
+            command: Name of the experiment's command.
             spec: Its spec as plain values.
 
         Raises:
@@ -94,7 +94,7 @@ class Run:
         """An existing run.
 
         Args:
-            folder: Where it lies.
+            folder: Where the run lies.
             trust: Whether code that it names may be imported although this user did not start it here.
 
         Raises:
@@ -116,12 +116,12 @@ class Run:
 
     @property
     def manifest_path(self) -> Path:
-        """``run.json``."""
+        """The file ``run.json``."""
         return self.folder / "run.json"
 
     @property
     def result_path(self) -> Path:
-        """``result.json``."""
+        """The file ``result.json``."""
         return self.folder / "result.json"
 
     @property

@@ -28,7 +28,7 @@ class Damaged(InputError):  # noqa: N818 (named for what happened)
     """A file of a run is not what was written there.
 
     Args:
-        path: The file.
+        path: The file on disk.
         what: What is wrong with it, as the end of a sentence that begins with the file's name.
     """
 

@@ -32,8 +32,8 @@ def signature(folder: Path, digest: str) -> str | None:
     """What proves that this user started a run here; None where no key can be kept.
 
     Args:
-        folder: Of the run.
-        digest: Of what was asked for.
+        folder: The folder of the run.
+        digest: Digest of what was asked for.
     """
     key = _key(make=True)
     return None if key is None else _sign(key, folder, digest)
@@ -59,9 +59,9 @@ def require(folder: Path, manifest: Mapping[str, Any], digest: str, instead: str
     """Raise :class:`InputError` if a run names code and this user did not start it here.
 
     Args:
-        folder: Of the run.
-        manifest: What ``run.json`` says.
-        digest: Of what was asked for.
+        folder: The folder of the run.
+        manifest: The content of ``run.json``.
+        digest: Digest of what was asked for.
         instead: What somebody does who trusts the code.
         where: Stands before the message.
     """

@@ -13,9 +13,9 @@ from onsphere.lab.experiments.conventional.charts import Drawn, elr_chart, loss_
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.words import warnings_of
+from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.population.course import courses_of, thinned
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.smoothing import binned_mean

@@ -21,7 +21,7 @@ errors √(p (1 - p) / N) of the mean error p of its ends over N examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,16 @@ from onsphere.lab.experiments.drop.findings import (
     StartClass,
     Threshold,
 )
-from onsphere.lab.experiments.drop.rows import Average, Continuation, PathBarrier
+from onsphere.lab.experiments.drop.result import Average, Continuation, PathBarrier
 from onsphere.lab.experiments.regimes.classify import REGIMES, Cell, Regime
 from onsphere.lab.intervals import quantile, standard_error
+from onsphere.lab.options import InputError
 
 CONNECTED_ERROR = 0.01  # of the training examples
 CONNECTED_NOISE = 2.0  # standard errors
 WITHIN = 10.0  # times the threshold: where Sadrtdinov et al. find the best starts
 
-Array = NDArray[np.float64]
+Errors = dict[int, float]  # by seed
 
 
 def analyse(
@@ -67,61 +68,70 @@ def analyse(
     limits = threshold(cells)
     best = [best_start([c for c in continuations if c.end == end], end, limits) for end in ends]
     lowest = min(best, key=lambda one: one.test_error)
-    drop = [c for c in continuations if (c.start, c.end) == (lowest.start, lowest.end)]
+    errors = errors_of(continuations)
     return Analysis(
         matrix=[_cell([c for c in continuations if (c.start, c.end) == (s, e)], s, e) for e in ends for s in starts],
         threshold=limits,
         best=best,
         classes=[classify_start(s, cells, paths) for s in starts],
-        constant=None if lowest.gain is None else best_constant(best, continuations, drop),
-        average=best_average(averages, drop),
+        constant=None if lowest.gain is None else best_constant(best, errors),
+        average=best_average(averages, errors[lowest.end][lowest.start]),
     )
 
 
-def best_constant(best: Sequence[Best], rows: Sequence[Continuation], drop: Sequence[Continuation]) -> BestConstant:
-    """The best final effective learning rate without a drop, beside a drop.
+def errors_of(rows: Sequence[Continuation]) -> dict[float, dict[float, Errors]]:
+    """Test errors of the runs that stayed finite, by final, then starting effective learning rate, then seed."""
+    found: dict[float, dict[float, Errors]] = {}
+    for row in sorted(rows, key=lambda row: (row.start, row.seed)):
+        if row.finite:
+            found.setdefault(row.end, {}).setdefault(row.start, {})[row.seed] = row.test_error
+    return found
+
+
+def best_constant(best: Sequence[Best], errors: Mapping[float, Mapping[float, Errors]]) -> BestConstant:
+    """The best final effective learning rate without a drop, beside the best drop of all.
 
     Args:
         best: Of every final effective learning rate.
-        rows: All continuations.
-        drop: Those of the best drop.
+        errors: By :func:`errors_of`.
     """
-    found = min(best, key=lambda one: one.no_drop)
-    constant = {row.seed: row.test_error for row in rows if row.start == row.end == found.end and row.finite}
-    dropped = {row.seed: row.test_error for row in drop if row.finite}
-    return BestConstant(found.end, found.no_drop, _paired(dropped, constant))
+    found, drop = min(best, key=lambda one: one.no_drop), min(best, key=lambda one: one.test_error)
+    return BestConstant(found.end, found.no_drop, paired(errors[drop.end][drop.start], errors[found.end][found.end]))
 
 
-def best_average(averages: Sequence[Average], drop: Sequence[Continuation]) -> BestAverage | None:
+def best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | None:
     """The best average of snapshots beside a drop.
 
     Args:
         averages: Of every start and seed.
-        drop: The continuations of the best drop.
+        drop: Test errors of the best drop.
     """
-    errors: dict[float, dict[int, float]] = {}
+    errors: dict[float, Errors] = {}
     for one in averages:
         errors.setdefault(one.start, {})[one.seed] = one.test_error
     if not errors:
         return None
     start = min(errors, key=lambda s: _mean(list(errors[s].values())))
     values = list(errors[start].values())
-    over = _paired(errors[start], {row.seed: row.test_error for row in drop if row.finite})
-    return BestAverage(start, _mean(values), standard_error(values), over)
+    return BestAverage(start, _mean(values), standard_error(values), paired(errors[start], drop))
 
 
-def difference(a: Array, b: Array) -> Difference:
+def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """The mean of a - b over seeds and its interval.
 
     Args:
-        a: One value a seed, [n].
-        b: The same seeds.
+        a: One value a seed.
+        b: Those of the same seeds.
     """
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    if len(d) < 2:
-        return Difference(float(d.mean()) if len(d) else math.nan, math.nan, math.nan, len(d))
-    reach = quantile(len(d)) * standard_error(d)
-    return Difference(float(d.mean()), float(d.mean()) - reach, float(d.mean()) + reach, len(d))
+    mean, reach = _mean(d), quantile(len(d)) * standard_error(d)
+    return Difference(mean, mean - reach, mean + reach, len(d))
+
+
+def paired(a: Errors, b: Errors) -> Difference:
+    """The mean of a - b over the seeds that both have."""
+    seeds = sorted(set(a) & set(b))
+    return difference([a[s] for s in seeds], [b[s] for s in seeds])
 
 
 def majority(cells: Sequence[Cell]) -> Regime:
@@ -151,15 +161,19 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
         rows: The continuations at ``end``.
         end: The final effective learning rate.
         limits: The convergence threshold.
+
+    Raises:
+        InputError: Every run that stays at ``end`` became non-finite.
     """
-    starts = sorted({row.start for row in rows})
-    errors = {s: {r.seed: r.test_error for r in rows if r.start == s and r.finite} for s in starts}
-    errors = {s: own for s, own in errors.items() if own}
+    errors = errors_of(rows).get(end, {})
     if end not in errors:
-        raise ValueError(f"no run that stays at ELR {end:g} is finite, so there is nothing to compare a drop with")
-    starts = [s for s in starts if s in errors]
-    means = {s: float(np.mean(list(own.values()))) for s, own in errors.items()}
-    start = min(starts, key=lambda s: means[s])
+        raise InputError(
+            f"--ends: {end:g} is not allowed: every run that stays at that ELR became non-finite, so that there is "
+            "nothing to compare a drop with; start a new run with smaller ones"
+        )
+    starts = list(errors)
+    means = {s: _mean(list(own.values())) for s, own in errors.items()}
+    start = min(starts, key=means.__getitem__)
     place = starts.index(start)
     beside = [starts[i] for i in (place - 1, place + 1) if 0 <= i < len(starts)]
     norms = {s: np.mean([r.gradient_norm for r in rows if r.start == s and r.finite]) for s in (start, end)}
@@ -171,20 +185,15 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
         test_error_se=standard_error(list(errors[start].values())),
         no_drop=means[end],
         no_drop_se=standard_error(list(errors[end].values())),
-        gain=None if start == end else _paired(errors[start], errors[end]),
-        neighbours=[(other, _paired(errors[start], errors[other])) for other in beside],
+        gain=None if start == end else paired(errors[start], errors[end]),
+        neighbours=[(other, paired(errors[start], errors[other])) for other in beside],
         held_out=_held_out(errors, end),
         within=None if value is None else value <= start <= WITHIN * value,
         gradient_ratio=float(norms[start] / norms[end]),
     )
 
 
-def _paired(a: dict[int, float], b: dict[int, float]) -> Difference:
-    seeds = sorted(set(a) & set(b))
-    return difference(np.array([a[s] for s in seeds]), np.array([b[s] for s in seeds]))
-
-
-def _held_out(errors: dict[float, dict[int, float]], end: float) -> float | None:
+def _held_out(errors: Mapping[float, Errors], end: float) -> float | None:
     """Mean gain over no drop if every seed's start is chosen by the other seeds."""
     seeds = sorted(set.intersection(*(set(own) for own in errors.values())))
     if len(seeds) < 3:
@@ -245,5 +254,5 @@ def _cell(rows: Sequence[Continuation], start: float, end: float) -> MatrixCell:
     return MatrixCell(start=start, end=end, seeds=len(finite), **values)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import computed_field
+
+from onsphere.lab.result import Real
 
 Label = Literal["1", "2A", "2B", "2", "3"]
+Pair = Literal["low-high", "average-low", "average-high"]
+PAIRS: tuple[Pair, ...] = ("low-high", "average-low", "average-high")
 
 
 @dataclass(frozen=True)
@@ -19,9 +25,9 @@ class Difference:
         seeds: How many.
     """
 
-    mean: float
-    low: float
-    high: float
+    mean: Real
+    low: Real
+    high: Real
     seeds: int
 
     @property
@@ -36,26 +42,26 @@ class MatrixCell:
 
     Attributes:
         start: Effective learning rate before the drop.
-        end: After it.
+        end: Effective learning rate after it.
         seeds: How many runs stayed finite.
-        test_error: As in a :class:`~.rows.Continuation`, and so on.
+        test_error: The mean of that of each :class:`~.result.Continuation`; so are the others.
     """
 
     start: float
     end: float
     seeds: int
-    test_error: float
-    test_error_se: float
-    test_loss: float
-    test_loss_se: float
-    train_loss: float
-    train_loss_se: float
-    train_error: float
-    train_error_se: float
-    gradient_norm: float
-    gradient_norm_se: float
-    angle: float
-    angle_se: float
+    test_error: Real
+    test_error_se: Real
+    test_loss: Real
+    test_loss_se: Real
+    train_loss: Real
+    train_loss_se: Real
+    train_error: Real
+    train_error_se: Real
+    gradient_norm: Real
+    gradient_norm_se: Real
+    angle: Real
+    angle_se: Real
     sharpness: float | None
     sharpness_se: float | None
 
@@ -77,9 +83,10 @@ class Threshold:
     fitted: bool
     divergence: float | None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def value(self) -> float | None:
-        """``low``, where something above it does not converge; else None."""
+        """The end ``low``, where something above it does not converge; else None."""
         return self.low if self.high is not None else None
 
 
@@ -93,7 +100,7 @@ class Best:
         test_error: Its mean.
         test_error_se: Its standard error.
         no_drop: Mean test error of training at ``end`` throughout, with as many steps.
-        no_drop_se: Its standard error.
+        no_drop_se: The standard error of that.
         gain: Test error of the best start minus that without a drop; None if the best is without a drop.
         neighbours: The next smaller and next larger start, with the test error of the best minus theirs.
         held_out: Mean over seeds of the gain of the start that the other seeds choose, which selection cannot flatter;
@@ -104,15 +111,15 @@ class Best:
 
     end: float
     start: float
-    test_error: float
-    test_error_se: float
-    no_drop: float
-    no_drop_se: float
+    test_error: Real
+    test_error_se: Real
+    no_drop: Real
+    no_drop_se: Real
     gain: Difference | None
     neighbours: list[tuple[float, Difference]]
     held_out: float | None
     within: bool | None
-    gradient_ratio: float
+    gradient_ratio: Real
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class BestConstant:
     """
 
     elr: float
-    test_error: float
+    test_error: Real
     drop: Difference
 
 
@@ -142,8 +149,8 @@ class BestAverage:
     """
 
     start: float
-    test_error: float
-    test_error_se: float
+    test_error: Real
+    test_error_se: Real
     over_drop: Difference
 
 
@@ -153,7 +160,7 @@ class StartClass:
 
     Attributes:
         start: Its effective learning rate.
-        label: 1, 2A, 2B, 3; 2 if no paths were measured.
+        label: One of 1, 2A, 2B, 3; 2 if no paths were measured.
         regimes: How many seeds were in which regime before the drop.
         connected: In how many seeds all paths are connected.
         measured: In how many seeds paths were measured.
@@ -167,14 +174,14 @@ class StartClass:
     regimes: dict[str, int]
     connected: int
     measured: int
-    barriers: dict[str, float]
-    loss_barriers: dict[str, float]
-    angles: dict[str, float]
+    barriers: dict[str, Real]
+    loss_barriers: dict[str, Real]
+    angles: dict[str, Real]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All of it.
+    """What follows from the rows.
 
     Attributes:
         matrix: One cell a start and final effective learning rate, by final, then by start.
@@ -192,12 +199,6 @@ class Analysis:
     constant: BestConstant | None = None
     average: BestAverage | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        values = asdict(self)
-        values["threshold"]["value"] = self.threshold.value
-        return values
-
     def at(self, start: float, end: float) -> MatrixCell:
         """The cell of a start and a final effective learning rate."""
         return next(cell for cell in self.matrix if cell.start == start and cell.end == end)
@@ -206,3 +207,8 @@ class Analysis:
     def lowest(self) -> Best:
         """The final effective learning rate whose best start has the lowest mean test error."""
         return min(self.best, key=lambda best: best.test_error)
+
+    @property
+    def sharp(self) -> bool:
+        """Whether sharpness was measured."""
+        return any(cell.sharpness is not None for cell in self.matrix)

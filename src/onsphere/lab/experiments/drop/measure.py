@@ -9,8 +9,9 @@ Source: Sadrtdinov, Kodryan et al., NeurIPS 2024 (averages and barriers after a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,12 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from onsphere.curvature import top_eigenvalues
-from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.drop.analyse import allowed_barrier
-from onsphere.lab.experiments.drop.rows import Average, PathBarrier
+from onsphere.lab.experiments.drop.result import Average, PathBarrier
+from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.networks import batches, criterion, evaluate, network
 from onsphere.lab.population import Problem, ShardFolder
-from onsphere.lab.progress import Progress
-from onsphere.lab.store.files import read_json, write_json
-from onsphere.lab.threads import one_thread
 from onsphere.landscape import angle, average, barrier
 
 SHARPNESS_TOLERANCE = 1e-2  # relative
@@ -83,111 +82,78 @@ class Measured:
     Attributes:
         average: The average of its snapshots, or None.
         paths: Between its ends.
-        angles: From the drop to the end, by final effective learning rate, radians; None if not finite.
-        sharpness: At the end, by final effective learning rate; None where not measured.
+        angles: Final effective learning rates, and the angle from the drop to the end, radians; None if not finite.
+        sharpness: Final effective learning rates, and the sharpness at the end; None where not measured.
     """
 
     average: Average | None
     paths: list[PathBarrier]
-    angles: dict[float, float | None]
-    sharpness: dict[float, float | None]
+    angles: list[tuple[float, float | None]]
+    sharpness: list[tuple[float, float | None]]
 
 
-@dataclass(frozen=True)
-class What:
-    """What is measured.
-
-    Attributes:
-        snapshots: Steps whose weights are averaged.
-        barriers: Whether paths are.
-        points: Of a path.
-        examples: Training images for paths and sharpness, at most.
-        sharpness: Whether sharpness is.
-    """
-
-    snapshots: tuple[int, ...]
-    barriers: bool
-    points: int
-    examples: int
-    sharpness: bool
-
-
-def measure(
-    problem: Problem,
-    origins: Sequence[Origin],
-    what: What,
-    folder: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> list[Measured]:
-    """Measure every origin; those that are on disk are read.
-
-    Args:
-        problem: What was trained.
-        origins: The runs before the drop.
-        what: What is measured.
-        folder: Where the numbers go, one file an origin.
-        progress: Told the origins done.
-        stop: Asked between origins.
+def measure_origins(session: Session[DropSpec, Problem], origins: Sequence[Origin]) -> list[Measured]:
+    """Measure every run before the drop with those that continue it; those that are on disk are read.
 
     Raises:
-        Interrupted: ``stop`` returned True.
+        Interrupted: The run was asked to stop.
     """
-    folder.mkdir(exist_ok=True)
-    progress.begin("averages and paths", len(origins))
-    found = []
-    for number, origin in enumerate(origins):
-        path = folder / f"{number:05d}.json"
-        if not path.exists():
-            if stop():
-                raise Interrupted
-            with one_thread():
-                write_json(path, _to_json(_Bench(problem, origin, what).measure()))
-        # read back also what was just written: a resumed run sees the same numbers
-        found.append(_from_json(read_json(path)))
-        progress.advance(1)
-    return found
+    session.progress.begin("averages and paths", len(origins))
+    return [
+        session.kept(f"measured/{number:05d}", Measured, partial(_measured, session, origin), units=0, key="")
+        for number, origin in session.each(list(enumerate(origins)))
+    ]
+
+
+def _measured(session: Session[DropSpec, Problem], origin: Origin) -> Measured:
+    bench = _Bench(session.spec, session.given, origin)
+    steps, names = session.given.snapshots if origin.place.alive else (), session.given.trained
+    points = [origin.place.snapshot(step, names) for step in steps]
+    mean = average(points) if points else None
+    before, ends = origin.place.weights(names), list(origin.continued)
+    return Measured(
+        average=None if mean is None else bench.average(mean, points),
+        paths=bench.paths(mean) if session.spec.barriers else [],
+        angles=[(end, angle(before, bench.after[end]) if end in bench.after else None) for end in ends],
+        sharpness=[(end, bench.sharpness(end)) for end in ends],
+    )
 
 
 class _Bench:
     """One origin, its networks and data."""
 
-    def __init__(self, problem: Problem, origin: Origin, what: What) -> None:
-        self.problem, self.origin, self.what = problem, origin, what
-        self.names = problem.trained
-        self.before = origin.place.weights(self.names)
+    def __init__(self, spec: DropSpec, problem: Problem, origin: Origin) -> None:
+        self.spec, self.problem, self.origin, self.names = spec, problem, origin, problem.trained
         self.after = {end: p.weights(self.names) for end, p in sorted(origin.continued.items()) if p.alive}
-        self.batches = batches(problem, "train", examples=what.examples)
+        self.batches = batches(problem, "train", examples=spec.examples)
 
-    def measure(self) -> Measured:
-        """See :class:`Measured`."""
-        origin = self.origin
-        points = [origin.place.snapshot(step, self.names) for step in self.what.snapshots] if origin.place.alive else []
-        mean = average(points) if points else None
-        return Measured(
-            average=None if mean is None else self._average(mean, points),
-            paths=self._paths(mean) if self.what.barriers else [],
-            angles={
-                end: angle(self.before, self.after[end]) if end in self.after else None for end in origin.continued
-            },
-            sharpness={end: self._sharpness(end) for end in origin.continued},
-        )
-
-    def _network(self, point: Point) -> nn.Module:
-        return network(self.problem, {name: tensor[None] for name, tensor in point.items()}, 0, self.origin.seed)
-
-    def _average(self, mean: Point, points: Sequence[Point]) -> Average:
+    def average(self, mean: Point, points: Sequence[Point]) -> Average:
+        """The average of snapshots, ``mean``, as a network."""
         values = evaluate(self.problem, self._network(mean))
         spread = sum(angle(mean, point) for point in points) / len(points)
         return Average(self.origin.start, self.origin.seed, **values.to_dict(), spread=spread)
 
-    def _paths(self, mean: Point | None) -> list[PathBarrier]:
+    def paths(self, mean: Point | None) -> list[PathBarrier]:
+        """Paths between the average and both ends, as far as there are these."""
         ends: dict[str, Point] = {} if mean is None else {"average": mean}
         finals = sorted(self.origin.continued)
         for name, end in dict(low=finals[0], high=finals[-1]).items():
             if end in self.after and (name == "low" or end != finals[0]):
                 ends[name] = self.after[end]
         return [self._path(f"{a}-{b}", ends[a], ends[b]) for a, b in combinations(ends, 2)]
+
+    def sharpness(self, end: float) -> float | None:
+        """Sharpness at the end of a continuation, if it is asked for and the continuation stayed finite."""
+        if not self.spec.sharpness or end not in self.after:
+            return None
+        model, loss = self._network(self.after[end]), criterion(self.problem)
+        found = top_eigenvalues(
+            model, loss, self.batches, parameters=list(self.names), sphere=True, tolerance=SHARPNESS_TOLERANCE
+        )
+        return found.values[0]
+
+    def _network(self, point: Point) -> nn.Module:
+        return network(self.problem, {name: tensor[None] for name, tensor in point.items()}, 0, self.origin.seed)
 
     def _path(self, pair: Any, a: Point, b: Point) -> PathBarrier:
         found = barrier(
@@ -196,7 +162,7 @@ class _Bench:
             self._network(b),
             criterion(self.problem),
             self.batches,
-            points=self.what.points,
+            points=self.spec.points,
             parameters=self.names,
         )
         assert found.errors is not None and found.error_barrier is not None  # labels are classes
@@ -210,35 +176,8 @@ class _Bench:
             allowed=allowed_barrier(float(found.errors[0]), float(found.errors[-1]), found.examples),
         )
 
-    def _sharpness(self, end: float) -> float | None:
-        if not self.what.sharpness or end not in self.after:
-            return None
-        model, loss = self._network(self.after[end]), criterion(self.problem)
-        found = top_eigenvalues(
-            model, loss, self.batches, parameters=list(self.names), sphere=True, tolerance=SHARPNESS_TOLERANCE
-        )
-        return found.values[0]
-
 
 def _row(path: Path, names: Sequence[str], row: int) -> Point:
     """One copy's tensors, without reading those of the others."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_slice(name)[row : row + 1][0].clone() for name in names}
-
-
-def _to_json(one: Measured) -> dict[str, Any]:
-    return {
-        "average": None if one.average is None else asdict(one.average),
-        "paths": [asdict(path) for path in one.paths],
-        "angles": [[end, value] for end, value in one.angles.items()],
-        "sharpness": [[end, value] for end, value in one.sharpness.items()],
-    }
-
-
-def _from_json(stored: dict[str, Any]) -> Measured:
-    return Measured(
-        average=None if stored["average"] is None else Average(**stored["average"]),
-        paths=[PathBarrier(**path) for path in stored["paths"]],
-        angles={end: value for end, value in stored["angles"]},
-        sharpness={end: value for end, value in stored["sharpness"]},
-    )

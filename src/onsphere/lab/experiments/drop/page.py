@@ -1,29 +1,27 @@
-"""The page of a drop: the answer, test error over the start, the matrix, gradients and barriers, tables."""
+"""The page of a drop: which start is best, the matrix, gradients and barriers; its table in the terminal."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable
+from statistics import fmean
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR
-from onsphere.lab.experiments.drop.answer import answer
+from onsphere.lab.chart.theme import REGIME_NAMES
+from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR, errors_of, paired
 from onsphere.lab.experiments.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
-from onsphere.lab.experiments.drop.figures import figures_of
+from onsphere.lab.experiments.drop.findings import PAIRS, Best, Difference, MatrixCell, StartClass
 from onsphere.lab.experiments.drop.result import DropResult
-from onsphere.lab.experiments.drop.spec import DropSpec
-from onsphere.lab.experiments.drop.tables import best_table, classes_table, matrix_table
-from onsphere.lab.report.page import Block, Page, Section, Text
-from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.words import format_duration, format_number
+from onsphere.lab.experiments.drop.words import interval
+from onsphere.lab.frame import Report
+from onsphere.lab.report.page import Cell, Section, Table, Text
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.subtitles import data_words, network_words
+from onsphere.lab.report.table import Column, table
+from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
 
-__all__ = ["answer", "command", "subtitle", "write_page"]
+__all__ = ["printed", "report"]
 
-_TITLE = "Dropping the effective learning rate"
 _RULE = (
     "1: most seeds converge before the drop. 3: most seeds diverge before it. Between: 2A if in most seeds all paths "
     "between the continuations at the smallest and largest final ELR and the average of the snapshots are connected, "
@@ -53,77 +51,171 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: DropResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
-
-    Args:
-        run: The run.
-        result: Its result.
-
-    Returns:
-        The page.
-    """
-    line = subtitle(result)
-    with style():
-        drawn = {name: draw() for name, draw in figures_of(result, line).items()}
-    for name, figure in drawn.items():
-        save_figure(figure, run.folder / "figures" / name)
-    timings = read_engine(run)["timings"]
-    engine = result.engine | {"timings (CPU s per copy and step)": timings}
-    barriers = barrier_chart(result)
-    classes: list[Block] = [*([barriers] if barriers else []), classes_table(result), Text(_RULE, tone="note")]
-    page = Page(
-        title=_TITLE,
-        subtitle=line,
-        answer=answer(result),
-        summary=_summary(result),
-        sections=[
-            Section("error", "Which start is best", [error_chart(result), best_table(result)]),
-            Section("matrix", "The whole matrix", [matrix_chart(result), matrix_table(result)]),
-            Section("after", "How flat it is after the drop", [after_chart(result)]),
-            Section("classes", "Connected or not", classes),
-            measured_section(
-                ("quantity", "what it is"),
-                _MEASUREMENTS,
-                note="Angles are in radians, times in steps; log is the natural logarithm.",
-            ),
-            cost_section(
-                result.seconds, len(result.cells) + len(result.continuations), engine, run.manifest["environment"]
-            ),
-            repeat_section(
-                command(result.spec), to_toml({name: v for name, v in result.spec.items() if v is not None})
-            ),
+def report(run: Run, result: DropResult) -> Report:
+    """What is to be read about a drop."""
+    spec = result.spec
+    barriers = [barrier_chart(result)] if result.paths else []
+    steps = f"{spec.steps} + {spec.drop_steps} steps, batch {spec.batch_size}"
+    return Report(
+        title="Dropping the effective learning rate",
+        subtitle=" · ".join([data_words(spec), network_words(spec), spec.loss, steps]),
+        summary=[
+            counted(result.runs, "run"),
+            counted(len(result.starts), "start"),
+            counted(len(result.ends), "final ELR"),
+            f"{spec.seeds} seeds",
         ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=result.to_dict() | {"version": __version__},
+        sections=[
+            Section("error", "Which start is best", [error_chart(result), _best_table(result)]),
+            Section("matrix", "The whole matrix", [matrix_chart(result), _matrix_table(result)]),
+            Section("after", "How flat it is after the drop", [after_chart(result)]),
+            Section("classes", "Connected or not", [*barriers, _classes_table(result), Text(_RULE, tone="note")]),
+        ],
+        measured=_MEASUREMENTS,
     )
-    return page.write(run.folder / "report.html")
 
 
-def _summary(result: DropResult) -> list[str]:
+def printed(result: DropResult) -> list[Table | str]:
+    """The matrix of test errors (means over seeds ± standard errors) with the class of each start."""
+
+    def columns(end: float) -> list[Column]:
+        return [
+            Column(f"to {format_number(end)}", lambda one: _share(result.at(one.start, end))),
+            Column("gradient", lambda one: result.at(one.start, end).gradient_norm),
+        ]
+
+    parts = [Column("from ELR", "start"), Column("class", "label", kind="tight")]
+    parts += [column for end in result.ends for column in columns(end)]
+    parts += [_average(result, "average")] if result.averages else []
     return [
-        counted(len(result.cells) + len(result.continuations), "run"),
-        counted(len(result.starts), "start"),
-        f"{counted(len(result.ends), 'final ELR')}",
-        f"{result.spec['seeds']} seeds",
-        format_duration(result.seconds),
+        "test error in percent, mean ± standard error over seeds; gradient norm after the drop",
+        table(result.classes, parts),
     ]
 
 
-def subtitle(result: DropResult) -> str:
-    """What was trained on what, in a line."""
-    spec = result.spec
-    images = f"{spec['train']} images" if spec["train"] else "all training images"
-    noise = f", {100 * spec['label_noise']:g} % label noise" if spec["label_noise"] else ""
-    widths = spec["widths"] or ((64, 64) if spec["model"] == "mlp" else ())
-    width = spec["width"] or (32 if spec["model"] in ("convnet", "resnet18") else "")
-    size = "-".join(map(str, widths)) or (f"of width {width}" if width else "")
-    steps = f"{spec['steps']} + {format_number(spec['drop_steps'])} steps, batch {spec['batch_size']}"
-    return " · ".join([f"{spec['data']}, {images}{noise}", f"{spec['model']} {size}".strip(), spec["loss"], steps])
+def _best_table(result: DropResult) -> Table:
+    """The best start of every final ELR and how sure it is."""
+
+    def beside(name: str, way: int) -> Column:
+        def shown(best: Best) -> Cell:
+            return _points(next((d for start, d in best.neighbours if way * (start - best.start) > 0), None))
+
+        return Column(f"over {name}", shown, f"best minus the next {name} start, with its 95 % interval")
+
+    columns = (
+        Column("to ELR", "end", "effective learning rate after the drop"),
+        Column("best start", "start", "the start with the lowest mean test error"),
+        Column("test error (%)", _share, "its mean over seeds ± one standard error"),
+        Column("no drop (%)", lambda b: _share(b, "no_drop"), "the final ELR throughout, with as many steps"),
+        Column("gain (points)", lambda b: _points(b.gain), "best minus no drop, with its 95 % interval"),
+        beside("smaller", -1),
+        beside("larger", 1),
+        Column(
+            "by others",
+            lambda b: _hundredths(b.held_out),
+            "mean gain if every seed's start is chosen by the other seeds",
+        ),
+        Column("gradient ratio", "gradient_ratio", "gradient norm after the drop over that without a drop", digits=2),
+    )
+    caption = "Differences in percentage points of test error, best minus other: negative is better."
+    return table(result.best, columns, caption, sortable=False)
 
 
-def command(spec: dict[str, Any]) -> str:
-    """The shell command that repeats the experiment: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.drop_elr(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    return to_command("landscape drop", DropSpec, spec, none={"train": "all"})
+def _matrix_table(result: DropResult) -> Table:
+    """Every start and final ELR."""
+    errors = errors_of(result.continuations)
+
+    def gain(cell: MatrixCell) -> Cell:
+        if cell.start == cell.end:
+            return Cell("no drop", 0.0)
+        return _points(paired(errors[cell.end].get(cell.start, {}), errors[cell.end][cell.end]))
+
+    def train_loss(cell: MatrixCell) -> Cell:
+        return Cell(f"{format_number(cell.train_loss)} ({100 * cell.train_error:.1f} %)", cell.train_loss)
+
+    columns = [
+        Column("from ELR", "start", "effective learning rate before the drop"),
+        Column("to ELR", "end", "after it; equal: no drop"),
+        Column("test error (%)", _share, "mean over seeds ± one standard error"),
+        Column("minus no drop", gain, "in points, with its 95 % interval over seeds"),
+        Column("test loss", _mean("test_loss"), "mean ± one standard error"),
+        Column("train loss (error)", train_loss, "means over seeds"),
+        Column(
+            "gradient norm",
+            _mean("gradient_norm"),
+            "stochastic, over the last quarter after the drop ± one standard error",
+        ),
+        Column("top eigenvalue", _mean("sharpness"), "on the unit sphere ± one standard error"),
+        Column("angle (rad)", "angle", "from the drop to the end"),
+    ]
+    shown = [column for column in columns if result.sharp or column.heading != "top eigenvalue"]
+    return table(result.matrix, shown, "One row a pair of ELRs. Click a heading to sort.")
+
+
+def _classes_table(result: DropResult) -> Table:
+    """The class of every start with what it follows from."""
+    ends = {
+        "low-high": "the continuations at the smallest and largest final ELR",
+        "average-low": "the average and the continuation at the smallest final ELR",
+        "average-high": "the average and the continuation at the largest final ELR",
+    }
+
+    def regimes(one: StartClass) -> str:
+        return ", ".join(f"{count} {REGIME_NAMES[name]}" for name, count in one.regimes.items())
+
+    def barriers(pair: str) -> Column:
+        heading, hint = f"{pair.replace('-', '–')} (%)", f"mean error barrier between {ends[pair]}"
+        return Column(heading, lambda one: _hundredths(one.barriers.get(pair)), hint)
+
+    columns = [
+        Column("start", "start", "effective learning rate before the drop"),
+        Column("class", "label", "1, 2A, 2B or 3 by the rule below", kind="text"),
+        Column("seeds before the drop", regimes, "how many were in which regime", kind="text"),
+        Column(
+            "connected",
+            lambda one: Cell(f"{one.connected} of {one.measured}" if one.measured else MISSING),
+            "seeds in which all paths are connected",
+        ),
+        *map(barriers, PAIRS),
+        Column("low–high (rad)", lambda one: one.angles.get("low-high"), "mean angle between these continuations"),
+        _average(result, "average (%)"),
+    ]
+    return table(result.classes, columns, "One row a start.", sortable=False)
+
+
+def _average(result: DropResult, heading: str) -> Column:
+    errors = result.average_errors()
+    return Column(
+        heading,
+        lambda one: _hundredths(fmean(errors[one.start]) if one.start in errors else None),
+        "test error of the average of the snapshots before the drop, mean over seeds",
+    )
+
+
+def _share(of: Best | MatrixCell, name: str = "test_error") -> Cell:
+    """A test error in percent with its standard error."""
+    value, error = getattr(of, name), getattr(of, f"{name}_se")
+    return Cell(f"{100 * value:.2f} ± {100 * error:.2f}", value)
+
+
+def _mean(name: str) -> Callable[[MatrixCell], Cell]:
+    """What shows a mean of the matrix with its standard error."""
+
+    def shown(cell: MatrixCell) -> Cell:
+        value, error = getattr(cell, name), getattr(cell, f"{name}_se")
+        if value is None or math.isnan(value):
+            return Cell(MISSING, math.nan)
+        return Cell(f"{format_number(value)} ± {format_number(error, 2)}", value)
+
+    return shown
+
+
+def _points(found: Difference | None) -> Cell:
+    return Cell(MISSING, math.nan) if found is None else Cell(interval(found), found.mean)
+
+
+def _hundredths(share: float | None) -> Cell:
+    """A share in percent or in points, two decimals."""
+    if share is None or math.isnan(share):
+        return Cell(MISSING, math.nan)
+    return Cell(f"{100 * share:.2f}", share)

@@ -1,56 +1,132 @@
-"""The result of a drop experiment: every run of both phases, averages, paths, and where it lies on disk."""
+"""The result of a drop experiment: every run of both phases, averages, paths, and what follows from them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from onsphere.lab.experiments.drop.analyse import analyse
-from onsphere.lab.experiments.drop.findings import Analysis
-from onsphere.lab.experiments.drop.rows import Average, Continuation, PathBarrier
+from pydantic import computed_field
+
+from onsphere.lab.experiments.drop.findings import Analysis, Pair
+from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.regimes.classify import Cell
-from onsphere.lab.old_result import frame, restored, vouched
-from onsphere.lab.store import Run
+from onsphere.lab.result import Real, TrainedResult
 
 
-@dataclass(frozen=True, repr=False)
-class DropResult:
-    """What :func:`onsphere.lab.drop_elr` returns.
+@dataclass(frozen=True)
+class Continuation:
+    """One run after the drop: one start, one final effective learning rate, one seed.
+
+    Losses and errors are over all examples at the last step, batch statistics re-estimated over the training set.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
+        start: Effective learning rate before the drop.
+        end: Effective learning rate after it; equal to ``start`` in the control without a drop.
+        seed: Index of the seed.
+        train_loss: Mean over training examples.
+        train_error: Share of wrong predictions on training examples.
+        test_loss: Mean over test examples.
+        test_error: Share of wrong predictions on test examples.
+        gradient_norm: Mean effective norm of the stochastic gradient over the last quarter of the steps after the drop.
+        angle: Between the weights at the drop and at the end, radians.
+        sharpness: Top eigenvalue of the training-mode Hessian on the unit sphere at the end, or None if not asked for.
+        finite: False if the run became non-finite.
+    """
+
+    start: float
+    end: float
+    seed: int
+    train_loss: Real
+    train_error: Real
+    test_loss: Real
+    test_error: Real
+    gradient_norm: Real
+    angle: Real
+    sharpness: float | None
+    finite: bool
+
+
+@dataclass(frozen=True)
+class Average:
+    """The average of the last snapshots before the drop, on the sphere; losses and errors as in a continuation.
+
+    Attributes:
+        start: Effective learning rate at which the snapshots were taken.
+        seed: Index of the seed.
+        train_loss: Mean over training examples.
+        train_error: Share of wrong predictions on training examples.
+        test_loss: Mean over test examples.
+        test_error: Share of wrong predictions on test examples.
+        spread: Mean angle between the snapshots and their average, radians.
+    """
+
+    start: float
+    seed: int
+    train_loss: Real
+    train_error: Real
+    test_loss: Real
+    test_error: Real
+    spread: Real
+
+
+@dataclass(frozen=True)
+class PathBarrier:
+    """The great circle between two ends of one start and seed, on all training examples.
+
+    Attributes:
+        start: Effective learning rate before the drop.
+        seed: Index of the seed.
+        pair: Its ends: ``low`` and ``high`` are the continuations at the smallest and at the largest final effective
+            learning rate, ``average`` is that of the snapshots.
+        angle: Between the ends, radians.
+        loss_barrier: Largest excess of the training loss over the line between the ends, at least 0.
+        error_barrier: The same of the training error.
+        allowed: The error barrier up to which the ends count as connected.
+    """
+
+    start: float
+    seed: int
+    pair: Pair
+    angle: Real
+    loss_barrier: Real
+    error_barrier: Real
+    allowed: Real
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def connected(self) -> bool:
+        """Whether the error barrier is within what is allowed."""
+        return self.error_barrier <= self.allowed
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class DropResult(Analysis, TrainedResult):
+    """What :func:`onsphere.lab.drop_elr` returns: rows, and the :class:`~.findings.Analysis` that follows from them.
+
+    Attributes:
         cells: The runs before the drop, by effective learning rate, then seed.
         continuations: The runs after it, by final, then starting effective learning rate, then seed.
         averages: The average of each run's last snapshots before the drop.
         paths: Barriers between continuations and average of each run.
-        spec: What was asked for.
-        engine: How it was executed: mode, chunk, compiled, workers.
-        seconds: Wall-clock seconds of this call.
-        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
-        radius: Radius of the sphere, or None where each run kept its initial norm.
         snapshots: Steps whose weights are averaged.
+        radius: Radius of the sphere, or None where each run kept its initial norm.
     """
 
-    run: Path
-    report: Path
+    command: ClassVar[str] = "landscape drop"
+    rows_field: ClassVar[str] = "continuations"
+
+    spec: DropSpec
     cells: list[Cell]
     continuations: list[Continuation]
     averages: list[Average]
     paths: list[PathBarrier]
-    spec: dict[str, Any]
-    engine: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
-    radius: float | None
     snapshots: list[int]
+    radius: float | None
 
-    @cached_property
+    @property
     def analysis(self) -> Analysis:
         """Matrix, threshold, best starts and classes."""
-        return analyse(self.cells, self.continuations, self.paths, self.averages)
+        return self
 
     @property
     def starts(self) -> list[float]:
@@ -62,62 +138,25 @@ class DropResult:
         """Effective learning rates after the drop, ascending."""
         return sorted({row.end for row in self.continuations})
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds."""
-        return {
-            "command": "landscape drop",
-            "run": str(self.run),
-            "report": str(self.report),
-            **self.analysis.to_dict(),
-            "cells": [cell.to_dict() for cell in self.cells],
-            "continuations": [asdict(row) for row in self.continuations],
-            "averages": [asdict(row) for row in self.averages],
-            "paths": [asdict(row) | {"connected": row.connected} for row in self.paths],
-            "snapshots": self.snapshots,
-            "spec": self.spec,
-            "radius": self.radius,
-            "engine": self.engine,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-        }
+    @property
+    def runs(self) -> int:
+        """How many runs there were before and after the drop."""
+        return len(self.cells) + len(self.continuations)
 
-    @classmethod
-    @vouched
-    def load(cls, run: Run) -> DropResult:
-        """Read the result of an ended run.
-
-        Raises:
-            InputError: The run has no result yet.
-        """
-        stored = run.result()
-        paths = [{k: v for k, v in row.items() if k != "connected"} for row in stored["paths"]]
-        kept = ("spec", "engine", "seconds", "cpu_seconds", "radius", "snapshots")
-        return cls(
-            run=run.folder,
-            report=run.folder / "report.html",
-            cells=[restored(Cell, row) for row in stored["cells"]],
-            continuations=[restored(Continuation, row) for row in stored["continuations"]],
-            averages=[restored(Average, row) for row in stored["averages"]],
-            paths=[restored(PathBarrier, row) for row in paths],
-            **{name: stored[name] for name in kept},
-        )
-
-    def to_frame(self) -> Any:
-        """The continuations as a pandas data frame, one row a run.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        return frame([asdict(row) for row in self.continuations])
+    def average_errors(self) -> dict[float, list[float]]:
+        """Test errors of the averages, one a seed, by start, ascending."""
+        found: dict[float, list[float]] = {}
+        for one in sorted(self.averages, key=lambda one: one.start):
+            found.setdefault(one.start, []).append(one.test_error)
+        return found
 
     def __repr__(self) -> str:
-        runs = len(self.cells) + len(self.continuations)
-        lines = [f"DropResult: {runs} runs, {self.seconds:.0f} s"]
+        lines = [f"DropResult: {self.runs} runs, {self.seconds:.0f} s"]
         lines += [
             f"  to ELR {best.end:.3g}: best start {best.start:.3g}, test error {100 * best.test_error:.2f} % "
             f"(without a drop {100 * best.no_drop:.2f} %)"
-            for best in self.analysis.best
+            for best in self.best
         ]
-        lines += [f"  classes: {', '.join(f'{c.start:.3g} {c.label}' for c in self.analysis.classes)}"]
+        lines += [f"  classes: {', '.join(f'{c.start:.3g} {c.label}' for c in self.classes)}"]
         lines.append(f"  page: {self.report}")
         return "\n".join(lines)

@@ -7,53 +7,32 @@ measured/       averages, angles, paths and sharpness from the weights of both, 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from onsphere.lab.engine_file import engine_summary
-from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.drop.analyse import threshold
-from onsphere.lab.experiments.drop.measure import Measured, Origin, Place, What, measure
-from onsphere.lab.experiments.drop.result import DropResult
-from onsphere.lab.experiments.drop.rows import Continuation
+from onsphere.lab.experiment import Experiment, Session
+from onsphere.lab.experiments.drop.analyse import analyse, threshold
+from onsphere.lab.experiments.drop.measure import Measured, Origin, Place, measure_origins
+from onsphere.lab.experiments.drop.page import printed, report
+from onsphere.lab.experiments.drop.result import Continuation, DropResult
 from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.experiments.drop.words import answer, describe, describe_threshold
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.old_result import conclude, elapsed
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
-from onsphere.lab.store import Run
-from onsphere.lab.threads import one_thread
-from onsphere.lab.training import (
-    Data,
-    Model,
-    Trainer,
-    cpu_seconds,
-    fields_of_call,
-    open_trainer,
-    prepared,
-    problem_of,
-    spec_of_run,
-    validated,
-)
+from onsphere.lab.training import Data, Model, prepared, problem_of
+
+MEASURES = ("train_loss", "train_error", "test_loss", "test_error")
 
 
-def drop_elr(
-    model: Model = "mlp",
-    data: Data = "digits",
-    *,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    **fields: Any,
-) -> DropResult:
+def drop_elr(model: Model = "mlp", data: Data = "digits", **given: Any) -> DropResult:
     """Train at one ELR, go on at a smaller one, and see from which starting ELR the best minima come.
 
     Args:
@@ -61,11 +40,8 @@ def drop_elr(
             module. A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
         data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
             with x [N, ...] and integer labels y [N].
-        out: Folder of the run; must be new or empty. Default: ``runs/landscape-drop-DATE-TIME``.
-        progress: Told what happens.
-        stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
-        **fields: Any field of :class:`~onsphere.lab.experiments.drop.spec.DropSpec`. With an own callable the default
-            of ``workers`` is 1; with more it must be importable and the script guarded by ``__main__``.
+        **given: The fields of :class:`~onsphere.lab.experiments.drop.spec.DropSpec`, and ``out``, ``progress`` and
+            ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         The result; everything is also on disk.
@@ -80,168 +56,104 @@ def drop_elr(
         >>> from onsphere.lab import drop_elr
         >>> drop_elr(data="fashion-mnist", pool=4, train=2000, label_noise=0)  # doctest: +SKIP
     """
-    listed = ("starts", "ends")
-    fields = {n: [v] if n in listed and isinstance(v, int | float) else v for n, v in fields.items()}
-    spec = validated(DropSpec, fields_of_call(model, data, fields))
-    work = _Work(spec, model, data, progress or Progress(), stop)
-    run = Run.create(None if out is None else Path(out), "landscape drop", spec.model_dump(mode="json"))
-    return work.do(run)
+    return EXPERIMENT.start(model, data, **given)
 
 
-def resume_drop(
-    run: Run,
-    *,
-    model: Model | None = None,
-    data: Data | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> DropResult:
-    """Continue an interrupted experiment to the same bits, or return the result of one that has ended.
-
-    Args:
-        run: Its folder.
-        model: The callable, if the run was started with one.
-        data: The data, if the run was started with own arrays.
-        progress: Told what happens.
-        stop: As in :func:`drop_elr`.
+def prepare(spec: DropSpec, model: Model, data: Data, progress: Progress) -> Problem:
+    """The problem of the first round, with the steps whose weights are averaged.
 
     Raises:
-        InputError: The spec is damaged, the data or model cannot be found again, or the data have changed.
+        InputError: There are not two such steps, or data, batch size, device or model are not usable.
     """
-    if run.done:
-        return DropResult.load(run)
-    spec = spec_of_run(DropSpec, run, model, data, "resume_drop")
-    return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
-
-
-class _Work:
-    """One call: everything that can be wrong is found in the constructor, before a folder is made."""
-
-    def __init__(self, spec: DropSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]) -> None:
-        self.spec, self.progress, self.stop = spec, progress, stop
-        self.started = time.monotonic()
-        problem = problem_of(spec, model, data)
-        self.snapshots = spec.snapshots(len(problem.data.x_train))
-        if spec.averaged and len(self.snapshots) < 2:
-            raise InputError(
-                f"--averaged: {spec.averaged} is not allowed: in {spec.steps} steps there are not two passes over "
-                f"{len(problem.data.x_train)} images; give --every, a longer --steps, or 0 for no average"
-            )
-        self.problem = prepared(replace(problem, snapshots=self.snapshots), progress)
-        self.copies = [Copy(seed=seed, lr=elr) for elr in spec.all_starts() for seed in range(spec.seeds)]
-
-    def do(self, run: Run) -> DropResult:
-        self.progress.folder(run.folder)
-        with run.lock(), one_thread():
-            before, cells, engine = self._start(run)
-            after = self._drop(run, before)
-            origins = self._origins(before, after)
-            spec = self.spec
-            what = What(self.snapshots, spec.barriers, spec.points, spec.examples, spec.sharpness)
-            found = measure(self.problem, origins, what, run.folder / "measured", self.progress, self.stop)
-            return self._conclude(run, cells, self._continuations(after, found), found, engine)
-
-    def _start(self, run: Run) -> tuple[list[ShardFolder], list[Cell], dict[str, Any]]:
-        """The first round: its shards, its cells and the engine."""
-        with open_trainer(self.problem, run, self.spec, len(self.copies), self.progress, self.stop) as trainer:
-            cells: list[Cell] = []
-            for shard in trainer.round("start", self.copies, "before the drop"):
-                cells += read_cells(shard, 0)
-                self.progress.finding(describe_threshold(cells))
-            return _folders(run, trainer, "start", self.copies), _sorted(cells), trainer.engine
-
-    def _drop(self, run: Run, before: Sequence[ShardFolder]) -> list[ShardFolder]:
-        """The second round: every run of the first goes on at every final effective learning rate."""
-        path = (run.folder / "starts.safetensors").resolve()
-        if not path.exists():
-            stack_starts(path, [own for shard in before for own in _rows(shard, self.problem.trained)])
-        spec = self.spec
-        problem = replace(self.problem, steps=spec.drop_steps, snapshots=(), starts=path, offset=spec.steps)
-        copies = [Copy(seed=c.seed, lr=end, start=row) for end in spec.ends for row, c in enumerate(self.copies)]
-        with open_trainer(problem, run, spec, len(copies), self.progress, self.stop) as trainer:
-            for _ in trainer.round("drop", copies, "after the drop"):
-                pass
-            return _folders(run, trainer, "drop", copies)
-
-    def _origins(self, before: Sequence[ShardFolder], after: Sequence[ShardFolder]) -> list[Origin]:
-        places = [Place(shard, row) for shard in before for row in range(len(shard.copies()))]
-        continued: list[dict[float, Place]] = [{} for _ in places]
-        for shard in after:
-            for row, copy in enumerate(shard.copies()):
-                continued[copy.start][copy.lr] = Place(shard, row)
-        return [Origin(c.lr, c.seed, place, own) for c, place, own in zip(self.copies, places, continued, strict=True)]
-
-    def _continuations(self, after: Sequence[ShardFolder], measured: Sequence[Measured]) -> list[Continuation]:
-        rows = []
-        for shard in after:
-            readings, (_, evaluations) = shard.readings(), shard.evaluations()
-            late = readings.effective_gradient_norm[-(len(readings.values) // 4) :]
-            finite = np.isfinite(readings.values).all(axis=(0, 2))
-            for k, copy in enumerate(shard.copies()):
-                origin, found = self.copies[copy.start], measured[copy.start]
-                angle = found.angles[copy.lr]
-                rows.append(
-                    Continuation(
-                        start=origin.lr,
-                        end=copy.lr,
-                        seed=copy.seed,
-                        **dict(zip(MEASURES, map(float, evaluations[-1, k]), strict=True)),
-                        gradient_norm=float(late[:, k].mean()),
-                        angle=float("nan") if angle is None else angle,
-                        sharpness=found.sharpness[copy.lr],
-                        finite=bool(finite[k]),
-                    )
-                )
-        return sorted(rows, key=lambda row: (row.end, row.start, row.seed))
-
-    def _conclude(
-        self,
-        run: Run,
-        cells: list[Cell],
-        continuations: list[Continuation],
-        measured: Sequence[Measured],
-        engine: dict[str, Any],
-    ) -> DropResult:
-        from onsphere.lab.experiments.drop.page import write_page
-
-        result = DropResult(
-            run=run.folder,
-            report=run.folder / "report.html",
-            cells=cells,
-            continuations=continuations,
-            averages=[one.average for one in measured if one.average is not None],
-            paths=[path for one in measured for path in one.paths],
-            spec=self.spec.model_dump(mode="json"),
-            engine=engine_summary(engine),
-            seconds=elapsed(self.started),
-            cpu_seconds=cpu_seconds(run),
-            radius=self.problem.radius,
-            snapshots=list(self.snapshots),
+    problem = problem_of(spec, model, data)
+    snapshots = spec.snapshots(len(problem.data.x_train))
+    if spec.averaged and len(snapshots) < 2:
+        raise InputError(
+            f"--averaged: {spec.averaged} is not allowed: in {spec.steps} steps there are not two passes over "
+            f"{len(problem.data.x_train)} images; give --every, a longer --steps, or 0 for no average"
         )
-        return conclude(run, result, write_page)
+    return prepared(replace(problem, snapshots=snapshots), progress)
 
 
-MEASURES = ("train_loss", "train_error", "test_loss", "test_error")
+def measure(session: Session[DropSpec, Problem]) -> dict[str, Any]:
+    """Train both rounds, measure what lies between them, and analyse the rows."""
+    spec, problem = session.spec, session.given
+    copies = [Copy(seed=seed, lr=elr) for elr in spec.all_starts() for seed in range(spec.seeds)]
+    cells: list[Cell] = []
+
+    def told(ended: list[ShardFolder]) -> str:
+        cells.extend(read_cells(ended[-1], 0))
+        return describe_threshold(threshold(cells))
+
+    before = session.train(problem, "start", copies, "before the drop", told=told)
+    after = _drop(session, before, copies)
+    places = [Place(shard, row) for shard in before for row in range(len(shard.copies()))]
+    continued: list[dict[float, Place]] = [{} for _ in places]
+    for shard in after:
+        for row, copy in enumerate(shard.copies()):
+            continued[copy.start][copy.lr] = Place(shard, row)
+    origins = [Origin(c.lr, c.seed, place, own) for c, place, own in zip(copies, places, continued, strict=True)]
+    measured = measure_origins(session, origins)
+    rows: dict[str, Any] = {
+        "cells": sorted(cells, key=lambda cell: (cell.elr, cell.seed)),
+        "continuations": _continuations(after, origins, measured),
+        "paths": [path for one in measured for path in one.paths],
+        "averages": [one.average for one in measured if one.average is not None],
+    }
+    return vars(analyse(**rows)) | rows | {"snapshots": list(problem.snapshots), "radius": problem.radius}
 
 
-def describe_threshold(cells: Sequence[Cell]) -> str:
-    """Where convergence ends, so far, in one line."""
-    found = threshold(cells)
-    ends = ["?" if end is None else f"{end:.2g}" for end in (found.low, found.high)]
-    return f"convergence ends between ELR {ends[0]} and {ends[1]}"
+def _drop(session: Session[DropSpec, Problem], before: Sequence[ShardFolder], copies: list[Copy]) -> list[ShardFolder]:
+    """The second round: every run of the first goes on at every final effective learning rate."""
+    spec, path = session.spec, (session.run.folder / "starts.safetensors").resolve()
+    if not path.exists():
+        stack_starts(path, [own for shard in before for own in _rows(shard, session.given.trained)])
+    problem = replace(session.given, steps=spec.drop_steps, snapshots=(), starts=path, offset=spec.steps)
+    wanted = [Copy(seed=copy.seed, lr=end, start=row) for end in spec.ends for row, copy in enumerate(copies)]
+    return session.train(problem, "drop", wanted, "after the drop")
 
 
-def _folders(run: Run, trainer: Trainer, name: str, copies: Sequence[Copy]) -> list[ShardFolder]:
-    return [ShardFolder(run.shards / shard.name) for shard in trainer.shards(name, copies)]
-
-
-def _rows(shard: ShardFolder, names: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+def _rows(shard: ShardFolder, names: Sequence[str]) -> list[dict[str, Tensor]]:
     weights = shard.weights()
     return [{name: weights[name][row] for name in names} for row in range(len(weights["alive"]))]
 
 
-def _sorted(cells: list[Cell]) -> list[Cell]:
-    return sorted(cells, key=lambda cell: (cell.elr, cell.seed))
+def _continuations(
+    after: Sequence[ShardFolder], origins: Sequence[Origin], measured: Sequence[Measured]
+) -> list[Continuation]:
+    """The runs after the drop, by final, then starting effective learning rate, then seed."""
+    rows = []
+    for shard in after:
+        readings, (_, evaluations) = shard.readings(), shard.evaluations()
+        late = readings.effective_gradient_norm[-(len(readings.values) // 4) :]
+        finite = np.isfinite(readings.values).all(axis=(0, 2))
+        for k, copy in enumerate(shard.copies()):
+            found = measured[copy.start]
+            angle = dict(found.angles)[copy.lr]
+            rows.append(
+                Continuation(
+                    start=origins[copy.start].start,
+                    end=copy.lr,
+                    seed=copy.seed,
+                    **dict(zip(MEASURES, map(float, evaluations[-1, k]), strict=True)),
+                    gradient_norm=float(late[:, k].mean()),
+                    angle=math.nan if angle is None else angle,
+                    sharpness=dict(found.sharpness)[copy.lr],
+                    finite=bool(finite[k]),
+                )
+            )
+    return sorted(rows, key=lambda row: (row.end, row.start, row.seed))
 
 
-__all__ = ["Interrupted", "drop_elr", "resume_drop"]
+EXPERIMENT = Experiment(
+    spec=DropSpec,
+    result=DropResult,
+    prepare=prepare,
+    measure=measure,
+    report=report,
+    answer=answer,
+    describe=describe,
+    runs=lambda result: result.runs,
+    printed=printed,
+)
+resume_drop = EXPERIMENT.resume

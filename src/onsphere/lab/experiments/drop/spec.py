@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from onsphere.lab.options import (
-    DataOptions,
-    EngineOptions,
-    ModelOptions,
-    Options,
-    TrainingOptions,
-    list_text,
-    split_list,
-)
-
-Elrs = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    BeforeValidator(split_list),
-    Parameter(negative="", show_default=list_text),
-]
+from onsphere.lab.options import AscendingRates, DataOptions, EngineOptions, ModelOptions, Options, TrainingOptions
 
 
 class DropOptions(Options):
     """From which effective learning rates to which, how often, and what is measured afterwards."""
 
-    starts: Annotated[Elrs, Field(min_length=1, max_length=32)] = (4e-3, 8e-3, 0.016, 0.032, 0.064, 0.2)
+    starts: Annotated[AscendingRates, Field(min_length=1, max_length=32)] = (4e-3, 8e-3, 0.016, 0.032, 0.064, 0.2)
     """Effective learning rates (lr / norm², dimensionless) before the drop, comma separated. The final ones are
     added: a run that goes on at its own ELR is the control without a drop."""
-    ends: Annotated[Elrs, Field(min_length=1, max_length=8)] = (5e-4, 2e-3)
+    ends: Annotated[AscendingRates, Field(min_length=1, max_length=8)] = (5e-4, 2e-3)
     """Effective learning rates after the drop, comma separated; every start goes on at each of them."""
     drop_steps: Annotated[int, Field(ge=8)] = 1500
     """Training steps after the drop."""
@@ -55,13 +40,6 @@ class DropSpec(EngineOptions, DropOptions, TrainingOptions, ModelOptions, DataOp
 
     steps: Annotated[int, Field(ge=8)] = 1500
     """Training steps before the drop."""
-
-    @field_validator("starts", "ends")
-    @classmethod
-    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return tuple(sorted(values))
 
     @model_validator(mode="after")
     def _consistent(self) -> DropSpec:

@@ -13,9 +13,9 @@ from onsphere.lab.experiments.periods.charts import Drawn, course_chart, law_cha
 from onsphere.lab.experiments.periods.followup_charts import ensemble_chart, minima_chart, sharpness_chart, sphere_chart
 from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
+from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.population.course import courses_of
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import data_words, network_words

@@ -1,43 +1,42 @@
-"""The interactive charts of a spectrum: quantities against the ELR at both places, maps of angles and barriers."""
+"""The charts of a spectrum: quantities against the ELR at both places, maps of barriers and angles between minima."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from onsphere.lab.chart.spec import Axis, Chart, Heat, Line, Look, Panel, Scale
 from onsphere.lab.chart.theme import OKABE_ITO
-from onsphere.lab.experiments.spectrum.result import SpectrumResult
-from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
-from onsphere.lab.report.page import Chart, Slider
+from onsphere.lab.experiments.spectrum.result import PLACES, Place, SpectrumResult
+from onsphere.lab.experiments.spectrum.trends import values_of
+from onsphere.lab.experiments.spectrum.words import place_name
 from onsphere.lab.report.words import format_number
 
-__all__ = ["PLACES", "angle_chart", "error_chart", "map_of", "means", "pairs_chart", "place_name", "sharpness_chart"]
+__all__ = ["angle_chart", "error_chart", "map_of", "means", "overview", "pairs_chart", "sharpness_chart"]
 
-#: Place of a run -> colour on light, on dark, symbol, dash of the mean.
-PLACES = {
-    "matched": (OKABE_ITO["blue"], OKABE_ITO["sky"], "circle", "solid"),
-    "end": (OKABE_ITO["vermillion"], "#E8743B", "diamond", "dash"),
+#: How the mean at a place of the runs looks.
+LOOKS: Mapping[Place, Look] = {
+    "matched": Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=2.6, marker="circle", size=8),
+    "end": Look(OKABE_ITO["vermillion"], "#E8743B", width=2.6, dash="dash", marker="diamond", size=8),
 }
-
-
-def place_name(result: SpectrumResult, where: str) -> str:
-    """A place as the page writes it."""
-    if where == "end":
-        return f"end, step {result.spec['steps']}"
-    return f"train loss {format_number(result.target)}"
+GEOMETRIC = ("gradient_norm", "sharpness")  # on logarithmic axes, and averaged so
+TITLES: Mapping[str, str] = {
+    "gradient_norm": "mean gradient norm",
+    "sharpness": "sharpness (top eigenvalue)",
+    "test_loss": "test loss",
+    "test_error": "test error (%)",
+    "angle": "angle from init (rad)",
+}
 
 
 def sharpness_chart(result: SpectrumResult) -> Chart:
     """Gradient norm and sharpness against the ELR, at matched loss and at the end."""
-    panels = (("gradient_norm", "mean gradient norm", 1.0), ("sharpness", "sharpness (top eigenvalue)", 1.0))
     return _chart(
         result,
-        "sharpness-chart",
-        panels,
-        log=True,
-        places=("matched", "end"),
+        GEOMETRIC,
+        id="sharpness-chart",
+        title="Gradient norm and sharpness",
         caption=(
             "Thin lines: seeds; bold: their geometric mean. Gradient norm: mean over minibatches of the effective "
             "gradient at fixed weights. Sharpness: top eigenvalue of the Hessian on the unit sphere. Both with batch "
@@ -49,13 +48,11 @@ def sharpness_chart(result: SpectrumResult) -> Chart:
 
 def error_chart(result: SpectrumResult) -> Chart:
     """Test loss and test error against the ELR, at matched loss and at the end."""
-    panels = (("test_loss", "test loss", 1.0), ("test_error", "test error (%)", 100.0))
     return _chart(
         result,
-        "test-chart",
-        panels,
-        log=False,
-        places=("matched", "end"),
+        ("test_loss", "test_error"),
+        id="test-chart",
+        title="Test loss and test error",
         caption=(
             "Thin lines: seeds; bold: their mean. Batch statistics re-estimated over all training images. "
             "At the end train losses differ as well (table below)."
@@ -68,102 +65,68 @@ def angle_chart(result: SpectrumResult) -> Chart:
     """Angle from the initial weights against the ELR."""
     return _chart(
         result,
-        "angle-chart",
-        (("angle", "angle from init (rad)", 1.0),),
-        log=False,
-        places=("matched", "end"),
+        ("angle",),
+        id="angle-chart",
+        title="Distance travelled from the initial weights",
         caption="How far a run has travelled from its initial weights; unrelated weights are π/2 = 1.57 rad apart.",
         label="Angle from the initial weights against the effective learning rate",
     )
 
 
+def overview(result: SpectrumResult) -> Chart:
+    """All of these in one figure."""
+    return _chart(
+        result,
+        ("gradient_norm", "sharpness", "angle", "test_loss", "test_error"),
+        id="spectrum",
+        title="The spectrum of minima",
+        caption="",
+        label="Gradient norm, sharpness, angle, test loss and test error against the effective learning rate",
+    )
+
+
 def _chart(
-    result: SpectrumResult,
-    id: str,
-    panels: Sequence[tuple[str, str, float]],
-    *,
-    log: bool,
-    places: Sequence[str],
-    caption: str,
-    label: str,
+    result: SpectrumResult, quantities: Sequence[str], *, id: str, title: str, caption: str, label: str
 ) -> Chart:
-    traces = []
-    for i, (quantity, title, scale) in enumerate(panels):
-        axes = {} if i == 0 else {"xaxis": "x2", "yaxis": "y2"}
-        for where in places:
-            traces += [trace | axes for trace in _traces(result, where, quantity, title, scale, log)]
-    axis = log_axis if log else linear_axis
-    elrs = log_axis("effective learning rate (ELR)") | _elr_ticks(result)
-    layout = layout_of(420, legend_of("")) | {"xaxis": dict(elrs), "yaxis": axis(panels[0][1])}
-    if log:
-        layout["yaxis"] |= {"exponentformat": "none", "nticks": 8}
-    if len(panels) == 2:
-        layout["xaxis"] |= {"domain": [0, 0.44]}
-        layout["xaxis2"] = elrs | {"domain": [0.56, 1], "anchor": "y2"}
-        layout["yaxis2"] = layout["yaxis"] | axis(panels[1][1]) | {"anchor": "x2"}
-        layout["legend"] |= {"orientation": "h", "x": 0, "y": 1.14}
-    return Chart(id=id, figure={"data": traces, "layout": layout}, caption=caption, label=label)
+    """A panel a quantity, each with both places of the runs."""
+    elrs = result.elrs
+    ticks = {elr: format_number(elr) for elr in elrs} if len(elrs) <= 6 else None
+    return Chart(
+        id,
+        title,
+        Axis("effective learning rate (ELR)", log=True, ticks=ticks),
+        [Panel(Axis(TITLES[quantity], log=quantity in GEOMETRIC), _lines(result, quantity)) for quantity in quantities],
+        caption,
+        label,
+        columns=min(len(quantities), 3),
+        note="thin: seeds, bold: mean",
+    )
 
 
-def _traces(
-    result: SpectrumResult, where: str, quantity: str, title: str, scale: float, log: bool
-) -> list[dict[str, Any]]:
-    light, dark, symbol, dash = PLACES[where]
-    name = place_name(result, where)
-    shared = {"type": "scatter", "name": name, "legendgroup": where}
-    traces = []
-    for seed in result.seeds:
-        points = values_of(result, where, quantity, seed)
-        if points:
-            traces.append(
-                shared
-                | {
-                    "x": [elr for elr, _ in points],
-                    "y": [scale * value for _, value in points],
-                    "mode": "lines+markers",
-                    "line": {"color": light, "width": 0.8},
-                    "marker": {"color": light, "size": 4, "symbol": symbol},
-                    "opacity": 0.45,
-                    "hovertemplate": f"seed {seed} · ELR %{{x:.3g}} · {title} %{{y:.3g}}<extra>{name}</extra>",
-                    "meta": {"dark": dark, "legend": False},
-                }
-            )
-    elrs, values = means(result, where, quantity, geometric=log)
-    if elrs:
-        traces.append(
-            shared
-            | {
-                "x": elrs,
-                "y": [scale * value for value in values],
-                "mode": "lines+markers",
-                "line": {"color": light, "width": 2.6, "dash": dash},
-                "marker": {"color": light, "size": 8, "symbol": symbol},
-                "hovertemplate": f"mean · ELR %{{x:.3g}} · {title} %{{y:.3g}}<extra>{name}</extra>",
-                "meta": {"dark": dark},
-            }
-        )
-    return traces
+def _lines(result: SpectrumResult, quantity: str) -> list[Line]:
+    scale = 100.0 if quantity == "test_error" else 1.0
+    lines = []
+    for place in PLACES:
+        look, name = LOOKS[place], place_name(result, place)
+        thin = look.but(width=0.8, size=4, dash="solid", opacity=0.45)
+        told = f"ELR {{x:.3g}} · {TITLES[quantity]} {{y:.3g}} · {name}"
+        for seed, points in values_of(result.runs, place, quantity).items():
+            along, scaled = [elr for elr, _ in points], [scale * value for _, value in points]
+            lines.append(Line(along, scaled, thin, f"seed {seed} · {told}", entry=name, listed=False))
+        elrs, values = means(result, place, quantity)
+        if elrs:
+            lines.append(Line(elrs, [scale * value for value in values], look, f"mean · {told}", entry=name))
+    return lines
 
 
-def values_of(result: SpectrumResult, where: str, quantity: str, seed: int) -> list[tuple[float, float]]:
-    """(ELR, value) of one seed's runs that have one, by ELR."""
-    found = []
-    for run in result.runs:
-        point = getattr(run, where)
-        value = None if point is None else getattr(point, quantity)
-        if run.seed == seed and value is not None:
-            found.append((run.elr, float(value)))
-    return sorted(found)
-
-
-def means(result: SpectrumResult, where: str, quantity: str, *, geometric: bool) -> tuple[list[float], list[float]]:
-    """ELRs at which every seed has a value, and the means over seeds there."""
+def means(result: SpectrumResult, place: Place, quantity: str) -> tuple[Sequence[float], Sequence[float]]:
+    """ELRs at which every seed has a value, and the means over seeds there, geometric for :data:`GEOMETRIC`."""
     table: dict[float, list[float]] = {}
-    for seed in result.seeds:
-        for elr, value in values_of(result, where, quantity, seed):
+    for points in values_of(result.runs, place, quantity).values():
+        for elr, value in points:
             table.setdefault(elr, []).append(value)
     whole = {elr: v for elr, v in sorted(table.items()) if len(v) == len(result.seeds)}
-    if geometric:
+    if quantity in GEOMETRIC:
         whole = {elr: v for elr, v in whole.items() if min(v) > 0}
         return list(whole), [float(np.exp(np.log(v).mean())) for v in whole.values()]
     return list(whole), [float(np.mean(v)) for v in whole.values()]
@@ -186,72 +149,48 @@ def map_of(result: SpectrumResult, quantity: str, seed: int | None) -> list[list
     ]
 
 
-def pairs_chart(result: SpectrumResult) -> Chart | None:
-    """Barriers and angles between the minima of different ELRs, as two maps; None without pairs."""
-    if not result.pairs:
-        return None
+def pairs_chart(result: SpectrumResult) -> Chart:
+    """Barriers and angles between the minima of different ELRs, as two maps; there has to be a pair."""
     names = [format_number(elr) for elr in result.elrs]
-    frames: list[int | None] = [None, *result.seeds] if len(result.seeds) > 1 else [result.seeds[0]]
-    barriers = [p.loss_barrier for p in result.pairs if p.loss_barrier is not None]
-    top = {"loss_barrier": max(barriers, default=0.0) or 1.0, "angle": max(p.angle for p in result.pairs)}
-    traces: list[dict[str, Any]] = []
-    for frame, seed in enumerate(frames):
-        for axis, quantity, what, place in (
-            ("", "loss_barrier", "barrier %{z:.4f} (train loss)", 0.445),
-            ("2", "angle", "angle %{z:.2f} rad", 1.0),
-        ):
-            matrix = map_of(result, quantity, seed)
-            digits = 3 if quantity == "loss_barrier" else 2
-            traces.append(
-                {
-                    "type": "heatmap",
-                    "x": names,
-                    "y": names,
-                    "z": matrix,
-                    "text": [["" if v is None else f"{v:.{digits}f}" for v in row] for row in matrix],
-                    "texttemplate": "%{text}",
-                    "xaxis": f"x{axis}",
-                    "yaxis": f"y{axis}",
-                    "zmin": 0,
-                    "zmax": top[quantity],
-                    "colorscale": "Viridis",
-                    "reversescale": True,
-                    "colorbar": {"thickness": 10, "x": place, "len": 1, "title": {"text": "rad" if axis else "loss"}},
-                    "hovertemplate": f"minima of ELR %{{x}} and %{{y}}<br>{what}<extra></extra>",
-                    "meta": {"legend": False} | ({"frame": frame} if len(frames) > 1 else {}),
-                    "legendgroup": "maps",
-                }
+    seeds: list[int | None] = [None, *result.seeds] if len(result.seeds) > 1 else [result.seeds[0]]
+
+    def maps(quantity: str, scale: Scale, digits: int, told: str) -> list[Heat]:
+        matrices = [map_of(result, quantity, seed) for seed in seeds]
+        return [
+            Heat(
+                names,
+                names,
+                matrix,
+                scale,
+                labels=[["" if v is None else f"{v:.{digits}f}" for v in row] for row in matrix],
+                hover=f"minima of ELR {{x}} and {{y}}<br>{told}",
+                frame=frame,
             )
-    category = {"type": "category", "showgrid": False, "tickangle": 0}
-    layout = layout_of(430, legend_of("")) | {
-        "xaxis": linear_axis("ELR") | category | {"domain": [0, 0.42], "anchor": "y"},
-        "yaxis": linear_axis("ELR") | category | {"anchor": "x"},
-        "xaxis2": linear_axis("ELR") | category | {"domain": [0.57, 0.98], "anchor": "y2"},
-        "yaxis2": linear_axis("ELR") | category | {"anchor": "x2"},
-        "annotations": [_heading("barrier of the train loss", 0.21), _heading("angle (rad)", 0.775)],
-    }
-    shown = ["mean over seeds" if seed is None else f"seed {seed}" for seed in frames]
+            for frame, matrix in enumerate(matrices)
+        ]
+
+    barriers = [pair.loss_barrier for pair in result.pairs if pair.loss_barrier is not None]
+    loss = Scale("loss", 0, max(barriers, default=0.0) or 1.0, reverse=True)
+    angle = Scale("rad", 0, max(pair.angle for pair in result.pairs), reverse=True)
     return Chart(
-        id="pairs-chart",
-        figure={"data": traces, "layout": layout},
-        caption=(
+        "pairs-chart",
+        "Between the minima of different ELRs",
+        Axis("ELR"),
+        [
+            Panel(
+                Axis("ELR"),
+                maps("loss_barrier", loss, 3, "barrier {z:.4f} (train loss)"),
+                title="barrier of the train loss",
+            ),
+            Panel(Axis("ELR"), maps("angle", angle, 2, "angle {z:.2f} rad"), title="angle (rad)"),
+        ],
+        (
             "Weights at the end of training from the same start at different ELRs. Barrier: how far the train loss "
             "rises on the great circle between two of them above the line between their losses, batch statistics "
             "re-estimated at every point. No barrier: they lie in one basin."
         ),
-        label="Barriers and angles between the minima of different effective learning rates",
-        slider=Slider("seed", shown) if len(frames) > 1 else None,
+        "Barriers and angles between the minima of different effective learning rates",
+        columns=2,
+        frames=["mean over seeds" if seed is None else f"seed {seed}" for seed in seeds],
+        frame_name="shown:",
     )
-
-
-def _heading(text: str, x: float) -> dict[str, Any]:
-    place = {"x": x, "y": 1.0, "xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom"}
-    return place | {"text": text, "showarrow": False}
-
-
-def _elr_ticks(result: SpectrumResult) -> dict[str, Any]:
-    """A tick for every ELR, as far as they do not run into each other."""
-    elrs = result.elrs
-    if len(elrs) > 6:
-        return {}
-    return {"tickmode": "array", "tickvals": elrs, "ticktext": [format_number(elr) for elr in elrs]}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.regimes.classify import Cell
-from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
-from onsphere.lab.progress import Progress
+from onsphere.lab.experiments.spectrum.measure import TrainLoss
+from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
+from onsphere.lab.population import Engine, Problem, ShardFolder
 from onsphere.lab.store.files import read_tensors, write_tensors
-from onsphere.lab.threads import one_thread
 
 PIECE = 256  # steps between two looks at ``stop``
 LOOKS = 30  # steps of a run at which its train loss is measured
@@ -92,77 +93,58 @@ class Match:
 
 
 def matched_weights(
-    problem: Problem,
-    plan: Plan,
+    session: Session[SpectrumSpec, Problem],
     shards: Sequence[ShardFolder],
     looks: Mapping[tuple[float, int], Sequence[int]],
     target: float,
-    loss_at: Callable[[Mapping[str, Tensor], int], float],
-    progress: Progress,
-    stop: Callable[[], bool],
 ) -> dict[tuple[float, int], Match]:
     """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
 
     Args:
-        problem: What was trained.
-        plan: How.
+        session: Of the experiment, after training.
         shards: The ended shards.
         looks: The steps to look at by ELR and seed; runs without any are left out.
         target: The train loss.
-        loss_at: The train loss of trained tensors and a seed.
-        progress: Told the copy-steps done.
-        stop: Asked between pieces of work.
 
     Raises:
-        Interrupted: ``stop`` returned True; shards whose weights are on disk are not trained again.
+        Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.
     """
     wanted = []
     for shard in shards:
         keys = [(copy.lr, copy.seed) for copy in shard.copies()]
         own = {k: list(steps) for k, key in enumerate(keys) if (steps := looks.get(key))}
         if own:
-            wanted.append((shard, keys, own))
-    progress.begin("weights at matched loss", sum(_last(own) * len(keys) for _, keys, own in wanted))
+            wanted.append((shard, keys, own, len(keys) * max(max(steps) for steps in own.values())))
+    session.progress.begin("weights at matched loss", sum(work for *_, work in wanted))
     found: dict[tuple[float, int], Match] = {}
-    for shard, keys, own in wanted:
+    for shard, keys, own, work in wanted:
         path = shard.folder / FILE
         if path.exists():
-            progress.advance(_last(own) * len(keys))
+            session.progress.advance(work)
         else:
-            with one_thread():
-                _write(path, _closest(problem, plan, shard, own, target, loss_at, progress, stop))
-        found |= {keys[k]: match for k, match in _read(path, problem.trained).items()}
+            _write(path, _closest(session, shard, own, target))
+        found |= {keys[k]: match for k, match in _read(path, session.given.trained).items()}
     return found
 
 
-def _last(looks: Mapping[int, Sequence[int]]) -> int:
-    return max(max(steps) for steps in looks.values())
-
-
 def _closest(
-    problem: Problem,
-    plan: Plan,
-    shard: ShardFolder,
-    looks: Mapping[int, Sequence[int]],
-    target: float,
-    loss_at: Callable[[Mapping[str, Tensor], int], float],
-    progress: Progress,
-    stop: Callable[[], bool],
+    session: Session[SpectrumSpec, Problem], shard: ShardFolder, looks: Mapping[int, Sequence[int]], target: float
 ) -> dict[int, Match]:
     """Train a shard again and keep each copy where it is closest, by its place in the shard."""
-    copies = tuple(shard.copies())
-    engine = Engine(problem, copies, plan)
+    problem, copies = session.given, tuple(shard.copies())
+    loss_at = TrainLoss(problem, session.spec.gradients)
+    engine = Engine(problem, copies, session.execution.plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
     found: dict[int, Match] = {}
     misses = dict.fromkeys(looks, math.inf)
     for step in sorted({step for steps in looks.values() for step in steps}):
         while state.step < step:
-            if stop():
+            if session.stop():
                 raise Interrupted
             before = state.step
             state = engine.advance(state, min(step, before + PIECE), ring)
-            progress.advance((state.step - before) * len(copies))
+            session.progress.advance((state.step - before) * len(copies))
         for k in (k for k, steps in looks.items() if step in steps):
             weights = {name: values[k] for name, values in zip(problem.trained, state.params, strict=True)}
             loss = loss_at(weights, copies[k].seed)

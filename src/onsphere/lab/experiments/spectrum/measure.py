@@ -7,7 +7,6 @@ Losses, errors and barriers are those of evaluation: batch statistics re-estimat
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from onsphere.curvature import gradient_noise, top_eigenvalues
 from onsphere.lab.experiments.spectrum.result import Pair, Point
+from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.networks import batches, criterion, evaluate, network
 from onsphere.lab.population import Problem
 from onsphere.landscape import angle, barrier
@@ -22,27 +22,27 @@ from onsphere.normalisation import without_running_statistics
 
 TOLERANCE = 1e-2  # of the sharpness, relative
 BATCH = 512  # images of a batch of the sharpness
-Weights = Mapping[str, Tensor]
+Weights = Mapping[str, Tensor]  # trained tensors, without a leading axis
 
 
-def measure_point(problem: Problem, weights: Weights, seed: int, step: int, *, gradients: int, examples: int) -> Point:
+def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: int, step: int) -> Point:
     """Everything about one network.
 
     Args:
+        spec: How many minibatches the gradient norm takes (those of the first steps of the seed's training), and how
+            many images the sharpness.
         problem: What was trained.
-        weights: Its trained tensors, without a leading axis.
+        weights: Its trained tensors.
         seed: Its seed.
         step: The step the weights are of.
-        gradients: Minibatches of the gradient norm: those of the first steps of the seed's training.
-        examples: Training images of the sharpness.
     """
     model, loss = _network(problem, weights, seed), criterion(problem)
-    minibatches = minibatches_of(problem, seed, gradients)
+    minibatches = minibatches_of(problem, seed, spec.gradients)
     noise = gradient_noise(model, loss, minibatches, parameters=problem.trained, sphere=True)
     top = top_eigenvalues(
         model,
         loss,
-        batches(problem, "train", examples, BATCH),
+        batches(problem, "train", spec.examples, BATCH),
         parameters=problem.trained,
         sphere=True,
         tolerance=TOLERANCE,
@@ -51,16 +51,15 @@ def measure_point(problem: Problem, weights: Weights, seed: int, step: int, *, g
     start = problem.build(seed).to(problem.device, problem.dtype)
     travelled = angle(model, start, problem.trained)
     reached = _mean_loss(without_running_statistics(copy.deepcopy(model)), loss, minibatches)
-    found = evaluate(problem, model)
     return Point(
         step=step,
-        batch_loss=_finite(reached),
-        gradient_norm=_finite(noise.mean_gradient_norm),
-        gradient_norm_error=_finite(noise.mean_gradient_norm_error),
-        sharpness=_finite(top.values[0]),
-        sharpness_error=_finite(top.errors[0]),
-        **{name: _finite(value) for name, value in found.to_dict().items()},
-        angle=_finite(travelled),
+        batch_loss=reached,
+        gradient_norm=noise.mean_gradient_norm,
+        gradient_norm_error=noise.mean_gradient_norm_error,
+        sharpness=top.values[0],
+        sharpness_error=top.errors[0],
+        **evaluate(problem, model).to_dict(),
+        angle=travelled,
     )
 
 
@@ -75,7 +74,7 @@ class TrainLoss:
 
     Args:
         problem: What was trained.
-        count: Minibatches.
+        count: How many minibatches.
     """
 
     def __init__(self, problem: Problem, count: int) -> None:
@@ -96,31 +95,28 @@ class TrainLoss:
 
 
 def measure_pair(
-    problem: Problem, low: Weights, high: Weights, seed: int, elrs: tuple[float, float], *, examples: int, points: int
+    spec: SpectrumSpec, problem: Problem, low: tuple[float, Weights], high: tuple[float, Weights], seed: int
 ) -> Pair:
     """Angle and barrier between two minima of a seed.
 
     Args:
+        spec: How many points the path has, and on how many images the loss along it is taken.
         problem: What was trained.
-        low: Trained tensors of the smaller ELR.
-        high: Those of the larger.
+        low: The smaller ELR and its trained tensors.
+        high: The larger and those of it.
         seed: Their seed.
-        elrs: Both ELRs.
-        examples: Training images of the loss along the path.
-        points: Of the path.
     """
-    first, second = (_network(problem, weights, seed) for weights in (low, high))
+    first, second = (_network(problem, weights, seed) for _, weights in (low, high))
     found = barrier(
         first,
         first,
         second,
         criterion(problem),
-        batches(problem, "train", examples, 1000),
-        points=points,
+        batches(problem, "train", spec.examples, 1000),
+        points=spec.points,
         parameters=problem.trained,
     )
-    error = None if found.error_barrier is None else _finite(found.error_barrier)
-    return Pair(seed, *elrs, found.angle, _finite(found.loss_barrier), error, found.position)
+    return Pair(seed, low[0], high[0], found.angle, found.loss_barrier, found.error_barrier, found.position)
 
 
 def _network(problem: Problem, weights: Weights, seed: int) -> nn.Module:
@@ -133,7 +129,3 @@ def _mean_loss(
 ) -> float:
     """Mean loss over minibatches of a network that takes each batch's own statistics."""
     return sum(float(loss(model(x), y)) for x, y in minibatches) / len(minibatches)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -1,25 +1,29 @@
-"""The page of a spectrum: the answer, sharpness, test metrics, distances, barriers, trends, runs."""
+"""The page of a spectrum: sharpness, test metrics, distances and barriers, trends, runs; its table in the terminal."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.spectrum.answer import answer, warnings_of
-from onsphere.lab.experiments.spectrum.charts import angle_chart, error_chart, pairs_chart, sharpness_chart
-from onsphere.lab.experiments.spectrum.figures import figures_of
-from onsphere.lab.experiments.spectrum.result import SpectrumResult
-from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.experiments.spectrum.tables import runs_table, trends_table
-from onsphere.lab.report.page import Block, Page, Section, Text
-from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.words import format_duration
+from onsphere.lab.chart.theme import REGIME_NAMES
+from onsphere.lab.experiments.spectrum.charts import (
+    angle_chart,
+    error_chart,
+    means,
+    overview,
+    pairs_chart,
+    sharpness_chart,
+)
+from onsphere.lab.experiments.spectrum.result import Place, SpectrumResult, SpectrumRun, Trend
+from onsphere.lab.experiments.spectrum.words import NAMES, change_text, place_name, warnings_of
+from onsphere.lab.frame import Report
+from onsphere.lab.report.page import Section, Table, Text
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.subtitles import subtitle
+from onsphere.lab.report.table import SORT, Column, table
+from onsphere.lab.report.words import MISSING
 from onsphere.lab.store import Run
 
-__all__ = ["command", "subtitle", "write_page"]
+__all__ = ["printed", "report"]
 
 _MEASUREMENTS = (
     (
@@ -54,68 +58,111 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: SpectrumResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
+def _at(place: Place, quantity: str) -> Callable[[SpectrumRun], float | None]:
+    return lambda run: run.value(place, quantity)
 
-    Args:
-        run: The run.
-        result: Its result.
 
-    Returns:
-        The page.
-    """
-    line = subtitle(result)
-    with style():
-        drawn = {name: draw() for name, draw in figures_of(result, line).items()}
-    for name, figure in drawn.items():
-        save_figure(figure, run.folder / "figures" / name)
-    pairs = pairs_chart(result)
-    between: list[Block] = [angle_chart(result), *([pairs] if pairs is not None else [])]
-    timings = read_engine(run)["timings"]
-    engine = result.engine | {"timings (CPU s per copy and step)": timings}
-    warnings: list[Block] = [Text(text, tone="warning") for text in warnings_of(result)]
-    page = Page(
+_RUNS = (
+    Column("ELR", "elr"),
+    Column("seed", "seed"),
+    Column("regime", lambda run: REGIME_NAMES[run.regime], "label by the rules of onsphere regimes", kind="text"),
+    Column("at step", _at("matched", "step"), "where the train loss first came to the target"),
+    Column(
+        "batch loss",
+        _at("matched", "batch_loss"),
+        "there, mean over the minibatches of the gradient norm: what is matched to the target",
+    ),
+    Column("gradient", _at("matched", "gradient_norm"), "there, mean effective gradient norm"),
+    Column("sharpness", _at("matched", "sharpness"), "there"),
+    Column("test loss", _at("matched", "test_loss"), "there"),
+    Column("train loss", _at("end", "train_loss"), "at the end"),
+    Column("gradient", _at("end", "gradient_norm"), "at the end"),
+    Column("sharpness", _at("end", "sharpness"), "at the end"),
+    Column("test loss", _at("end", "test_loss"), "at the end"),
+    Column("test error (%)", _at("end", "test_error"), "at the end", kind="percent"),
+    Column("angle", _at("end", "angle"), "from init, at the end, rad"),
+)
+
+
+def report(run: Run, result: SpectrumResult) -> Report:
+    """What is to be read about a spectrum."""
+    warnings = [Text(text, tone="warning") for text in warnings_of(result)]
+    runs = table(result.runs, _RUNS, f"All runs: at matched train loss, then at the end. {SORT}")
+    return Report(
         title="The spectrum of minima in regime 1",
-        subtitle=line,
-        answer=answer(result),
+        subtitle=subtitle(result.spec, widths=result.spec.widths_used),
         summary=[
             counted(len(result.runs), "run"),
             counted(len(result.seeds), "seed"),
             counted(len(result.elrs), "ELR"),
-            format_duration(result.seconds),
         ],
         sections=[
             Section("sharpness", "Sharpness", [*warnings, sharpness_chart(result)]),
             Section("test", "Test loss and error", [error_chart(result)]),
-            Section("between", "Distances and barriers", between),
-            Section("trends", "Trends", [trends_table(result)]),
-            Section("runs", "All runs", [runs_table(result)], folded=len(result.runs) > 10),
-            measured_section(
-                ("quantity", "what it is"), _MEASUREMENTS, note="Times are in steps; log is the natural logarithm."
+            Section(
+                "between",
+                "Distances and barriers",
+                [angle_chart(result), *([pairs_chart(result)] if result.pairs else [])],
             ),
-            cost_section(result.seconds, len(result.runs), engine, run.manifest["environment"]),
-            repeat_section(command(result.spec), to_toml(result.spec)),
+            Section("trends", "Trends", [_trends(result)]),
+            Section("runs", "All runs", [runs], folded=len(result.runs) > 10),
         ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=result.to_dict() | {"version": __version__},
+        measured=_MEASUREMENTS,
+        note="Times are in steps; log is the natural logarithm.",
+        figures=[overview(result)],
     )
-    return page.write(run.folder / "report.html")
 
 
-def subtitle(result: SpectrumResult) -> str:
-    """What was trained on what, in a line."""
-    spec = result.spec
-    images = f"{spec['train']} images" if spec["train"] else "all training images"
-    noise = f", {100 * spec['label_noise']:g} % label noise" if spec["label_noise"] else ""
-    widths = spec["widths"] or ((32, 32) if spec["model"] == "mlp" else ())
-    width = spec["width"] or (32 if spec["model"] in ("convnet", "resnet18") else "")
-    size = "-".join(map(str, widths)) or (f"of width {width}" if width else "")
-    parts = [f"{spec['data']}, {images}{noise}", f"{spec['model']} {size}".strip(), spec["loss"]]
-    return " · ".join([*parts, f"{spec['steps']} steps, batch {spec['batch_size']}"])
+def printed(result: SpectrumResult) -> list[Table | str]:
+    """Means over seeds, and what stands in the way of reading them."""
+
+    def column(heading: str, place: Place, quantity: str, scale: float = 1.0) -> Column:
+        known = dict(zip(*means(result, place, quantity), strict=True))
+        return Column(heading, lambda elr: scale * known[elr] if elr in known else None)
+
+    columns = [
+        Column("ELR", lambda elr: elr),
+        column("gradient at match", "matched", "gradient_norm"),
+        column("sharpness at match", "matched", "sharpness"),
+        column("train loss", "end", "train_loss"),
+        column("test loss", "end", "test_loss"),
+        column("test err %", "end", "test_error", 100),
+        column("angle (rad)", "end", "angle"),
+    ]
+    return [table(result.elrs, columns), *warnings_of(result)]
 
 
-def command(spec: dict[str, object]) -> str:
-    """The shell command that repeats the run: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.map_spectrum(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    return to_command("landscape spectrum", SpectrumSpec, spec, none={"train": "all"})
+def _trends(result: SpectrumResult) -> Table:
+    """One row a quantity and place."""
+
+    def ranks(trend: Trend) -> str:
+        own = trend.spearman
+        return f"{trend.mean_spearman:.2f} ({min(own):.2f} to {max(own):.2f})" if own else MISSING
+
+    columns = (
+        Column("measured at", lambda trend: place_name(result, trend.where), kind="tight"),
+        Column("quantity", lambda trend: NAMES[trend.quantity], kind="text"),
+        Column(
+            "with the ELR", "verdict", "clear: the 95 % interval of the mean change leaves out no change", kind="tight"
+        ),
+        Column(
+            "Spearman",
+            ranks,
+            "rank correlation of the quantity and the ELR, mean over seeds (lowest to highest)",
+            kind="tight",
+        ),
+        Column(
+            "from the smallest to the largest ELR",
+            change_text,
+            "mean over seeds (95 % interval by Student's t), geometric for factors",
+            kind="text",
+        ),
+        Column(
+            "seeds",
+            lambda trend: f"{trend.agreeing} of {len(trend.changes)}",
+            "that go the way of the mean change",
+            kind="tight",
+        ),
+    )
+    known = [trend for trend in result.trends if trend.mean is not None]
+    return table(known, columns, "How each quantity goes with the ELR.", sortable=False)

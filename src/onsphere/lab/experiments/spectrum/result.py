@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, ClassVar, Literal
 
 from onsphere.lab.experiments.regimes.classify import Regime
-from onsphere.lab.experiments.spectrum.trends import Trend, pair_trend, trends_of
-from onsphere.lab.old_result import frame, vouched
-from onsphere.lab.store import Run
-from onsphere.lab.store.seal import plain
+from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
+from onsphere.lab.result import TrainedResult, frame
+
+Kind = Literal["ratio", "difference"]
+Place = Literal["matched", "end"]
+Verdict = Literal["rises", "falls", "not clear"]
+PLACES: tuple[Place, ...] = ("matched", "end")
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Point:
         gradient_norm_error: Its standard error over minibatches.
         sharpness: Top eigenvalue of the Hessian on the unit sphere, batch statistics of batches of 512.
         sharpness_error: Bound on its error (:mod:`onsphere.curvature.lanczos`).
-        train_loss: On all training images, batch statistics re-estimated over them; so are the next three.
+        train_loss: Mean over all training images, batch statistics re-estimated over them; so are the next three.
         train_error: Fraction of training images.
-        test_loss: On all test images.
+        test_loss: Mean over all test images.
         test_error: Fraction of test images.
         angle: From the initial weights, radians.
     """
@@ -50,7 +53,7 @@ class SpectrumRun:
 
     Attributes:
         elr: Effective learning rate.
-        seed: Seed.
+        seed: Index of the seed.
         regime: Its label by the rules of :mod:`onsphere.lab.experiments.regimes.classify`.
         finite: Whether it stayed finite.
         matched: Where its train loss first came to the target; None if its running loss never reached it.
@@ -64,11 +67,9 @@ class SpectrumRun:
     matched: Point | None
     end: Point | None
 
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> SpectrumRun:
-        """The run from what ``asdict`` gave."""
-        points = {name: None if values[name] is None else Point(**values[name]) for name in ("matched", "end")}
-        return cls(**values | points)
+    def value(self, place: Place, quantity: str) -> float | None:
+        """An attribute of :class:`Point` at a place of the run; None where there is none."""
+        return getattr(self.matched if place == "matched" else self.end, quantity, None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Pair:
     """The minima that two effective learning rates reach from the same initial weights.
 
     Attributes:
-        seed: Seed.
+        seed: Index of the seed.
         low: The smaller effective learning rate.
         high: The larger.
         angle: Between the final weights, radians.
@@ -94,31 +95,85 @@ class Pair:
     position: float
 
 
-@dataclass(frozen=True, repr=False)
-class SpectrumResult:
-    """What :func:`onsphere.lab.experiments.spectrum.run.map_spectrum` returns.
+@dataclass(frozen=True)
+class Trend:
+    """How one quantity goes with the effective learning rate.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
-        target: Loss at which runs were compared; None if no run is in convergence and none was given.
-        runs: One row a run, by effective learning rate, then seed.
-        pairs: One row a seed and pair of effective learning rates.
-        spec: What was asked for.
-        engine: How it was executed: mode, chunk, compiled, workers.
-        seconds: Wall-clock seconds of this call.
-        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
+        where: "matched" (at the target loss), "end", or "pairs" (barriers from the minimum of the smallest ELR).
+        quantity: An attribute of :class:`Point`, or of :class:`Pair`.
+        kind: What a change is: "ratio" or "difference".
+        spearman: Rank correlation of each seed that has three or more ELRs.
+        changes: Change of each seed from its smallest to its largest ELR (a difference where ``kind`` says so).
+        mean: Mean change over seeds, geometric for ratios; None without any.
+        low: Lower end of the 95 % interval of the mean; None with fewer than two seeds.
+        high: Upper end.
+        verdict: "rises", "falls" or "not clear".
     """
 
-    run: Path
-    report: Path
+    where: Literal["matched", "end", "pairs"]
+    quantity: str
+    kind: Kind
+    spearman: list[float]
+    changes: list[float]
+    mean: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+    @property
+    def nothing(self) -> float:
+        """The change that is none: 1 for ratios, 0 for differences."""
+        return 1.0 if self.kind == "ratio" else 0.0
+
+    @property
+    def mean_spearman(self) -> float | None:
+        """Mean over seeds; None without any."""
+        return fmean(self.spearman) if self.spearman else None
+
+    @property
+    def mean_rises(self) -> bool:
+        """Whether the mean change goes up."""
+        return self.mean is not None and self.mean > self.nothing
+
+    @property
+    def rising(self) -> int:
+        """How many seeds have a change that goes up."""
+        return sum(change > self.nothing for change in self.changes)
+
+    @property
+    def agreeing(self) -> int:
+        """How many seeds have a change that goes the way of the mean."""
+        return self.rising if self.mean_rises else len(self.changes) - self.rising
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return f"{self.quantity} ({self.where}): no values"
+        interval = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
+        rank = "" if self.mean_spearman is None else f", Spearman {self.mean_spearman:.2f}"
+        return f"{self.quantity} ({self.where}): {self.verdict}, {self.kind} {self.mean:.3g}{interval}{rank}"
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class SpectrumResult(TrainedResult):
+    """What :func:`onsphere.lab.map_spectrum` returns.
+
+    Attributes:
+        target: Loss at which runs were compared; None if no run is in convergence and none was given.
+        trends: How each quantity goes with the effective learning rate, at matched loss and at the end, and how the
+            barrier between the minimum of the smallest ELR and another one goes with the other's ELR.
+        runs: One row a run, by effective learning rate, then seed.
+        pairs: One row a seed and pair of effective learning rates.
+    """
+
+    command: ClassVar[str] = "landscape spectrum"
+    rows_field: ClassVar[str] = "runs"
+
+    spec: SpectrumSpec
     target: float | None
+    trends: list[Trend]
     runs: list[SpectrumRun]
     pairs: list[Pair]
-    spec: dict[str, Any]
-    engine: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
 
     @property
     def elrs(self) -> list[float]:
@@ -130,13 +185,8 @@ class SpectrumResult:
         """The seeds."""
         return sorted({run.seed for run in self.runs})
 
-    @property
-    def trends(self) -> list[Trend]:
-        """How each quantity goes with the effective learning rate, at matched loss and at the end."""
-        return trends_of(self.runs)
-
     def trend(self, where: str, quantity: str) -> Trend:
-        """One of them.
+        """The trend of one quantity.
 
         Args:
             where: "matched" or "end".
@@ -146,42 +196,8 @@ class SpectrumResult:
 
     @property
     def barriers(self) -> Trend:
-        """How the barrier between the minimum of the smallest ELR and another one goes with the other's ELR."""
-        return pair_trend(self.pairs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
-        values = {
-            "command": "landscape spectrum",
-            "run": str(self.run),
-            "report": str(self.report),
-            "target": self.target,
-            "trends": [asdict(trend) for trend in [*self.trends, self.barriers]],
-            "runs": [asdict(run) for run in self.runs],
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "spec": self.spec,
-            "engine": self.engine,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-        }
-        return dict(plain(values))
-
-    @classmethod
-    @vouched
-    def load(cls, run: Run) -> SpectrumResult:
-        """Read the result of an ended run.
-
-        Raises:
-            InputError: The run has no result yet.
-        """
-        stored = run.result()
-        return cls(
-            run=run.folder,
-            report=run.folder / "report.html",
-            runs=[SpectrumRun.of(row) for row in stored["runs"]],
-            pairs=[Pair(**row) for row in stored["pairs"]],
-            **{name: stored[name] for name in ("target", "spec", "engine", "seconds", "cpu_seconds")},
-        )
+        """The trend of the barriers from the minimum of the smallest ELR."""
+        return self.trend("pairs", "loss_barrier")
 
     def to_frame(self) -> Any:
         """The runs as a pandas data frame, one row a run and place ("matched", "end").
@@ -199,6 +215,6 @@ class SpectrumResult:
 
     def __repr__(self) -> str:
         lines = [f"SpectrumResult: {len(self.runs)} runs, {len(self.seeds)} seeds, {self.seconds:.0f} s"]
-        lines += [f"  {trend}" for trend in [*self.trends, self.barriers] if trend.changes]
+        lines += [f"  {trend}" for trend in self.trends if trend.changes]
         lines.append(f"  page: {self.report}")
         return "\n".join(lines)

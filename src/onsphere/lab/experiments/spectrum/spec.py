@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from onsphere.lab.options import (
+    AscendingRates,
     DataOptions,
     EngineOptions,
     ModelOptions,
     Options,
     TrainingOptions,
-    list_text,
-    split_list,
+    Widths,
 )
-
-Rates = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    BeforeValidator(split_list),
-    Field(min_length=2, max_length=16),
-    Parameter(negative="", show_default=list_text),
-]
 
 
 class SpectrumOptions(Options):
     """Which runs, where they are compared, and what is measured there."""
 
-    elr: Rates = (1e-3, 2.5e-3, 6.3e-3, 1.6e-2)
+    elr: Annotated[AscendingRates, Field(min_length=2, max_length=16)] = (1e-3, 2.5e-3, 6.3e-3, 1.6e-2)
     """Effective learning rates (lr / norm², dimensionless) of regime 1, comma separated; onsphere regimes finds it."""
     seeds: Annotated[int, Field(ge=1)] = 5
     """Runs at each effective learning rate: initial weights, frozen head and batch order differ."""
@@ -53,21 +45,12 @@ class SpectrumSpec(EngineOptions, SpectrumOptions, TrainingOptions, ModelOptions
     """Number of training images, or all."""
     label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Fraction of training labels replaced by another class, 0 to 1."""
-    widths: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
-    ] = None
+    widths: Widths = None
     """Hidden widths of the mlp, comma separated (default 32,32)."""
     steps: Annotated[int, Field(ge=8)] = 1500
     """Training steps of each copy."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per step."""
-
-    @field_validator("elr")
-    @classmethod
-    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return tuple(sorted(values))
 
     @model_validator(mode="after")
     def _consistent(self) -> SpectrumSpec:

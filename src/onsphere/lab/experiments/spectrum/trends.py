@@ -13,21 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from onsphere.lab.experiments.spectrum.result import PLACES, Kind, Pair, Place, SpectrumRun, Trend, Verdict
 from onsphere.lab.intervals import quantile, standard_error
 
-if TYPE_CHECKING:
-    from onsphere.lab.experiments.spectrum.result import Pair, SpectrumRun
-
-Verdict = Literal["rises", "falls", "not clear"]
-Where = Literal["matched", "end", "pairs"]
-
 #: What is followed, and whether its change is a ratio or a difference.
-QUANTITIES: Mapping[str, Literal["ratio", "difference"]] = {
+QUANTITIES: Mapping[str, Kind] = {
     "batch_loss": "ratio",
     "gradient_norm": "ratio",
     "sharpness": "ratio",
@@ -36,89 +30,37 @@ QUANTITIES: Mapping[str, Literal["ratio", "difference"]] = {
     "test_error": "difference",
     "angle": "difference",
 }
+Values = dict[int, list[tuple[float, float]]]  # (ELR, value) of each seed, by ELR
 
 
-@dataclass(frozen=True)
-class Trend:
-    """How one quantity goes with the effective learning rate.
+def trends_of(runs: Sequence[SpectrumRun], pairs: Sequence[Pair]) -> list[Trend]:
+    """The trend of every quantity at matched loss and at the end, then that of the barriers.
 
-    Attributes:
-        where: "matched" (at the target loss), "end", or "pairs" (barriers from the minimum of the smallest ELR).
-        quantity: Which.
-        kind: What a change is: "ratio" or "difference".
-        spearman: Rank correlation of each seed that has three or more ELRs.
-        changes: Change of each seed from its smallest to its largest ELR (a difference where ``kind`` says so).
-        mean: Mean change over seeds, geometric for ratios; None without any.
-        low: Lower end of the 95 % interval of the mean; None with fewer than two seeds.
-        high: Upper end.
-        verdict: "rises", "falls" or "not clear".
+    The barriers are those from the minimum of the smallest ELR to each other one, against the other's ELR.
     """
-
-    where: Where
-    quantity: str
-    kind: Literal["ratio", "difference"]
-    spearman: list[float]
-    changes: list[float]
-    mean: float | None
-    low: float | None
-    high: float | None
-    verdict: Verdict
-
-    @property
-    def mean_spearman(self) -> float | None:
-        """Mean over seeds; None without any."""
-        return float(np.mean(self.spearman)) if self.spearman else None
-
-    @property
-    def rising(self) -> int:
-        """Seeds whose change goes up."""
-        return sum(change > (1 if self.kind == "ratio" else 0) for change in self.changes)
-
-    @property
-    def mean_rises(self) -> bool:
-        """Whether the mean change goes up."""
-        return self.mean is not None and self.mean > (1 if self.kind == "ratio" else 0)
-
-    def __str__(self) -> str:
-        if self.mean is None:
-            return f"{self.quantity} ({self.where}): no values"
-        interval = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
-        rank = "" if self.mean_spearman is None else f", Spearman {self.mean_spearman:.2f}"
-        return f"{self.quantity} ({self.where}): {self.verdict}, {self.kind} {self.mean:.3g}{interval}{rank}"
-
-
-def trends_of(runs: Sequence[SpectrumRun]) -> list[Trend]:
-    """Every quantity at matched loss and at the end."""
-    found = []
-    for where in ("matched", "end"):
-        for quantity, kind in QUANTITIES.items():
-            values: dict[int, list[tuple[float, float]]] = {}
-            for run in runs:
-                point = getattr(run, where)
-                value = None if point is None else getattr(point, quantity)
-                if value is not None:
-                    values.setdefault(run.seed, []).append((run.elr, value))
-            found.append(trend(where, quantity, kind, values))
-    return found
-
-
-def pair_trend(pairs: Sequence[Pair]) -> Trend:
-    """The barrier from the minimum of the smallest ELR to each other one, against the other's ELR."""
-    values: dict[int, list[tuple[float, float]]] = {}
-    for seed in {pair.seed for pair in pairs}:
+    found = [
+        trend(place, quantity, kind, values_of(runs, place, quantity))
+        for place in PLACES
+        for quantity, kind in QUANTITIES.items()
+    ]
+    barriers: Values = {pair.seed: [] for pair in pairs}
+    for seed, values in barriers.items():
         own = [pair for pair in pairs if pair.seed == seed]
         lowest = min(pair.low for pair in own)
-        here = [(p.high, p.loss_barrier) for p in own if p.low == lowest and p.loss_barrier is not None]
-        values[seed] = [(elr, barrier) for elr, barrier in here if barrier is not None]
-    return trend("pairs", "loss_barrier", "difference", values)
+        values += [(p.high, p.loss_barrier) for p in own if p.low == lowest and p.loss_barrier is not None]
+    return [*found, trend("pairs", "loss_barrier", "difference", barriers)]
 
 
-def trend(
-    where: Where,
-    quantity: str,
-    kind: Literal["ratio", "difference"],
-    values: Mapping[int, Sequence[tuple[float, float]]],
-) -> Trend:
+def values_of(runs: Sequence[SpectrumRun], place: Place, quantity: str) -> Values:
+    """The values of a quantity at a place of the runs, where there are some."""
+    values: Values = {}
+    for run in sorted(runs, key=lambda run: (run.seed, run.elr)):
+        if (value := run.value(place, quantity)) is not None:
+            values.setdefault(run.seed, []).append((run.elr, float(value)))
+    return values
+
+
+def trend(where: Literal["matched", "end", "pairs"], quantity: str, kind: Kind, values: Values) -> Trend:
     """The trend of one quantity.
 
     Args:
@@ -138,9 +80,7 @@ def trend(
     return Trend(where, quantity, kind, ranks, changes, mean, low, high, _verdict(kind, ranks, low, high))
 
 
-def interval(
-    changes: Sequence[float], kind: Literal["ratio", "difference"]
-) -> tuple[float | None, float | None, float | None]:
+def interval(changes: Sequence[float], kind: Kind) -> tuple[float | None, float | None, float | None]:
     """Mean and 95 % interval of the mean by Student's t; of logarithms for ratios. None for what cannot be told."""
     if not changes:
         return None, None, None
@@ -162,7 +102,7 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     return float(a @ b) / norm if norm > 0 else None
 
 
-def _verdict(kind: str, ranks: Sequence[float], low: float | None, high: float | None) -> Verdict:
+def _verdict(kind: Kind, ranks: Sequence[float], low: float | None, high: float | None) -> Verdict:
     if low is None or high is None:
         return "not clear"
     nothing = 1.0 if kind == "ratio" else 0.0

@@ -39,10 +39,10 @@ class Course:
     """The course of the run, each [T].
 
     Attributes:
-        steps: Step numbers.
+        steps: Numbers of the steps.
         elr: Effective learning rate lr / norm².
         radius: The norm; 0 where it is too small for a float.
-        loss: F.
+        loss: The loss F of all pairs.
         gradient: Norm of the gradient at the unit sphere.
     """
 

@@ -14,7 +14,7 @@ STRONG = 0.2
 
 @dataclass(frozen=True)
 class Jump:
-    """One destabilisation.
+    """One destabilisation of training.
 
     Attributes:
         step: Where the ELR peaked.
@@ -34,9 +34,9 @@ class LawRow:
     """The period at one setting near the one that was asked for.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        floor: Relative floor.
+        lr: Learning rate of the run.
+        weight_decay: Weight decay of the run.
+        floor: Relative floor of the run.
         jumps: How many jumps were counted.
         period: Median of their distances, steps; None with fewer than two jumps.
         predicted_period: √(2 ln(1/floor) / (lr weight_decay)).

@@ -37,7 +37,7 @@ class Course:
 
     Attributes:
         row: The row of its effective learning rate.
-        steps: [T] step numbers.
+        steps: [T] numbers of the steps.
         loss: [T] loss before these steps.
         elrs: [T, n] individual ELRs of the pairs before these steps.
     """

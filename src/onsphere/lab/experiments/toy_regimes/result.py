@@ -21,9 +21,9 @@ class RegimesRow:
         relative_elr: elr / threshold = elr A.
         loss: Loss averaged over the last half of the steps, then over seeds.
         loss_low: Its smallest value over seeds.
-        loss_high: Its largest.
+        loss_high: Its largest value over seeds.
         predicted_loss: 0 up to the threshold, (A - 1/elr) / 2 above.
-        loss_at_random: A / 2.
+        loss_at_random: A / 2, the mean over random directions.
         converged: Whether the loss of every seed is below 1e-6 of that at random directions.
         individual_elrs: Individual ELR of every pair: elr over its mean share of the squared norm in the last half
             (harmonic mean over seeds, so that 1/elr = sum of 1/individual).

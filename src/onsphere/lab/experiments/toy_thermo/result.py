@@ -23,22 +23,22 @@ class ThermoRow:
         weight_decay: Weight decay; 0 on the sphere.
         temperature: T by the protocol's law.
         energy: Internal energy U, the mean loss.
-        energy_error: Its error.
-        predicted_energy: Of the von Mises-Fisher law at T.
+        energy_error: Standard error of the energy.
+        predicted_energy: Energy of the von Mises-Fisher law at T.
         radius: Root mean square of the norm r; as given on the sphere.
-        radius_error: Its error.
+        radius_error: Standard error of the radius.
         predicted_radius: By the protocol's law.
         corrected_radius: The same with the discrete correction, which adds |grad L|² to the noise.
         pressure: The weight decay; on the sphere measured from how much a step lengthens the weights.
-        pressure_error: Its error.
+        pressure_error: Standard error of the pressure.
         predicted_pressure: T (d - 1) / r²; the weight decay itself off the sphere.
         corrected_pressure: The same with the discrete correction.
         entropy: S of the weights, nats.
-        entropy_error: Its error.
-        predicted_entropy: Of the von Mises-Fisher law at T, plus (d - 1) ln r.
+        entropy_error: Standard error of the entropy.
+        predicted_entropy: Entropy of the von Mises-Fisher law at T, plus (d - 1) ln r.
         gas_law: p V / ((d - 1) T / 2) - 1 with V = r² / 2.
-        burn_in: Steps before recording.
-        steps: Recorded steps.
+        burn_in: Steps before recording began.
+        steps: Steps that were recorded.
     """
 
     protocol: str
@@ -82,10 +82,10 @@ class MaxwellRow:
     Attributes:
         protocol: What was held fixed.
         name: The derivative, such as "dS/dln wd".
-        slope: Its measured value.
-        error: Standard error.
+        slope: The derivative's measured value.
+        error: Standard error of the slope.
         expected: What the relation says.
-        residual: slope - expected.
+        residual: The slope less what is expected.
         relative_residual: The residual over the expected value's size.
         points: How many settings it is from.
     """

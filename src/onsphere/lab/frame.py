@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onsphere import __version__
 from onsphere.lab.chart.page import block
 from onsphere.lab.chart.paper import save_figures
 from onsphere.lab.chart.spec import Chart
 from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import ENGINE, read_engine
+from onsphere.lab.engine_file import read_execution
 from onsphere.lab.registry import entry_of
 from onsphere.lab.report.page import Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onsphere.lab.result import ExperimentResult
     from onsphere.lab.store import Run
 
-__all__ = ["ANGLES", "Report", "repeated", "write_page"]
+__all__ = ["ANGLES", "Report", "repeated", "write_page", "write_plain_page"]
 
 #: The usual note below what is measured.
 ANGLES = "Angles are in radians, times in steps; log is the natural logarithm."
@@ -40,9 +40,10 @@ class Report:
         sections: The parts between the answer and how things are measured.
         measured: Name and definition of every quantity.
         note: Conventions that hold for all quantities.
-        heading: What ``measured`` lists.
+        heading: What kind of thing ``measured`` lists.
         engine: Facts about the execution beside those of the result.
         left_out: Fields that need not be given to repeat the run.
+        figures: Charts for paper alone, such as one that brings together what the page shows in several.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Report:
     heading: str = "quantity"
     engine: Mapping[str, object] | None = None
     left_out: Sequence[str] = ()
+    figures: Sequence[Chart] = ()
 
 
 def write_page(
@@ -62,38 +64,61 @@ def write_page(
     """Write ``report.html`` and ``figures/`` into the run's folder.
 
     Args:
-        run: The run.
-        result: Its result.
+        run: The run, whose folder is written to.
+        result: The result of the run.
         report: What is to be read about it.
         answer: What was found: sentences, the first of which stands by itself.
         runs: How many runs the time was for, where there were several.
 
     Returns:
-        The page.
+        The page that was written.
     """
     said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
-    save_figures(said, report.subtitle, run.folder)
+    save_figures([*said, *report.figures], report.subtitle, run.folder)
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
-    if (run.folder / ENGINE).exists():
-        engine["timings (CPU s per copy and step)"] = read_engine(run)["timings"]
+    execution = read_execution(run)
+    if execution is not None:
+        engine["timings (CPU s per copy and step)"] = execution.timings
     fields = {name: value for name, value in values["spec"].items() if name not in report.left_out}
     given = {name: value for name, value in fields.items() if value not in (None, [])}
-    page = Page(
+    page = _page(
+        replace(report, summary=[*report.summary, format_duration(result.seconds)]),
+        answer,
+        values,
+        cost_section(result.seconds, runs, engine, run.manifest["environment"]),
+        repeat_section(repeated(result, report.left_out), to_toml(given)),
+        footer=" The figures folder beside this page holds its charts as PNG and SVG.",
+    )
+    return page.write(run.folder / "report.html")
+
+
+def write_plain_page(path: Path, report: Report, answer: Sequence[str], data: Mapping[str, Any]) -> Path:
+    """Write the page of something that was found in a program, without a run and without figures.
+
+    Args:
+        path: The file; its folder is made if missing.
+        report: What is to be read.
+        answer: What was found: sentences, the first of which stands by itself.
+        data: Embedded for programs that read the page.
+
+    Returns:
+        The page.
+    """
+    return _page(report, answer, data).write(path)
+
+
+def _page(report: Report, answer: Sequence[str], data: Mapping[str, Any], *last: Section, footer: str = "") -> Page:
+    measured = measured_section((report.heading, "what it is"), report.measured, note=report.note)
+    return Page(
         title=report.title,
         subtitle=report.subtitle,
         answer=answer,
-        summary=[*report.summary, format_duration(result.seconds)],
-        sections=[
-            *(_drawn(section) for section in report.sections),
-            measured_section((report.heading, "what it is"), report.measured, note=report.note),
-            cost_section(result.seconds, runs, engine, run.manifest["environment"]),
-            repeat_section(repeated(result, report.left_out), to_toml(given)),
-        ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=values | {"version": __version__},
+        summary=report.summary,
+        sections=[*(_drawn(section) for section in report.sections), measured, *last],
+        footer=f"Made by onsphere {__version__}.{footer}",
+        data={**data, "version": __version__},
     )
-    return page.write(run.folder / "report.html")
 
 
 def _drawn(section: Section) -> Section:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from onsphere.lab.data import load
 from onsphere.lab.models import MODELS, build
 
+pytestmark = pytest.mark.science
+
 # As it is used in the papers' experiments, but narrow; (options, learning rate, steps).
 RUNS = {
     "mlp": ({"widths": (32,)}, 0.05, 60),

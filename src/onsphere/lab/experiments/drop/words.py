@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onsphere.lab.experiments.drop.analyse import WITHIN
-from onsphere.lab.experiments.drop.findings import Analysis, Best, Difference, StartClass
+from onsphere.lab.experiments.drop.findings import Analysis, Best, Difference, StartClass, Threshold
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.report.words import format_number
 
-__all__ = ["answer", "described_classes", "interval", "percent"]
+__all__ = ["answer", "describe", "describe_threshold", "described_classes", "interval"]
 
 _MEANINGS = {
     "1": "converge by themselves",
@@ -22,14 +22,24 @@ _MEANINGS = {
 
 def answer(result: DropResult) -> list[str]:
     """The finding first, then how far it may be trusted, then what the geometry says."""
-    analysis = result.analysis
-    best = analysis.lowest
-    sentences = [_headline(best), _constant(analysis), _selection(best), _bracket(analysis, best)]
-    sentences += [_other(other) for other in analysis.best if other is not best]
-    sentences.append(_average(analysis, len(result.snapshots)))
+    best = result.lowest
+    sentences = [_headline(best), _constant(result), _selection(best), _bracket(result, best)]
+    sentences += [_other(other) for other in result.best if other is not best]
+    sentences.append(_average(result, len(result.snapshots)))
     if result.paths:
-        sentences.append(f"Starts by class: {described_classes(analysis.classes)}.")
+        sentences.append(f"Starts by class: {described_classes(result.classes)}.")
     return [sentence for sentence in sentences if sentence]
+
+
+def describe(result: DropResult) -> str:
+    """The result in one line."""
+    return _headline(result.lowest)
+
+
+def describe_threshold(found: Threshold) -> str:
+    """Where convergence ends, so far, in one line."""
+    ends = ["?" if end is None else f"{end:.2g}" for end in (found.low, found.high)]
+    return f"convergence ends between ELR {ends[0]} and {ends[1]}"
 
 
 def described_classes(classes: Sequence[StartClass]) -> str:
@@ -38,31 +48,31 @@ def described_classes(classes: Sequence[StartClass]) -> str:
     for label, meaning in _MEANINGS.items():
         own = [c.start for c in classes if c.label == label]
         if own:
-            ends = f"{format_number(own[0])} to {format_number(own[-1])}" if len(own) > 1 else format_number(own[0])
-            parts.append(
-                f"{label} ({meaning}) {ends}" if _together(own, classes) else f"{label} ({meaning}) {_all(own)}"
-            )
+            together = own == [c.start for c in classes if own[0] <= c.start <= own[-1]]
+            told = map(format_number, (own[0], own[-1]) if together and len(own) > 1 else own)
+            parts.append(f"{label} ({meaning}) {(' to ' if together else ', ').join(told)}")
     return "; ".join(parts)
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """A share as percent: ``18.29 %``."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def interval(difference: Difference, digits: int = 2) -> str:
-    """A difference of shares in points with its interval: ``-1.67 (-2.6 to -0.7)``."""
-    mean, low, high = (f"{100 * value:.{digits}f}" for value in (difference.mean, difference.low, difference.high))
+def interval(difference: Difference) -> str:
+    """A difference of shares in points with its interval: ``-1.67 (-2.60 to -0.70)``."""
+    mean, low, high = (f"{100 * value:.2f}" for value in (difference.mean, difference.low, difference.high))
     return f"{mean} ({low} to {high})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def _headline(best: Best) -> str:
     end = format_number(best.end)
     if best.gain is None:
-        return f"No start is better than none: ELR {end} throughout has the lowest test error, {percent(best.no_drop)}."
+        return (
+            f"No start is better than none: ELR {end} throughout has the lowest test error, {_percent(best.no_drop)}."
+        )
     return (
         f"Training at ELR {format_number(best.start)} and then at {end} gives the lowest mean test error, "
-        f"{percent(best.test_error)}, against {percent(best.no_drop)} at ELR {end} throughout with as many steps: "
+        f"{_percent(best.test_error)}, against {_percent(best.no_drop)} at ELR {end} throughout with as many steps: "
         f"{_points(best.gain)}."
     )
 
@@ -115,7 +125,7 @@ def _average(analysis: Analysis, snapshots: int) -> str:
     over = best.over_drop
     found = (
         f"Without a drop, the average of the last {snapshots} snapshots is best at ELR {format_number(best.start)}, "
-        f"{percent(best.test_error)}:"
+        f"{_percent(best.test_error)}:"
     )
     if not over.clear:
         mean, low, high = (f"{100 * value:.2f}" for value in (over.mean, over.low, over.high))
@@ -130,7 +140,7 @@ def _constant(analysis: Analysis) -> str:
     best = analysis.constant
     if best is None or best.elr == analysis.lowest.end:
         return ""
-    found = f"The best of the final ELRs without a drop is {format_number(best.elr)}, {percent(best.test_error)}"
+    found = f"The best of the final ELRs without a drop is {format_number(best.elr)}, {_percent(best.test_error)}"
     if best.drop.mean < 0:
         return f"{found}: beside it the drop has {_points(best.drop)}."
     return f"{found}, which no drop beats."
@@ -139,18 +149,8 @@ def _constant(analysis: Analysis) -> str:
 def _other(best: Best) -> str:
     end = format_number(best.end)
     if best.gain is None:
-        return f"To ELR {end}: no start is better than none ({percent(best.no_drop)})."
+        return f"To ELR {end}: no start is better than none ({_percent(best.no_drop)})."
     return (
-        f"To ELR {end}: best from {format_number(best.start)}, {percent(best.test_error)} against "
-        f"{percent(best.no_drop)}, {_points(best.gain)}."
+        f"To ELR {end}: best from {format_number(best.start)}, {_percent(best.test_error)} against "
+        f"{_percent(best.no_drop)}, {_points(best.gain)}."
     )
-
-
-def _together(own: Sequence[float], classes: Sequence[StartClass]) -> bool:
-    """Whether no start of another class lies between them."""
-    between = [c.start for c in classes if own[0] <= c.start <= own[-1]]
-    return between == list(own)
-
-
-def _all(own: Sequence[float]) -> str:
-    return ", ".join(map(format_number, own))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from collections.abc import Mapping
+from statistics import fmean
 
-from onsphere.lab.experiments.spectrum.result import SpectrumResult
-from onsphere.lab.experiments.spectrum.trends import Trend
+from onsphere.lab.experiments.spectrum.result import SpectrumResult, Trend
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.words import format_number
+from onsphere.lab.report.words import MISSING, format_number
 
-__all__ = ["answer", "describe", "warnings_of"]
+__all__ = ["NAMES", "answer", "change_text", "describe", "place_name", "warnings_of"]
 
-NAMES = {
+NAMES: Mapping[str, str] = {
     "batch_loss": "minibatch loss",
     "gradient_norm": "mean gradient norm",
     "sharpness": "sharpness",
@@ -68,26 +68,17 @@ def describe(result: SpectrumResult) -> str:
     return f"{len(result.runs)} runs; at train loss {format_number(result.target)} {_phrase(trend)}"
 
 
-def _phrase(trend: Trend) -> str:
-    """The quantity, its verdict, its change with the interval."""
-    name = f"the {NAMES[trend.quantity]}"
-    if trend.mean is None:
-        return f"{name} has too few values"
-    rises, of = trend.rising, len(trend.changes)
-    seeds = f"in {rises if trend.mean_rises else of - rises} of {of} seeds"
-    way = "higher" if trend.mean_rises else "lower"
-    verb = {
-        "rises": f"rises with the ELR {seeds}",
-        "falls": f"falls with the ELR {seeds}",
-        "not clear": f"has no clear trend ({way} {seeds})",
-    }
-    return f"{name} {verb[trend.verdict]}, {change_text(trend)}"
+def place_name(result: SpectrumResult, where: str) -> str:
+    """A place of the runs as the page writes it."""
+    if where == "pairs":
+        return "pairs at the end"
+    return f"end, step {result.spec.steps}" if where == "end" else f"train loss {format_number(result.target)}"
 
 
 def change_text(trend: Trend) -> str:
     """The mean change with its interval, as a factor, in points or in radians."""
     if trend.mean is None:
-        return "–"
+        return MISSING
     scale, unit = {"test_error": (100.0, " points"), "angle": (1.0, " rad")}.get(trend.quantity, (1.0, ""))
     if trend.kind == "ratio":
         text = f"by the factor {format_number(trend.mean, 2)}"
@@ -98,17 +89,29 @@ def change_text(trend: Trend) -> str:
     return f"{text} ({format_number(scale * trend.low, 2)} to {format_number(scale * trend.high, 2)})"
 
 
+def _phrase(trend: Trend) -> str:
+    """The quantity, its verdict, its change with the interval."""
+    name = f"the {NAMES[trend.quantity]}"
+    if trend.mean is None:
+        return f"{name} has too few values"
+    seeds = f"in {trend.agreeing} of {len(trend.changes)} seeds"
+    verb = {
+        "rises": f"rises with the ELR {seeds}",
+        "falls": f"falls with the ELR {seeds}",
+        "not clear": f"has no clear trend ({'higher' if trend.mean_rises else 'lower'} {seeds})",
+    }
+    return f"{name} {verb[trend.verdict]}, {change_text(trend)}"
+
+
 def _between(result: SpectrumResult) -> str:
     """Barriers and angles between neighbours, and between the smallest and the largest ELR."""
-    elrs = result.elrs
-    if not result.pairs or len(elrs) < 2:
-        return ""
-    far = [p for p in result.pairs if (p.low, p.high) == (elrs[0], elrs[-1]) and p.loss_barrier is not None]
-    near = [p for p in result.pairs if elrs.index(p.high) == elrs.index(p.low) + 1 and p.loss_barrier is not None]
+    elrs, known = result.elrs, [pair for pair in result.pairs if pair.loss_barrier is not None]
+    far = [pair for pair in known if (pair.low, pair.high) == (elrs[0], elrs[-1])]
+    near = [pair for pair in known if elrs.index(pair.high) == elrs.index(pair.low) + 1]
     if not far or not near:
         return ""
-    barriers = [mean(p.loss_barrier for p in pairs if p.loss_barrier is not None) for pairs in (near, far)]
-    angles = [mean(p.angle for p in pairs) for pairs in (near, far)]
+    barriers = [fmean(p.loss_barrier for p in pairs if p.loss_barrier is not None) for pairs in (near, far)]
+    angles = [fmean(pair.angle for pair in pairs) for pairs in (near, far)]
     verdict = {
         "rises": "Minima part with the ELR",
         "falls": "Minima of far ELRs are not further apart",

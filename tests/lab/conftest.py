@@ -1,0 +1,53 @@
+"""Worker processes without the seconds of imports that each of them begins with; runs without pictures."""
+
+import multiprocessing
+import os
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from onsphere.lab import execution
+
+
+@pytest.fixture(scope="session")
+def forking():
+    """A way to start processes: from a server that has imported everything that workers need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["warm_workers"])
+    with pytest.MonkeyPatch.context() as patch:
+        tests = str(Path(__file__).parents[1])
+        patch.setenv("PYTHONPATH", os.pathsep.join([tests, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_forked(monkeypatch, request):
+    """Runs of this process; a command in a process of its own (test_interrupt.py) starts its workers as ever."""
+    monkeypatch.setattr(execution, "get_context", lambda method: request.getfixturevalue("forking"))
+
+
+def undraw(patch):
+    """Pictures are written as ever, with a word in them: drawing takes longer than a small run and its page."""
+
+    def savefig(figure, file, **options):
+        with Path(file).open("wb") as written:
+            written.write(b"a picture")
+
+    patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    patch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs of one test are not drawn."""
+    undraw(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undrawn_module():
+    """Runs of no test of the module are drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        yield
