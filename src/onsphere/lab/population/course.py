@@ -31,11 +31,11 @@ class Course:
     """The course of one copy, each [T], as far as it is finite.
 
     Attributes:
-        copy: Which.
-        loss: Minibatch loss.
+        copy: The copy that it is the course of.
+        loss: Loss of the minibatch of the step.
         elr: Effective learning rate of the scale-invariant weights.
-        gradient: Their effective gradient norm.
-        radius: Their norm.
+        gradient: Effective gradient norm of these weights.
+        radius: Norm of these weights.
         cosine_distance: 1 - cos of each step's angle; None with momentum, whose updates are not those of a gradient,
             and with a schedule, under which no one δ tells jumps from other steps.
         finite: Whether the whole run is finite.
@@ -98,8 +98,8 @@ def courses(
     """The courses of a shard's copies.
 
     Args:
-        readings: Of the shard.
-        copies: Its copies.
+        readings: The readings of the shard.
+        copies: The copies of the shard.
         invariant: Names of the scale-invariant tensors among the trained ones; None for all.
         factors: [T], of a schedule (``Problem.lr_factors``); all 1 or None for a constant lr.
     """
@@ -117,9 +117,9 @@ def courses_of(
     """The courses of an ended shard's copies over all of their steps.
 
     Args:
-        shard: The shard.
+        shard: A shard whose training has ended.
         invariant: Names of the scale-invariant tensors among the trained ones; None for all.
-        schedule: What changes the lr along the run.
+        schedule: The schedule of the lr along the run.
     """
     readings = shard.readings()
     steps = len(readings.values)
@@ -145,7 +145,7 @@ def thinned(values: Array, bins: int) -> tuple[Array, Array]:
 
     Args:
         values: [T], one a step; zeros and what is not finite become gaps.
-        bins: How many.
+        bins: How many bins there are, at most.
     """
     steps = np.arange(len(values), dtype=np.float64)
     clean = np.where(np.isfinite(values) & (values > 0), values, np.nan)

@@ -33,10 +33,10 @@ class Drawn:
     """One run as it is drawn.
 
     Attributes:
-        run: Its numbers.
+        run: The numbers of the run.
         steps: Mean step of each point of the phase diagram.
-        loss: Mean minibatch loss there.
-        gradient: Mean effective gradient norm there.
+        loss: Mean minibatch loss around these steps.
+        gradient: Mean effective gradient norm around these steps.
         elr_steps: Steps of the course of the ELR.
         elr: The course, thinned so that the lowest and highest of each stretch stay.
     """

@@ -24,19 +24,19 @@ class ConventionalRun:
     Attributes:
         setup: "sphere", "invariant" or "all".
         lr: Learning rate; on the sphere the effective one.
-        seed: Seed.
-        regime: Its label.
+        seed: The seed of the run.
+        regime: The label of the run.
         reason: Which rule gave the label, with the numbers.
         finite: Whether it stayed finite; if not, numbers are from its finite part, or None.
         loss: Mean minibatch loss over Q4.
-        train_loss: On all training images, mean over the evaluations in Q4.
-        train_error: The same, fraction.
-        test_error: On all test images, at the end, fraction.
+        train_loss: Loss on all training images, mean over the evaluations in Q4.
+        train_error: Fraction of all training images, mean over the evaluations in Q4.
+        test_error: Fraction of all test images, at the end.
         gradient_norm: Mean effective norm of the stochastic gradient of the scale-invariant weights over Q4.
         angular_update: Mean angle of a step over Q4, radians; None with momentum.
         elr: Effective learning rate over Q4, geometric mean; on the sphere the fixed one.
-        lowest_elr: Lowest of the whole run.
-        highest_elr: Highest of the whole run.
+        lowest_elr: Lowest ELR of the whole run.
+        highest_elr: Highest ELR of the whole run.
         sphere_regime: The regime that ``elr`` has on the sphere; None on the sphere itself or without it.
         sphere_loss: The loss that belongs to ``elr`` on the sphere; None outside its grid as well.
         shares: Share of the run's steps whose ELR has each regime on the sphere; None on the sphere or without it.
@@ -73,11 +73,11 @@ class Distance:
     """How far the levelled-off runs of a set-up are from the sphere's loss at their effective learning rates.
 
     Attributes:
-        setup: "invariant" or "all".
+        setup: The set-up, "invariant" or "all".
         runs: Runs in chaotic equilibrium whose ELR lies in chaotic equilibrium on the sphere's grid.
         median: Median of loss over sphere's loss; None without runs.
-        low: Smallest.
-        high: Largest.
+        low: Smallest of these ratios; None without runs.
+        high: Largest of these ratios; None without runs.
         close: Runs within :data:`CLOSE` of the sphere's loss.
     """
 

@@ -24,7 +24,7 @@ class SphereMap:
     """The sphere's answer by effective learning rate.
 
     Attributes:
-        elrs: Of the grid, ascending.
+        elrs: Effective learning rates of the grid, ascending.
         regimes: Most frequent label at each, of equally frequent ones the one of the smaller ELRs.
         losses: Geometric mean of the mean minibatch losses of the last quarter; NaN where a run is not finite.
     """

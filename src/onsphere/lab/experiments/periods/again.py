@@ -26,8 +26,8 @@ def trained_again(session: Again, shard: ShardFolder, steps: Collection[int]) ->
 
     Args:
         session: Whose plan it was trained by; its progress is told the copy-steps done.
-        shard: The shard.
-        steps: After which steps.
+        shard: A shard whose training has ended.
+        steps: The steps after which the state is yielded.
 
     Raises:
         Interrupted: The run was asked to stop.

@@ -40,7 +40,7 @@ def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> Periods
     """Measure one run.
 
     Args:
-        course: Its course.
+        course: The course of the run.
         evaluation: [4], at the end: train loss, train error, test loss, test error.
         burn_in: Steps at the start in which jumps are not counted.
     """

@@ -30,10 +30,10 @@ class Drawn:
     """One run that is drawn.
 
     Attributes:
-        run: Its numbers.
-        course: Its course.
+        run: The numbers of the run.
+        course: The course of the run.
         evaluation_steps: Steps of the evaluations.
-        test_error: At these steps, fraction.
+        test_error: Test error at these steps, fraction.
         noisy: Whether gradients are those of minibatches.
     """
 
@@ -46,7 +46,7 @@ class Drawn:
     @property
     def setting(self) -> tuple[float, float]:
         """Learning rate and weight decay."""
-        return self.run.lr, self.run.weight_decay
+        return self.run.setting
 
     @property
     def period(self) -> tuple[int, int] | None:

@@ -15,13 +15,13 @@ __all__ = ["ensemble_chart", "minima_chart", "sharpness_chart", "sphere_chart"]
 
 def sphere_chart(result: PeriodsResult) -> Chart | None:
     """Minibatch loss over the ELR: fixed on the sphere, measured in the whole space; None without a comparison."""
-    settings = [(row.lr, row.weight_decay) for row in result.comparison if row.elr is not None]
+    settings = [row.setting for row in result.comparison if row.elr is not None]
     if not settings:
         return None
     marks: list[Mark] = []
     for setting, look in series_looks(settings, width=1.4).items():
         name = setting_name(*setting)
-        own = [(r.elr, r.loss, r.seed) for r in result.sphere if (r.lr, r.weight_decay) == setting and r.loss]
+        own = [(r.elr, r.loss, r.seed) for r in result.sphere if r.setting == setting and r.loss]
         elrs = sorted({elr for elr, _, _ in own})
         means = [float(np.exp(np.mean([np.log(loss) for elr, loss, _ in own if elr == level]))) for level in elrs]
         hover = f"{name}<br>sphere · seed {{seed}} · ELR {{x:.3g}} · loss {{y:.3g}}"
@@ -39,7 +39,7 @@ def sphere_chart(result: PeriodsResult) -> Chart | None:
             [r.loss for r in runs],
             CROSS.but(size=9),
             "whole space · {setting} · seed {seed}<br>ELR {x:.3g} · loss {y:.3g}",
-            {"setting": [setting_name(r.lr, r.weight_decay) for r in runs], "seed": [r.seed for r in runs]},
+            {"setting": [setting_name(*r.setting) for r in runs], "seed": [r.seed for r in runs]},
             entry="whole space",
         )
     )
@@ -83,7 +83,7 @@ def minima_chart(result: PeriodsResult) -> Chart | None:
             "weights (orthogonal: 1.57) and the fraction of test images that they label differently."
         ),
         label="Angles and disagreement between the minima of different periods",
-        frames=[f"{setting_name(m.lr, m.weight_decay)} · seed {m.seed}" for m in result.minima],
+        frames=[f"{setting_name(*m.setting)} · seed {m.seed}" for m in result.minima],
         frame_name="run",
         height=760,
         size=(5.4, 8.0),
@@ -94,7 +94,7 @@ def ensemble_chart(result: PeriodsResult) -> Chart | None:
     """Test error of ensembles of the last m minima, one line a run; None without minima."""
     if not result.minima:
         return None
-    looks = series_looks(((m.lr, m.weight_decay) for m in result.minima), width=1.4, marker="circle", size=5)
+    looks = series_looks((m.setting for m in result.minima), width=1.4, marker="circle", size=5)
     most = max(len(one.ensemble_error) for one in result.minima)
     return Chart(
         id="ensemble-chart",
@@ -107,9 +107,9 @@ def ensemble_chart(result: PeriodsResult) -> Chart | None:
                     Line(
                         range(1, len(one.ensemble_error) + 1),
                         [100 * error for error in one.ensemble_error],
-                        looks[one.lr, one.weight_decay],
+                        looks[one.setting],
                         f"seed {one.seed} · last {{x}} minima · test error {{y:.2f}} %",
-                        entry=setting_name(one.lr, one.weight_decay),
+                        entry=setting_name(*one.setting),
                     )
                     for one in result.minima
                 ],
@@ -126,10 +126,10 @@ def sharpness_chart(result: PeriodsResult) -> Chart | None:
     rows = result.sharpness
     if not rows:
         return None
-    looks = series_looks(((row.lr, row.weight_decay) for row in rows), width=1.4, marker="circle", size=5)
+    looks = series_looks((row.setting for row in rows), width=1.4, marker="circle", size=5)
     marks: list[Mark] = []
     for row in rows:
-        look, name = looks[row.lr, row.weight_decay], setting_name(row.lr, row.weight_decay)
+        look, name = looks[row.setting], setting_name(*row.setting)
         for steps, values, ring, what in (
             (row.steps, row.elr_times_sharpness, False, "before the jump"),
             (row.control_steps, row.control, True, "midway since the jump before"),

@@ -34,8 +34,8 @@ def find_minima(session: Again, shards: Sequence[ShardFolder], runs: Sequence[Pe
 
     Args:
         session: What was trained, and how.
-        shards: The ended shards.
-        runs: What was measured.
+        shards: The ended shards in the whole space.
+        runs: What was measured of their copies.
 
     Raises:
         Interrupted: The run was asked to stop; shards whose minima are on disk are not trained again.
@@ -48,8 +48,8 @@ def find_minima(session: Again, shards: Sequence[ShardFolder], runs: Sequence[Pe
     for shard, steps in wanted:
         weights = _weights(session, shard, steps)
         rows += _compare(session.given.problem, shard, invariant, steps, weights)
-    order = {(run.lr, run.weight_decay, run.seed): i for i, run in enumerate(runs)}
-    return sorted(rows, key=lambda m: order[m.lr, m.weight_decay, m.seed])
+    order = {run.key: i for i, run in enumerate(runs)}
+    return sorted(rows, key=lambda m: order[m.key])
 
 
 def minima_steps(course: Course, jumps: Sequence[int]) -> list[int]:
@@ -66,7 +66,7 @@ def minima_steps(course: Course, jumps: Sequence[int]) -> list[int]:
 
 def _steps_of(shard: ShardFolder, invariant: Sequence[str], runs: Sequence[PeriodsRun]) -> dict[int, list[int]]:
     """Which steps of which copies are kept, by the copy's place in the shard."""
-    own = {(run.lr, run.weight_decay, run.seed): run.jumps for run in runs}
+    own = {run.key: run.jumps for run in runs}
     found = {}
     for k, course in enumerate(courses_of(shard, invariant)):
         copy = course.copy

@@ -245,7 +245,7 @@ def _section(id: str, title: str, charts: list[Chart | None], *more: Block) -> l
 def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
     """The courses that are drawn: the first seeds of every setting, in the order of the result."""
     seeds = max(1, min(MOST_SEEDS, MOST_COURSES // len(summaries(result.runs))))
-    wanted = {(r.lr, r.weight_decay, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
+    wanted = {r.key: i for i, r in enumerate(result.runs) if r.seed < seeds}
     noisy = result.spec.batch_size != "full"
     found: dict[int, Drawn] = {}
     for folder in run.shard_folders("space"):

@@ -14,20 +14,51 @@ Behaviour = Literal["periodic", "equilibrium", "undecided", "non-finite"]
 
 
 @dataclass(frozen=True)
-class PeriodsRun:
+class OfSetting:
+    """What is found about one setting.
+
+    Attributes:
+        lr: Learning rate of the setting.
+        weight_decay: Weight decay of the setting.
+    """
+
+    lr: float
+    weight_decay: float
+
+    @property
+    def setting(self) -> tuple[float, float]:
+        """Learning rate and weight decay."""
+        return self.lr, self.weight_decay
+
+
+@dataclass(frozen=True)
+class OfRun(OfSetting):
+    """What is found about one run in the whole space.
+
+    Attributes:
+        seed: The seed of the run.
+    """
+
+    seed: int
+
+    @property
+    def key(self) -> tuple[float, float, int]:
+        """Learning rate, weight decay and seed."""
+        return self.lr, self.weight_decay, self.seed
+
+
+@dataclass(frozen=True)
+class PeriodsRun(OfRun):
     """One run in numbers.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        seed: Seed.
         behaviour: "periodic" (at least three jumps), "equilibrium" (from ``start`` on no jump and a steady ELR, over at
             least 2 τ), "non-finite", or "undecided".
         finite: Whether loss and weights stayed finite.
         jumps: Steps of the jumps.
         delta_jumps: How many steps made a δ-jump, with a pause of τ/5 after each; None with momentum or a schedule.
         period: Median distance of consecutive jumps, steps; None with fewer than two.
-        period_tau: The same in units of τ = 1 / (2 lr weight_decay).
+        period_tau: This period in units of τ = 1 / (2 lr weight_decay).
         first_jump: Step of the first jump.
         predicted_first_jump: Predicted from the lowest ELR before it.
         measured_recovery: Median steps from the lowest ELR after a jump to the next jump.
@@ -44,14 +75,11 @@ class PeriodsRun:
         elr_spread: Standard deviation of log ELR there.
         jumpiness: Excess of the mean squared effective step over its equilibrium; None with momentum or a schedule.
         loss: Mean minibatch loss there.
-        train_loss: On all training images, at the end.
-        train_error: The same, fraction.
-        test_error: On all test images, at the end, fraction.
+        train_loss: Loss on all training images, at the end.
+        train_error: Fraction of all training images, at the end.
+        test_error: Fraction of all test images, at the end.
     """
 
-    lr: float
-    weight_decay: float
-    seed: int
     behaviour: Behaviour
     finite: bool
     jumps: list[int]
@@ -79,22 +107,18 @@ class PeriodsRun:
 
 
 @dataclass(frozen=True)
-class SphereRun:
+class SphereRun(OfSetting):
     """One run of the same network at a fixed ELR on the sphere.
 
     Attributes:
-        lr: Learning rate of the setting that it is compared with.
-        weight_decay: Weight decay of that setting.
         elr: The fixed effective learning rate.
-        seed: Seed.
+        seed: The seed of the run.
         loss: Mean minibatch loss over the same window of steps.
         delta_jumps: Steps after the burn-in with 1 - cos above the setting's δ, with a pause of τ/5 after each.
-        test_error: At the end, fraction.
+        test_error: Test error at the end, fraction.
         finite: Whether loss and weights stayed finite.
     """
 
-    lr: float
-    weight_decay: float
     elr: float
     seed: int
     loss: float | None
@@ -104,22 +128,18 @@ class SphereRun:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(OfSetting):
     """A setting in the whole space against the sphere at its ELR.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
         elr: Geometric mean of the ELR over the window and the seeds.
         loss: Geometric mean over seeds of the mean minibatch loss in the window.
-        sphere_loss: The same on the sphere, interpolated to ``elr`` on logarithmic scales.
-        ratio: The first over the second.
+        sphere_loss: This loss on the sphere, interpolated to ``elr`` on logarithmic scales.
+        ratio: Loss in the whole space over that on the sphere.
         delta_jumps: Mean number of δ-jumps a run after the burn-in.
-        sphere_delta_jumps: The same on the sphere at the ELR nearest to ``elr``.
+        sphere_delta_jumps: This number on the sphere at the ELR nearest to ``elr``.
     """
 
-    lr: float
-    weight_decay: float
     elr: float | None
     loss: float | None
     sphere_loss: float | None
@@ -129,24 +149,18 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Minima:
+class Minima(OfRun):
     """The loss minima of one run's periods.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        seed: Seed.
         steps: Step of each minimum, M of them.
-        test_error: Of each, fraction, M.
-        train_loss: Of each, on all training images, M.
-        angles: Between the scale-invariant weights of each pair, radians, M x M.
+        test_error: Test error of each minimum, fraction, M.
+        train_loss: Loss of each minimum on all training images, M.
+        angles: Angles between the scale-invariant weights of each pair, radians, M x M.
         disagreement: Fraction of test images that each pair labels differently, M x M.
         ensemble_error: Test error of the averaged predictions of the last m minima, m = 1 .. M.
     """
 
-    lr: float
-    weight_decay: float
-    seed: int
     steps: list[int]
     test_error: list[float]
     train_loss: list[float]
@@ -156,24 +170,18 @@ class Minima:
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(OfRun):
     """ELR times sharpness around one jump: what it comes to before the jump, and midway since the one before.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        seed: Seed.
         jump: Step of the jump.
-        threshold: Above which gradient descent is unstable: 2 without momentum.
+        threshold: The value above which gradient descent is unstable: 2 without momentum.
         steps: Steps before the jump at which it was measured, the jump itself the last.
-        elr_times_sharpness: There; None where it is not finite.
+        elr_times_sharpness: ELR times sharpness at these steps; None where it is not finite.
         control_steps: As many steps in the middle of the gap between the jump before (or step 0) and this one.
-        control: ELR times sharpness there.
+        control: ELR times sharpness at the control steps.
     """
 
-    lr: float
-    weight_decay: float
-    seed: int
     jump: int
     threshold: float
     steps: list[int]
@@ -235,17 +243,13 @@ class PeriodsResult(TrainedResult):
 
 
 @dataclass(frozen=True, repr=False)
-class Setting:
+class Setting(OfSetting):
     """The runs of one learning rate and weight decay.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        runs: One a seed.
+        runs: The runs of the setting, one a seed.
     """
 
-    lr: float
-    weight_decay: float
     runs: list[PeriodsRun]
 
     @property
@@ -283,5 +287,5 @@ def summaries(runs: Sequence[PeriodsRun]) -> list[Setting]:
     """The settings, in the order of the runs."""
     groups: dict[tuple[float, float], list[PeriodsRun]] = {}
     for run in runs:
-        groups.setdefault((run.lr, run.weight_decay), []).append(run)
+        groups.setdefault(run.setting, []).append(run)
     return [Setting(lr, decay, rows) for (lr, decay), rows in groups.items()]

@@ -68,7 +68,7 @@ def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
 
     def told(ended: Sequence[ShardFolder]) -> str:
         runs.extend(read_runs(ended[-1], invariant, spec.burn_in, spec.schedule))
-        runs.sort(key=lambda run: (settings.index((run.lr, run.weight_decay)), run.seed))
+        runs.sort(key=lambda run: (settings.index(run.setting), run.seed))
         return describe(runs)
 
     copies = [Copy(seed, lr, decay, spec.momentum_used) for lr, decay in settings for seed in range(spec.seeds)]

@@ -64,8 +64,8 @@ class Ready:
     """A problem that can be trained.
 
     Attributes:
-        problem: It, with its trained tensors named.
-        invariant: Names of the scale-invariant ones among them.
+        problem: The problem with its trained tensors named.
+        invariant: Names of the scale-invariant tensors among them.
     """
 
     problem: Problem
@@ -76,8 +76,8 @@ def ready(problem: Problem, setup: Setup, progress: Progress) -> Ready:
     """Give a problem the network of a set-up, and name its trained and its scale-invariant tensors.
 
     Args:
-        problem: Not yet prepared.
-        setup: Which set-up.
+        problem: A problem that is not yet prepared.
+        setup: The set-up whose network it gets.
         progress: Told what was changed in the network.
 
     Raises:

@@ -38,8 +38,8 @@ def measure_sharpness(session: Again, shards: Sequence[ShardFolder], runs: Seque
 
     Args:
         session: What was trained, and how.
-        shards: The ended shards.
-        runs: What was measured.
+        shards: The ended shards in the whole space.
+        runs: What was measured of their copies.
 
     Returns:
         One entry a jump, in the order of ``runs``; none for a run without jumps.
@@ -47,7 +47,7 @@ def measure_sharpness(session: Again, shards: Sequence[ShardFolder], runs: Seque
     Raises:
         Interrupted: The run was asked to stop; shards whose numbers are on disk are not trained again.
     """
-    jumps = {(r.lr, r.weight_decay, r.seed): r.jumps[:JUMPS] for r in runs if r.seed == 0 and r.jumps}
+    jumps = {r.key: r.jumps[:JUMPS] for r in runs if r.seed == 0 and r.jumps}
     work = []
     for shard in shards:
         found = enumerate(courses_of(shard, session.given.invariant, session.given.problem.schedule))
@@ -61,7 +61,7 @@ def measure_sharpness(session: Again, shards: Sequence[ShardFolder], runs: Seque
         path = f"{session.run.shards.name}/{shard.folder.name}/sharpness"
         rows += session.kept(path, list[Sharpness], partial(_shard, session, shard, own, jumps), units=units)
     order = list(jumps)
-    return sorted(rows, key=lambda row: (order.index((row.lr, row.weight_decay, row.seed)), row.jump))
+    return sorted(rows, key=lambda row: (order.index(row.key), row.jump))
 
 
 def stretches(jumps: Sequence[int]) -> list[tuple[list[int], list[int]]]:

@@ -25,7 +25,7 @@ class SharpnessMeter:
     """Measures the Hessian of the training-mode loss on a fixed batch.
 
     Args:
-        problem: What is trained.
+        problem: The problem that is trained.
         invariant: Names of the tensors to differentiate by.
     """
 

@@ -64,7 +64,7 @@ def compare(
         shards: The ended shards on the sphere.
         burn_in: Steps at the start in which jumps are not counted.
     """
-    settings = {(s.lr, s.weight_decay): s for s in summaries(runs)}
+    settings = {s.setting: s for s in summaries(runs)}
     measured: dict[tuple[float, int], list[SphereRun]] = {}
     keys: dict[tuple[float, int], list[Wanted]] = {}
     for entry in wanted:
@@ -84,7 +84,7 @@ def compare(
             ]
     found = [row for rows in measured.values() for row in rows]
     order = list(settings)
-    found.sort(key=lambda r: (order.index((r.lr, r.weight_decay)), r.elr, r.seed))
+    found.sort(key=lambda r: (order.index(r.setting), r.elr, r.seed))
     return SphereSide([_compare(setting, found) for setting in settings.values()], found)
 
 
@@ -98,7 +98,7 @@ def _sphere_run(
 ) -> SphereRun:
     start = setting.runs[0].start
     finite = bool(np.isfinite(loss).all())
-    delta = default_delta(setting.lr, setting.weight_decay)
+    delta = default_delta(*setting.setting)
     return SphereRun(
         lr=setting.lr,
         weight_decay=setting.weight_decay,
@@ -117,7 +117,7 @@ def _mean_elr(setting: Setting) -> float | None:
 
 
 def _compare(setting: Setting, sphere: Sequence[SphereRun]) -> Comparison:
-    own = [r for r in sphere if (r.lr, r.weight_decay) == (setting.lr, setting.weight_decay)]
+    own = [r for r in sphere if r.setting == setting.setting]
     elr = _mean_elr(setting)
     losses = [run.loss for run in setting.runs if run.loss]
     loss = float(np.exp(np.log(losses).mean())) if losses else None

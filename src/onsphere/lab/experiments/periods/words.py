@@ -104,8 +104,8 @@ def _several(settings: list[Setting], result: PeriodsResult) -> list[str]:
 
 def _sphere(result: PeriodsResult) -> list[str]:
     """Jumps on the sphere beside those in the whole space; losses where both are at equilibrium."""
-    behaviour = {(s.lr, s.weight_decay): s.behaviour for s in summaries(result.runs)}
-    rows = [(behaviour[row.lr, row.weight_decay], row) for row in result.comparison if row.ratio is not None]
+    behaviour = {s.setting: s.behaviour for s in summaries(result.runs)}
+    rows = [(behaviour[row.setting], row) for row in result.comparison if row.ratio is not None]
     sentences = []
     steady = [row.ratio for kind, row in rows if kind == "equilibrium"]
     if steady:
