@@ -12,7 +12,7 @@ from onsphere.lab.experiments.drop.charts import after_chart, barrier_chart, err
 from onsphere.lab.experiments.drop.findings import PAIRS, Best, Difference, MatrixCell, StartClass
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.words import interval
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import data_words, network_words
