@@ -1,6 +1,7 @@
 """The search for symmetries: its parts, its options and its refusals."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import onsphere
-from onsphere import SymmetryError, find_symmetries, noether_residual, sphere_groups
+from onsphere import Symmetries, SymmetryError, find_symmetries, noether_residual, sphere_groups
 from onsphere.symmetry.exact_mode import EPS, ExactMode
 from onsphere.symmetry.lattice import disjoint_groups, largest_sphere, remaining_generators, row_reduced
 from onsphere.symmetry.probe import Probe
@@ -111,6 +112,24 @@ def test_the_result_reads_as_a_table_and_as_json():
     assert json.loads(json.dumps(found.to_dict()))["groups"] == [["0.weight", "0.bias"]]
     frame = found.to_frame()
     assert list(frame["role"]) == ["group 1"] * 2 + ["rescaling"] * 3 + ["fixed"] and frame["numbers"].sum() == 99
+
+
+def test_symmetries_come_back_from_plain_values():
+    found = find_symmetries(layer_norm_net(), data(16, 6), rows=True)
+    values = json.loads(json.dumps(found.to_dict()))
+    again = Symmetries.from_dict(values)
+    assert again.to_dict() == found.to_dict() and repr(again) == repr(found)
+    np.testing.assert_array_equal(again.generators, found.generators)
+    missing = Symmetries.from_dict(values | {"gap": None, "broken_by_eps": [None]})
+    assert missing.gap == math.inf and math.isnan(missing.broken_by_eps[0])
+    with pytest.raises(ValueError, match="of tensors that the model does not have"):
+        Symmetries.from_dict(values | {"groups": [["0.weight", "nobody"]]})
+    with pytest.raises(ValueError, match="of tensors that the model does not have"):
+        Symmetries.from_dict(values | {"groups": [[]]})
+    with pytest.raises(ValueError, match="reshape"):
+        Symmetries.from_dict(values | {"generators": [[1.0]]})
+    with pytest.raises(KeyError, match="notes"):
+        Symmetries.from_dict({name: value for name, value in values.items() if name != "notes"})
 
 
 def test_rows_tell_batch_norm_from_layer_norm():

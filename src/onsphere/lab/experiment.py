@@ -18,11 +18,11 @@ from typing import Any, Generic, TypeVar
 
 from onsphere.lab.engine_file import engine_summary, read_engine
 from onsphere.lab.execution import Interrupted
+from onsphere.lab.frame import Report, write_page
 from onsphere.lab.options import InputError, Options
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.registry import entry_of
-from onsphere.lab.report.frame import Report, write_page
 from onsphere.lab.report.page import Table
 from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of, typed
 from onsphere.lab.store import Damaged, Run
@@ -327,7 +327,7 @@ class Experiment(Generic[S, P, R]):
             if issubclass(self.result, TrainedResult):
                 values["engine"] = engine_summary(session.engine or read_engine(run)) | dict(found.get("engine", {}))
                 values["cpu_seconds"] = cpu_seconds(run)
-            return conclude(run, self.result.of(run, plain_of(values)), self._write)
+            return conclude(run, self.result.restored(run, plain_of(values)), self._write)
 
     def _write(self, run: Run, result: R) -> Path:
         return write_page(run, result, self.report(run, result), self.answer(result), self.runs(result) or None)

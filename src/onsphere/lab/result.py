@@ -94,7 +94,7 @@ class ExperimentResult:
         return dict(plain({"command": self.command} | {name: values[name] for name in order}))
 
     @classmethod
-    def of(cls, run: Run, values: Mapping[str, Any]) -> Self:
+    def restored(cls, run: Run, values: Mapping[str, Any]) -> Self:
         """The result from what :meth:`to_dict` gave.
 
         Args:
@@ -119,7 +119,7 @@ class ExperimentResult:
         values = run.result()
         with run.reading():
             try:
-                return cls.of(run, values)
+                return cls.restored(run, values)
             except ValidationError as error:
                 if not run.result_sealed:
                     raise

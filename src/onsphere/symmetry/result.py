@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
-from typing import Any
+from math import inf, nan, prod
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,23 +87,56 @@ class Symmetries:
         return "rescaling" if any(name in exponents for exponents in self.rescalings) else "fixed"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON but for a gap that is infinite; :meth:`from_dict` reads them again."""
         return {
             "names": list(self.names),
             "shapes": [list(shape) for shape in self.shapes],
-            "generators": [[_plain(x) for x in row] for row in self.generators],
             "groups": [list(group) for group in self.groups],
+            "broken_by_eps": list(self.broken_by_eps),
             "rescalings": [dict(exponents) for exponents in self.rescalings],
+            "sentences": self.sentences(),
             "without_effect": list(self.without_effect),
             "fixed": list(self.fixed),
             "invariant": list(self.invariant),
+            "row_invariant": None if self.row_invariant is None else list(self.row_invariant),
+            "generators": [[_plain(x) for x in row] for row in self.generators],
             "dimension": self.dimension,
             "gap": self.gap,
-            "broken_by_eps": list(self.broken_by_eps),
-            "row_invariant": None if self.row_invariant is None else list(self.row_invariant),
             "notes": list(self.notes),
-            "sentences": self.sentences(),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The symmetries that :meth:`to_dict` wrote, also after they went through JSON.
+
+        Args:
+            values: Plain values. None stands for a gap that is infinite, and for a change of the output that is NaN;
+                what follows from the rest (``sentences``, ``fixed``, ``invariant``) need not be there.
+
+        Raises:
+            KeyError: A value is missing.
+            ValueError: A group is empty or holds what is no parameter's name, or the generators are not of as many
+                numbers as there are names.
+        """
+        names, generators = tuple(values["names"]), values["generators"]
+        groups = [tuple(group) for group in values["groups"]]
+        for group in groups:
+            if not group or not set(group) <= set(names):
+                raise ValueError(f"a group {str(list(group))[:40]} of tensors that the model does not have")
+        rows, gap = values["row_invariant"], values["gap"]
+        return cls(
+            names=names,
+            shapes=tuple(tuple(shape) for shape in values["shapes"]),
+            generators=np.array(generators, dtype=np.float64).reshape(len(generators), len(names)),
+            groups=groups,
+            rescalings=[dict(exponents) for exponents in values["rescalings"]],
+            without_effect=tuple(values["without_effect"]),
+            dimension=values["dimension"],
+            gap=inf if gap is None else gap,
+            broken_by_eps=tuple(nan if change is None else change for change in values["broken_by_eps"]),
+            row_invariant=None if rows is None else tuple(rows),
+            notes=tuple(values["notes"]),
+        )
 
     def to_frame(self) -> Any:
         """One row a parameter as a pandas data frame (needs pandas)."""

@@ -16,8 +16,8 @@ from onsphere.lab.experiments.schedule.courses import courses
 from onsphere.lab.experiments.schedule.page import report
 from onsphere.lab.experiments.schedule.result import ScheduleResult
 from onsphere.lab.experiments.schedule.run import EXPERIMENT, compare_schedules
+from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.frame import repeated
 from onsphere.lab.terminal import show
 
 SMALL = {

@@ -1,20 +1,20 @@
-"""The experiment from call to page: what it holds, that a change changes, resuming to the same bits, bad input."""
+"""Changes of ELR from call to page: what the result holds, that a change changes, charts that hold it, bad input."""
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from browser import attribute, needs_browser, open_page
-from command import flags, here, last_json
-from onsphere.lab import InputError, Interrupted, Run
-from onsphere.lab.experiments.stabilise import terminal
-from onsphere.lab.experiments.stabilise.answer import answer, unexpected
-from onsphere.lab.experiments.stabilise.page import command
-from onsphere.lab.experiments.stabilise.run import resume_stabilise, stabilise
+from onsphere.lab import InputError, Run
+from onsphere.lab.experiments.stabilise import charts
+from onsphere.lab.experiments.stabilise.analyse import edges, loss_curves
+from onsphere.lab.experiments.stabilise.run import EXPERIMENT, resume_stabilise, stabilise
+from onsphere.lab.experiments.stabilise.words import answer, unexpected
+from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.progress import Progress
+from onsphere.lab.terminal import show
 
 SMALL = {
     "train": 80,
@@ -76,53 +76,55 @@ def test_runs_are_equal_until_their_elr_changes_and_differ_after(small):
 
 
 def test_the_result_comes_back_from_disk_as_it_was(small):
-    again = resume_stabilise(Run(small.run))
-    assert again == dataclasses.replace(small, spec=again.spec)
+    assert resume_stabilise(Run(small.run)) == small
     assert "report.html" in repr(small) and len(small.to_frame()) == 2
-    assert command(small.spec).startswith("onsphere landscape stabilise --train 80 ")
+    assert repeated(small).startswith("onsphere landscape stabilise --train 80 ")
 
 
-def test_report_terminal_and_answer(small, capsys):
-    before = small.report.read_text()
-    assert terminal.rewrite_report(Run(small.run)) == small.report
-    assert small.report.read_text() == before
-    terminal.show(small)
+def test_the_terminal_says_the_answer_and_every_chart_has_its_figures(small, capsys):
+    show(EXPERIMENT, small)
     said = capsys.readouterr().out
-    assert "report.html" in said and all(sentence in said for sentence in answer(small))
-    assert "left after a change" in terminal.one_line(Run(small.run))
+    assert "report.html" in said and all(sentence in said for sentence in (*answer(small), *unexpected(small)))
+    assert "left after a change" in EXPERIMENT.one_line(Run(small.run))
+    names = ("levels", "memory", "plane", "wandering", "ways", "walk")
     assert {path.name for path in (small.run / "figures").iterdir()} == {
-        f"{name}.{kind}" for name in ("memory", "wandering") for kind in ("png", "svg")
+        f"{n}.{k}" for n in names for k in ("png", "svg")
     }
+
+
+def test_the_charts_hold_what_was_found(small):
+    curves = loss_curves(map(ShardFolder, Run(small.run).shard_folders()), small.spec)
+    assert [(curve.before, curve.after) for curve in curves] == [(0.02, 0.02), (0.02, 0.06), (0.06, 0.02), (0.06, 0.06)]
+    own = [
+        shard.readings().loss[40:, k]
+        for shard in map(ShardFolder, Run(small.run).shard_folders())
+        for k, copy in enumerate(shard.copies())
+        if [phase.lr for phase in copy.phases] == [0.02, 0.06]
+    ]
+    bins = edges(56)
+    expected = [np.mean([loss[a:b].mean() for loss in own]) for a, b in pairwise(bins)]
+    lines = charts.levels_chart(small, curves).panels[0].marks
+    np.testing.assert_allclose(lines[1].y, expected, rtol=1e-12)
+    assert [line.look.width for line in lines] == [5, 1.5, 1.5, 5]
+    band, line, *_ = charts.memory_chart(small).panels[0].marks
+    rising = [row for row in small.memory_course if row.direction == "up"]
+    assert list(line.y) == [100 * row.memory for row in rising]
+    assert list(band.high) == pytest.approx([100 * (row.memory + 2 * row.error) for row in rising])
+    spot, cross, *_ = charts.plane_chart(small).panels[0].marks
+    assert (spot.x, cross.x) == ([small.stays[0].loss], [small.levels[0].loss])
+    wander = charts.wander_chart(small).panels[0].marks[0]
+    last = [row.angle for row in small.distances if row.elr == 0.02 and row.lag == 56]
+    assert wander.y[-1] == pytest.approx(np.mean(last))
+    assert wander.error[-1] == pytest.approx(abs(last[0] - last[1]))  # twice the standard error of two
+    assert sum(len(mark.x) for mark in charts.ways_chart(small).panels[0].marks) == len(small.ways)
+    walk, cosine = charts.walk_chart(small).panels[0].marks
+    assert walk.y[0] == 1 == pytest.approx(cosine.y[0]) and list(walk.x) == list(cosine.x)
 
 
 def test_elrs_in_another_regime_are_named(small):
     rows = [dataclasses.replace(row, regimes={"convergence": 1, "chaotic_equilibrium": 1}) for row in small.stays]
     warned = unexpected(dataclasses.replace(small, stays=rows))
     assert "At ELR 0.02 only 1 of 2 runs are in the chaotic equilibrium (1 in convergence)" in warned[0]
-
-
-@needs_browser
-def test_the_page_opens_without_an_error_and_draws_every_chart(small):
-    document, console = open_page(small.report)
-    assert console == []
-    assert attribute(document, "data-charts") == str(document.count('<figure class="chart"')) == "6"
-    assert not attribute(document, "data-errors")
-
-
-@pytest.mark.parametrize("after", [0, 100, 600, 965])
-def test_interrupted_anywhere_and_resumed_gives_the_same(small, tmp_path, after):
-    class Stopper(Progress):
-        done = 0
-
-        def advance(self, copy_steps):
-            Stopper.done += copy_steps
-
-    with pytest.raises(Interrupted):
-        stabilise(**SMALL, out=tmp_path / "cut", progress=Stopper(), stop=lambda: Stopper.done > after)
-    assert not (tmp_path / "cut" / "result.json").exists()
-    again = resume_stabilise(Run(tmp_path / "cut"))
-    kept = {"run": small.run, "report": small.report, "seconds": small.seconds, "cpu_seconds": small.cpu_seconds}
-    assert dataclasses.replace(again, **kept, engine=small.engine) == dataclasses.replace(small, spec=again.spec)
 
 
 @pytest.mark.parametrize(
@@ -141,12 +143,3 @@ def test_bad_input_is_one_line(tmp_path, fields, message):
         stabilise(**SMALL | fields, out=tmp_path / "run")
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
-
-
-def test_the_command_prints_json_last_and_refuses_with_two(tmp_path):
-    words = ["landscape", "stabilise", *flags(**SMALL | {"steps": 72})]
-    done = here(*words, "--out", "run", "--json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert last_json(done)["levels"]
-    refused = here(*words, "--elrs", "0.02,0.02", folder=tmp_path)
-    assert refused.returncode == 2 and "--elrs" in refused.stderr

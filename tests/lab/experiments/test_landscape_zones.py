@@ -1,24 +1,24 @@
-"""The experiment from call to page: sharpness as the core measures it, continuations that continue, resuming."""
+"""Zones from call to page: sharpness as the core measures it, continuations that continue, charts that hold them."""
 
-import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from browser import attribute, needs_browser, open_page
-from command import flags, here, last_json
 from onsphere.curvature import top_eigenvalues
-from onsphere.lab import InputError, Interrupted, Run
-from onsphere.lab.experiments.zones import terminal
-from onsphere.lab.experiments.zones.answer import answer
-from onsphere.lab.experiments.zones.page import command, courses
-from onsphere.lab.experiments.zones.run import map_zones, resume_zones
+from onsphere.lab import InputError, Run
+from onsphere.lab.experiments.zones.charts import course_chart, map_chart, path_chart, threshold_chart
+from onsphere.lab.experiments.zones.page import courses
+from onsphere.lab.experiments.zones.result import OUTCOMES
+from onsphere.lab.experiments.zones.run import EXPERIMENT, map_zones, resume_zones
 from onsphere.lab.experiments.zones.spec import ZonesSpec
+from onsphere.lab.experiments.zones.words import answer
+from onsphere.lab.frame import repeated
 from onsphere.lab.networks import batches, criterion, network
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.preparation import prepare_model
-from onsphere.lab.progress import Progress
+from onsphere.lab.terminal import show
 from onsphere.lab.training import load_data
 
 SMALL = {
@@ -84,45 +84,42 @@ def test_sharpness_is_that_of_the_core_at_the_weights_of_the_step(small):
 
 
 def test_the_result_comes_back_from_disk_as_it_was(small):
-    again = resume_zones(Run(small.run))
-    assert again == dataclasses.replace(small, spec=again.spec)
+    assert resume_zones(Run(small.run)) == small
     assert "report.html" in repr(small) and len(small.to_frame()) == 9
-    assert command(small.spec).startswith("onsphere landscape zones --train 80 ")
+    assert repeated(small).startswith("onsphere landscape zones --train 80 ")
 
 
-def test_report_terminal_and_answer(small, capsys):
-    before = small.report.read_text()
-    assert terminal.rewrite_report(Run(small.run)) == small.report
-    assert small.report.read_text() == before
-    terminal.show(small)
+def test_the_terminal_says_the_answer_and_every_chart_has_its_figures(small, capsys):
+    show(EXPERIMENT, small)
     said = capsys.readouterr().out
     assert "report.html" in said and all(sentence in said for sentence in answer(small))
-    assert "Continuations:" in terminal.one_line(Run(small.run))
-    assert {path.name for path in (small.run / "figures").iterdir()} == {"zones.png", "zones.svg"}
+    assert "Continuations:" in EXPERIMENT.one_line(Run(small.run))
+    names = ("zones", "continuations", "courses", "threshold")
+    assert {path.name for path in (small.run / "figures").iterdir()} == {
+        f"{n}.{k}" for n in names for k in ("png", "svg")
+    }
 
 
-@needs_browser
-def test_the_page_opens_without_an_error_and_draws_every_chart(small):
-    document, console = open_page(small.report)
-    assert console == []
-    assert attribute(document, "data-charts") == str(document.count('<figure class="chart"')) == "4"
-    assert not attribute(document, "data-errors")
-
-
-@pytest.mark.parametrize("after", [0, 100, 150, 165, 380])
-def test_interrupted_anywhere_and_resumed_gives_the_same(small, tmp_path, after):
-    class Stopper(Progress):
-        done = 0
-
-        def advance(self, copy_steps):
-            Stopper.done += copy_steps
-
-    with pytest.raises(Interrupted):
-        map_zones(**SMALL, out=tmp_path / "cut", progress=Stopper(), stop=lambda: Stopper.done > after)
-    assert not (tmp_path / "cut" / "result.json").exists()
-    again = resume_zones(Run(tmp_path / "cut"))
-    kept = {"run": small.run, "report": small.report, "seconds": small.seconds, "cpu_seconds": small.cpu_seconds}
-    assert dataclasses.replace(again, **kept, engine=small.engine) == dataclasses.replace(small, spec=again.spec)
+def test_the_charts_hold_every_reading_and_continuation(small):
+    paths = path_chart(small).panels[0]
+    assert [list(line.y) for line in paths.marks] == [
+        [point.sharpness for point in small.path if point.elr == elr] for elr in (2e-3, 8e-3)
+    ]
+    assert [9 in line.look.size for line in paths.marks] == [True, False]  # continuations leave the first path
+    highest = max(point.sharpness for point in small.path)
+    assert all(2 / rule.value in (2e-3, 8e-3, 2e-2, 0.2) and rule.value < 1.5 * highest for rule in paths.rules)
+    line, *outcomes = map_chart(small).panels[0].marks
+    assert list(line.y) == [2 / point.sharpness for point in small.main]
+    counts = small.counts()
+    assert {mark.entry: len(mark.x) for mark in outcomes} == counts
+    rises = {mark.entry: len(mark.x) for mark in threshold_chart(small).panels[0].marks}
+    finite = [row.outcome for row in small.continuations if np.isfinite(row.peak)]
+    assert rises == {name: finite.count(name) for name in OUTCOMES}
+    shown = course_chart(small, courses(Run(small.run), small))
+    assert shown.frames == ["step 0", "step 2", "step 48"] and shown.frame == 1
+    assert [mark.entry for mark in shown.panels[0].marks if mark.frame == 2] == [
+        "path", "ELR 2e-3", "ELR 0.02", "ELR 0.2"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -140,12 +137,3 @@ def test_bad_input_is_one_line(tmp_path, fields, message):
         map_zones(**SMALL | fields, out=tmp_path / "run")
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
-
-
-def test_the_command_prints_json_last_and_refuses_with_two(tmp_path):
-    words = ["landscape", "zones", *flags(**SMALL | {"batch_size": 16})]
-    done = here(*words, "--out", "run", "--json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert last_json(done)["continuations"]
-    refused = here(*words, "--elrs", "0.02,0.02", folder=tmp_path)
-    assert refused.returncode == 2 and "--elrs" in refused.stderr

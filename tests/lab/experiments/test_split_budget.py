@@ -20,7 +20,7 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiments.split import charts
 from onsphere.lab.experiments.split.result import SplitResult
 from onsphere.lab.experiments.split.run import EXPERIMENT, resume_split, split_budget
-from onsphere.lab.report.frame import repeated
+from onsphere.lab.frame import repeated
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.terminal import show

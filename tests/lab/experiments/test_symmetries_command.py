@@ -14,10 +14,11 @@ import onsphere
 from browser import attribute, needs_browser, open_page
 from onsphere.lab import InputError, Interrupted, Run
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.symmetries.prepare import prepare
-from onsphere.lab.experiments.symmetries.run import start
+from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
+from onsphere.lab.experiments.symmetries.prepare import question
+from onsphere.lab.experiments.symmetries.run import EXPERIMENT
 from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec, parse_shape
-from onsphere.lab.progress import Progress
+from onsphere.lab.experiments.symmetries.tensors import Tensors
 
 # A residual net in which everything happens: a joint group, one alone, a pair, rescalings, no effect, no symmetry.
 NETS = """
@@ -113,13 +114,13 @@ def said(arguments, capfd):
 
 
 def found_by(**fields):
-    return start(FIELDS | fields, None, Progress(), lambda: False).found
+    return EXPERIMENT.start(**FIELDS | fields).found
 
 
 def test_json_is_what_find_symmetries_says(capfd):
     result = said(["symmetries", "sym_nets:Net", "--input", "16x6", "--rows", "--json"], capfd)
-    question = prepare(SymmetriesSpec(**result["spec"]))
-    expected = onsphere.find_symmetries(question.model, *question.inputs, rows=True).to_dict()
+    asked = question(SymmetriesSpec(**result["spec"]))
+    expected = onsphere.find_symmetries(asked.model, *asked.inputs, rows=True).to_dict()
     assert result["groups"] == [["stem.weight", "outer.weight"], ["norm.weight", "norm.bias"], ["inner.weight"]]
     assert result["rescalings"] == [{"last_norm.weight": 1, "last_norm.bias": 1, "head.weight": -1}]
     assert result["without_effect"] == ["inner.bias"] and result["fixed"] == ["head.bias"]
@@ -188,7 +189,7 @@ def test_reference_networks_need_no_input_and_eps_shows(capfd):
 def test_a_factory_gets_what_it_requires_and_what_is_chosen():
     def shape_of(**fields):
         spec = SymmetriesSpec(model="sym_nets:sized", input=("9x5",), **fields)
-        return [tuple(p.shape) for p in prepare(spec).model.parameters()][::4]
+        return [tuple(p.shape) for p in question(spec).model.parameters()][::4]
 
     assert shape_of() == [(4, 5), (10, 4)]
     assert shape_of(width=7, classes=2) == [(7, 5), (2, 7)]
@@ -205,11 +206,11 @@ def test_lazy_layers_learn_their_shapes(capfd):
 def test_preparing_leaves_the_random_state_and_repeats_itself():
     before = torch.get_rng_state()
     spec = SymmetriesSpec(**FIELDS, seed=3)
-    first, second = prepare(spec), prepare(spec)
+    first, second = question(spec), question(spec)
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.inputs[0], second.inputs[0]) and first.inputs[0].shape == (16, 6)
     assert torch.equal(first.model.stem.weight, second.model.stem.weight)
-    other = prepare(SymmetriesSpec(**FIELDS, seed=4))
+    other = question(SymmetriesSpec(**FIELDS, seed=4))
     assert not torch.equal(first.model.stem.weight, other.model.stem.weight)
 
 
@@ -245,10 +246,10 @@ def test_a_folder_of_the_users_is_not_taken_back():
 
 def test_an_interrupted_run_resumes_to_the_same_result():
     with pytest.raises(Interrupted):
-        start(FIELDS, Path("stopped"), Progress(), lambda: True)
+        EXPERIMENT.start(**FIELDS, out="stopped", stop=lambda: True)
     assert Run(Path("stopped")).status == "interrupted"
     assert run_command(["resume", "stopped"]) == 0
-    whole = start(FIELDS, Path("whole"), Progress(), lambda: False).to_dict()
+    whole = EXPERIMENT.start(**FIELDS, out="whole").to_dict()
     resumed = json.loads(Path("stopped/result.json").read_text())
     for key in whole.keys() - {"run", "report", "seconds"}:
         assert json.loads(json.dumps(whole[key])) == resumed[key], key
@@ -267,7 +268,7 @@ def test_config_and_the_command_on_the_page_repeat_a_run(capfd):
     other = said([*line, "--config", "spec.toml", "--json"], capfd)
     assert (other["spec"]["model"], other["spec"]["seed"]) == ("sym_nets:Words", 3)
     with pytest.raises(InputError, match="resume"):
-        start(FIELDS, Path("first"), Progress(), lambda: False)
+        EXPERIMENT.start(**FIELDS, out="first")
 
 
 PROBE = """
@@ -280,8 +281,7 @@ PROBE = """
   const seen = {
     traces: bars.length,
     bars: bars.reduce((sum, trace) => sum + trace.y.length, 0),
-    tiles: data("areas-chart")[0].ids.filter((id) => id.startsWith("tensor ")).length,
-    area: data("areas-chart")[0].values.reduce((sum, x, i) => sum + (data("areas-chart")[0].parents[i] ? x : 0), 0),
+    tiles: data("areas-chart").reduce((sum, trace) => sum + trace.y.length, 0),
     drawn: document.querySelectorAll("#bars-chart .barlayer .point").length,
     wide: document.documentElement.scrollWidth <= innerWidth,
   };
@@ -292,8 +292,11 @@ PROBE = """
 
 @needs_browser
 def test_the_page_opens_and_draws_every_tensor():
-    start(FIELDS | {"rows": True}, Path("run"), Progress(), lambda: False)
-    assert {path.name for path in Path("run/figures").iterdir()} == {"tensors.png", "tensors.svg"}
+    found = Tensors(EXPERIMENT.start(**FIELDS, rows=True, out="run").found)
+    kinds = ("png", "svg")
+    assert {path.name for path in Path("run/figures").iterdir()} == {
+        f"{n}.{k}" for n in ("areas", "tensors") for k in kinds
+    }
     page = Path("run/report.html")
     page.unlink()
     assert run_command(["report", "run"]) == 0
@@ -301,9 +304,13 @@ def test_the_page_opens_and_draws_every_tensor():
     document, console = open_page(page)
     assert console == [] and attribute(document, "data-errors") is None
     seen = json.loads(attribute(document, "data-seen"))
-    total = json.loads(Path("run/result.json").read_text())
-    numbers = sum(torch.Size(shape).numel() for shape in total["shapes"])
-    assert seen == {"traces": 6, "bars": 10, "tiles": 10, "area": numbers, "drawn": 10, "wide": True}
+    assert seen == {"traces": 6, "bars": 10, "tiles": 10, "drawn": 10, "wide": True}
+    areas, bars = areas_chart(found).panels[0].marks, bars_chart(found, "").panels[0].marks
+    assert sorted(x for mark in bars for x in mark.length) == sorted(found.sizes.values())
+    whole = sum(wide * high for mark in areas for wide, high in zip(mark.length, mark.thick, strict=True))
+    for mark in areas:
+        shares = [wide * high / whole for wide, high in zip(mark.length, mark.thick, strict=True)]
+        assert sum(shares) == pytest.approx(float(mark.entry.split("· ")[1].removesuffix(" %")) / 100, abs=0.02)
 
 
 def test_shapes_are_read():

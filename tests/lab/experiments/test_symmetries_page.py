@@ -1,8 +1,10 @@
 """The page of symmetries from a program: colours, folded names, models without any symmetry."""
 
-import json
+import math
 import re
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,9 @@ from torch import nn
 
 import onsphere
 from onsphere.lab import symmetries_page
-from onsphere.lab.experiments.symmetries.findings import Findings
-from onsphere.lab.experiments.symmetries.look import classes
+from onsphere.lab.experiments.symmetries.areas import Place, squarified
 from onsphere.lab.experiments.symmetries.names import folded, pattern, shortened
+from onsphere.lab.experiments.symmetries.tensors import Tensors
 
 
 def test_a_page_from_a_program():
@@ -35,27 +37,38 @@ def test_every_tensor_has_one_class_and_many_groups_share_a_colour():
     n = 12
     pairs = [[f"bn{i}.weight", f"bn{i}.bias"] for i in range(n)]
     names = [name for pair in pairs for name in pair] + ["alone", "up", "idle", "head"]
-    found = Findings(
-        names=names,
-        shapes=[[i + 1] for i in range(len(names))],
-        groups=[*pairs, ["alone"]],
-        broken_by_eps=[*[1e-5] * n, None],
+    moved = [[float(name in one) for name in names] for one in (*pairs, ["alone"], ["idle"])]
+    found = onsphere.Symmetries(
+        names=tuple(names),
+        shapes=tuple((i + 1,) for i in range(len(names))),
+        generators=np.array([*moved, [{"up": 1.0, "alone": -2.0}.get(name, 0.0) for name in names]]),
+        groups=[*map(tuple, pairs), ("alone",)],
         rescalings=[{"up": 1, "alone": -2}],
-        sentences=["x"] * (n + 3),
-        without_effect=["idle"],
-        fixed=["head"],
-        invariant=[name for pair in pairs for name in pair] + ["alone"],
-        row_invariant=None,
-        generators=[],
+        without_effect=("idle",),
         dimension=n + 3,
-        gap=None,
-        notes=[],
+        gap=math.inf,
+        broken_by_eps=(*[1e-5] * n, math.nan),
     )
-    shown = classes(found)
+    shown = Tensors(found).classes
     assert sorted(name for one in shown for name in one.names) == sorted(names)
     assert len({one.colour for one in shown}) == len(shown) == 10
     assert shown[0].title == "scale-invariant by itself"
-    assert Findings.load(json.loads(json.dumps(found.to_dict()))) == found
+    assert [one.names for one in shown if one.title in ("without effect", "in no symmetry")] == [("idle",), ("head",)]
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=30), st.floats(1, 100), st.floats(1, 100))
+def test_areas_fill_a_rectangle_without_overlap_and_are_as_the_sizes(sizes, wide, high):
+    sizes = sorted(sizes, reverse=True)
+    places = squarified(sizes, Place(0, 0, wide, high))
+    shares = [place.wide * place.high / (wide * high) for place in places]
+    assert shares == pytest.approx([size / sum(sizes) for size in sizes], rel=1e-6, abs=1e-9)
+    for i, one in enumerate(places):
+        assert -1e-6 * wide <= one.x <= one.x + one.wide <= wide * (1 + 1e-6)
+        assert -1e-6 * high <= one.y <= one.y + one.high <= high * (1 + 1e-6)
+        for other in places[:i]:
+            x = min(one.x + one.wide, other.x + other.wide) - max(one.x, other.x)
+            y = min(one.y + one.high, other.y + other.high) - max(one.y, other.y)
+            assert x <= 1e-6 * wide or y <= 1e-6 * high
 
 
 @given(st.lists(st.from_regex(r"[ab]\.[0-3]\.[cd][01]?", fullmatch=True), max_size=12, unique=True))

@@ -48,7 +48,7 @@ def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
 
     Args:
         axes: Matplotlib axes whose scales and limits are set.
-        mark: The mark.
+        mark: The mark that is drawn.
         place: Where its panel stands.
         bold: False for another seed than the one shown: faint, without markers along lines.
     """
@@ -63,7 +63,8 @@ def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
     elif isinstance(mark, Bars):
         _bars(axes, mark, place)
     elif isinstance(mark, Text):
-        _text(axes, mark)
+        if mark.y is not None:
+            _text(axes, mark)
     else:
         raise TypeError(f"cannot draw {type(mark).__name__}; allowed are Line, Points, Band, Heat, Bars, Text")
 
@@ -183,10 +184,14 @@ def _heat(axes: Any, mark: Heat) -> None:
     for i, row in enumerate(mark.labels):
         for j, label in enumerate(row):
             if label:
-                red, green, blue = to_rgb(tuple(shown.to_rgba(z[i, j])))
-                bright = 0.3 * red + 0.59 * green + 0.11 * blue
-                colour = INK if bright > 0.5 else "white"
+                colour = _ink_on(tuple(shown.to_rgba(z[i, j])))
                 axes.text(j, i, plain(label), ha="center", va="center", fontsize=7, color=colour)
+
+
+def _ink_on(colour: Any) -> str:
+    """Black or white, whatever is read on a colour."""
+    red, green, blue = to_rgb(colour)
+    return INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
 
 
 def _bars(axes: Any, mark: Bars, place: Place) -> None:
@@ -207,7 +212,11 @@ def _bars(axes: Any, mark: Bars, place: Place) -> None:
             middle, wide = base[i] + length[i] / 2, length[i] if mark.along == "x" else thick[i]
             if len(label) * 0.055 < wide * inches:
                 where = (middle, at[i]) if mark.along == "x" else (at[i], middle)
-                axes.text(*where, plain(label), ha="center", va="center", fontsize=6.5, color="white")
+                ground = colours[i] if isinstance(colours, list) else colours
+                clear = {"facecolor": ground, "edgecolor": "none", "pad": 0.8} if look.hatch else None
+                axes.text(
+                    *where, plain(label), ha="center", va="center", fontsize=6.5, color=_ink_on(ground), bbox=clear
+                )
             continue
         where = (base[i] + length[i], at[i]) if mark.along == "x" else (at[i], base[i] + length[i])
         across, upright, right, rise = _SIDES["right" if mark.along == "x" else "above"]
@@ -233,5 +242,5 @@ def _text(axes: Any, mark: Text) -> None:
 
 
 def _first(value: Any) -> Any:
-    """Of an attribute that differs from point to point the first that says something."""
+    """The first value that says something, where an attribute differs from point to point."""
     return next((one for one in value if one), value[0] if value else "") if isinstance(value, tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "format_interval",
     "format_number",
     "format_percent",
+    "format_range",
     "json_for_script",
     "jsonable",
     "rough_percent",
@@ -84,6 +85,13 @@ def format_interval(low: float | None, high: float | None) -> str:
     if high is not None:
         return f"below {format_number(high)}"
     return "not found"
+
+
+def format_range(values: Iterable[float]) -> str:
+    """Write the least and the largest of some numbers: ``3.4e-3 to 5.1e-3``, or the one where they read the same."""
+    known = list(values)
+    low, high = format_number(min(known)), format_number(max(known))
+    return low if low == high else f"{low} to {high}"
 
 
 def format_duration(seconds: float) -> str:

@@ -14,8 +14,8 @@ from onsphere.lab.experiments.schedule.charts import (
 from onsphere.lab.experiments.schedule.courses import courses
 from onsphere.lab.experiments.schedule.result import Measure, Method, ScheduleResult
 from onsphere.lab.experiments.schedule.words import numbers
+from onsphere.lab.frame import Report
 from onsphere.lab.intervals import Interval, difference
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle

@@ -12,7 +12,7 @@ from onsphere.lab.experiments.split.measure import CURVE_GROUPS, Law
 from onsphere.lab.experiments.split.result import SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.experiments.split.words import NAMES
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import data_words

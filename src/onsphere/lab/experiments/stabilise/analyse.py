@@ -14,7 +14,7 @@ Source: Kodryan et al., NeurIPS 2022, section 5 (chaotic equilibrium: the level 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,10 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.lab.experiments.stabilise.result import Level, MemoryPoint, Remaining
+from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.intervals import quantile, standard_error
 from onsphere.lab.population import ShardFolder
 
-__all__ = ["Course", "courses", "edges", "levels", "memory_course", "remaining", "student", "window"]
+__all__ = [
+    "Course",
+    "Curve",
+    "courses",
+    "edges",
+    "levels",
+    "loss_curves",
+    "memory_course",
+    "remaining",
+    "student",
+    "window",
+]
 
 Array = NDArray[np.float64]
 
@@ -52,6 +64,23 @@ class Course:
     loss: Array
     gradient: Array
     test_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The loss after a change of ELR, mean over seeds.
+
+    Attributes:
+        before: ELR before the change.
+        after: ELR after it.
+        steps: Middles of bins of steps since the change, [n].
+        loss: Mean minibatch loss in each, [n].
+    """
+
+    before: float
+    after: float
+    steps: Array
+    loss: Array
 
 
 def window(change: int, steps: int) -> slice:
@@ -90,25 +119,17 @@ def levels(runs: Sequence[Course], change: int) -> list[Level]:
         seeds = sorted(run.seed for run in runs if (run.before, run.after) == (before, after))
         changed = [known[before, after, seed] for seed in seeds]
         stayed = [known[after, after, seed] for seed in seeds]
-        loss, reference, loss_gap = _gap(changed, stayed, lambda run: run.loss, change)
-        gradient, gradient_reference, gradient_gap = _gap(changed, stayed, lambda run: run.gradient, change)
         reached = [_steps_to(run.loss, stay.loss, change) for run, stay in zip(changed, stayed, strict=True)]
         found.append(
             Level(
-                before=before,
-                after=after,
-                seeds=len(seeds),
-                loss=loss,
-                loss_reference=reference,
-                loss_gap=loss_gap[0],
-                loss_gap_error=loss_gap[1],
-                gradient_norm=gradient,
-                gradient_norm_reference=gradient_reference,
-                gradient_norm_gap=gradient_gap[0],
-                gradient_norm_gap_error=gradient_gap[1],
-                test_error=float(np.mean([run.test_error for run in changed])),
-                test_error_reference=float(np.mean([run.test_error for run in stayed])),
-                steps_to_level=float(np.median(reached)) if np.isfinite(reached).all() else None,
+                before,
+                after,
+                len(seeds),
+                *_gap(changed, stayed, _SERIES["loss"], change),
+                *_gap(changed, stayed, _SERIES["gradient_norm"], change),
+                float(np.mean([run.test_error for run in changed])),
+                float(np.mean([run.test_error for run in stayed])),
+                float(np.median(reached)) if np.isfinite(reached).all() else None,
             )
         )
     return found
@@ -138,6 +159,24 @@ def memory_course(runs: Sequence[Course], change: int) -> list[MemoryPoint]:
     return found
 
 
+def loss_curves(shards: Iterable[ShardFolder], spec: StabiliseSpec) -> list[Curve]:
+    """The loss after every change of ELR, read back from ended shards; runs that stay at an ELR are among them."""
+    change = spec.change_used
+    runs: dict[tuple[float, float], list[Course]] = {}
+    for shard in shards:
+        for run in courses(shard, change):
+            if run.after in spec.elrs:
+                runs.setdefault((run.before, run.after), []).append(run)
+    bins = edges(spec.steps - change)
+    middles = np.array([(first + last - 1) / 2 for first, last in pairwise(bins)])
+    return [
+        Curve(
+            *pair, middles, np.mean([np.add.reduceat(run.loss[change:], bins[:-1]) / np.diff(bins) for run in own], 0)
+        )
+        for pair, own in sorted(runs.items())
+    ]
+
+
 def edges(steps: int) -> list[int]:
     """Edges of bins of steps since the change whose widths double: 0, 1, 2, 4, .. and the last step."""
     found, edge = [0], 1
@@ -163,12 +202,11 @@ _SERIES: dict[str, Callable[[Course], Array]] = {
 
 def _gap(
     changed: Sequence[Course], stayed: Sequence[Course], series: Callable[[Course], Array], change: int
-) -> tuple[float, float, tuple[float, float]]:
+) -> tuple[float, float, float, float]:
     """Means of both levels, and of the relative gap with its standard error."""
     part = window(change, len(changed[0].loss))
     first, second = (np.array([series(run)[part].mean() for run in group]) for group in (changed, stayed))
-    mean, error = student(np.log(first) - np.log(second))
-    return float(first.mean()), float(second.mean()), (mean, error)
+    return float(first.mean()), float(second.mean()), *student(np.log(first) - np.log(second))
 
 
 def _memory(runs: Sequence[Course], series: Callable[[Course], Array], change: int, part: slice) -> list[float]:

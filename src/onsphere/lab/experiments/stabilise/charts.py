@@ -1,310 +1,227 @@
-"""The interactive charts: losses after a change, memory, the plane of levels, wandering, barriers, the random walk."""
+"""The charts: losses after a change, memory, the plane of levels, wandering, what lies between, the random walk."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onsphere.lab.chart.theme import OKABE_ITO, elr_colours, rgba
+from onsphere.lab.chart.looks import STEP_ZERO, elr_looks
+from onsphere.lab.chart.spec import Axis, Band, Chart, Line, Look, Mark, Panel, Points, Rule
+from onsphere.lab.chart.theme import OKABE_ITO
+from onsphere.lab.experiments.stabilise.analyse import Curve, student
 from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult
-from onsphere.lab.experiments.stabilise.view import FIRST, Curve
-from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis, note_at, rule
-from onsphere.lab.report.page import Chart
 from onsphere.lab.report.words import format_number
 
-__all__ = ["by_lag", "levels_chart", "memory_chart", "plane_chart", "walk_chart", "wander_chart", "ways_chart"]
+__all__ = ["levels_chart", "memory_chart", "plane_chart", "walk_chart", "wander_chart", "ways_chart"]
 
-DIRECTIONS = {"up": ("ELR raised", OKABE_ITO["vermillion"]), "down": ("ELR lowered", OKABE_ITO["blue"])}
+_DIRECTIONS = {
+    "up": ("ELR raised", Look(OKABE_ITO["vermillion"], "#E8743B", width=2, marker="circle", size=6)),
+    "down": ("ELR lowered", Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=2, marker="circle", size=6)),
+}
+_SINCE = Axis("steps since the change of the ELR (the first point: step 0)", log=True)
+Array = NDArray[np.float64]
 
 
 def levels_chart(result: StabiliseResult, curves: Sequence[Curve]) -> Chart:
     """Loss against steps since the change, one colour an ELR after it, one line a pair."""
-    elrs = result.spec["elrs"]
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
-    traces: list[dict[str, Any]] = []
+    looks, marks = elr_looks(result.spec.elrs), []
     for curve in curves:
         stays = curve.before == curve.after
-        name = f"ELR {format_number(curve.after)}"
-        traces.append(
-            {
-                "type": "scatter",
-                "x": curve.steps,
-                "y": curve.loss,
-                "mode": "lines",
-                "line": {"color": light[curve.after], "width": 5 if stays else 1.5},
-                "opacity": 0.35 if stays else 1,
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{format_number(curve.before)} → {format_number(curve.after)}"
-                "<br>step %{x:.0f} · loss %{y:.3g}<extra></extra>",
-                "meta": {"dark": dark[curve.after], "legend": stays},
-            }
+        marks.append(
+            Line(
+                np.maximum(curve.steps, STEP_ZERO),
+                curve.loss,
+                looks[curve.after].but(width=5, opacity=0.35) if stays else looks[curve.after].but(width=1.5),
+                f"{format_number(curve.before)} → {format_number(curve.after)}<br>step {{step:.0f}} · loss {{y:.3g}}",
+                {"step": curve.steps},
+                entry=_elr(curve.after),
+                listed=stays,
+            )
         )
-    layout = layout_of(470, legend_of("after the change")) | {
-        "xaxis": log_axis("steps since the change of the ELR"),
-        "yaxis": linear_axis("minibatch loss"),
-    }
     return Chart(
         id="levels-chart",
-        figure={"data": traces, "layout": layout},
+        title="Loss after a change of the ELR",
+        legend="after the change",
+        x=_SINCE,
+        panels=[Panel(Axis("minibatch loss"), marks)],
         caption=(
             "Thin lines: runs whose ELR was changed; broad lines: runs that had this ELR from the start. Means over "
             "seeds and over bins of steps that double in width."
         ),
         label="Loss against steps since the change of the effective learning rate",
+        note="thin: after a change of the ELR; broad: this ELR from the start",
+        height=470,
     )
 
 
 def memory_chart(result: StabiliseResult) -> Chart:
     """The share of the difference that is left against steps since the change."""
-    traces: list[dict[str, Any]] = []
-    for direction, (name, colour) in DIRECTIONS.items():
+    marks: list[Mark] = []
+    for direction, (name, look) in _DIRECTIONS.items():
         rows = [row for row in result.memory_course if row.direction == direction]
         if not rows:
             continue
-        steps = np.array([max(FIRST, (row.first + row.last - 1) / 2) for row in rows])
-        memory, error = (np.array([getattr(row, value) for row in rows]) for value in ("memory", "error"))
-        band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "legendgroup": name, "hoverinfo": "skip"}
-        traces += [
-            band | {"x": steps, "y": memory - 2 * error, "meta": {"legend": False}, "name": name},
-            band
-            | {
-                "x": steps,
-                "y": memory + 2 * error,
-                "fill": "tonexty",
-                "fillcolor": rgba(colour, 0.2),
-                "meta": {"legend": False},
-                "name": name,
-            },
-            {
-                "type": "scatter",
-                "x": steps,
-                "y": memory,
-                "mode": "lines+markers",
-                "line": {"color": colour, "width": 2},
-                "marker": {"size": 6},
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{name}<br>step %{{x:.0f}} · %{{y:.1%}} left<extra></extra>",
-            },
+        steps = [max(STEP_ZERO, row.middle) for row in rows]
+        left, error = (100 * np.array([getattr(row, name) for row in rows]) for name in ("memory", "error"))
+        told = f"{name}<br>step {{step:.0f}} · {{y:.1f}} % left"
+        marks += [
+            Band(steps, left - 2 * error, left + 2 * error, look, entry=name, listed=False),
+            Line(steps, left, look, told, {"step": [row.middle for row in rows]}, entry=name),
         ]
-    layout = layout_of(380, legend_of("")) | {
-        "xaxis": log_axis("steps since the change of the ELR"),
-        "yaxis": linear_axis("share of the difference that is left") | {"tickformat": ".0%"},
-        "shapes": [rule(0, "y")],
-        "annotations": [note_at("nothing is remembered", 0, "y", left=True)],
-    }
     return Chart(
         id="memory-chart",
-        figure={"data": traces, "layout": layout},
+        title="What is remembered of the former ELR",
+        x=_SINCE,
+        panels=[Panel(Axis("difference that is left (%)"), marks, rules=[Rule(0, "nothing is remembered")])],
         caption=(
             "How much of the difference in log loss between two levels is left, over all pairs of ELRs; bands: two "
             "standard errors over seeds."
         ),
         label="Memory of the former effective learning rate against steps",
+        height=380,
     )
 
 
 def plane_chart(result: StabiliseResult) -> Chart:
     """Effective gradient norm against loss: the spot of every ELR, and where changed runs ended."""
-    elrs = result.spec["elrs"]
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
-    traces: list[dict[str, Any]] = []
+    looks, marks = elr_looks(result.spec.elrs), list[Mark]()
     for stay in result.chaotic:
-        name = f"ELR {format_number(stay.elr)}"
-        reached = [row for row in result.levels if row.after == stay.elr]
-        traces += [
-            {
-                "type": "scatter",
-                "x": [stay.loss],
-                "y": [stay.gradient_norm],
-                "mode": "markers",
-                "marker": {"color": light[stay.elr], "size": 26, "opacity": 0.3, "line": {"width": 0}},
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{name} from the start<br>loss %{{x:.4g}} · gradient %{{y:.4g}}<extra></extra>",
-                "meta": {"dark": dark[stay.elr]},
-            },
-            {
-                "type": "scatter",
-                "x": [row.loss for row in reached],
-                "y": [row.gradient_norm for row in reached],
-                "text": [format_number(row.before) for row in reached],
-                "mode": "markers",
-                "marker": {"color": light[stay.elr], "size": 8, "symbol": "x-thin", "line": {"width": 2}},
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"%{{text}} → {format_number(stay.elr)}"
-                "<br>loss %{x:.4g} · gradient %{y:.4g}<extra></extra>",
-                "meta": {"dark": dark[stay.elr], "legend": False},
-            },
+        name, look = _elr(stay.elr), looks[stay.elr]
+        came = [row for row in result.levels if row.after == stay.elr]
+        marks += [
+            Points(
+                [stay.loss],
+                [stay.gradient_norm],
+                look.but(marker="circle", size=26, opacity=0.3),
+                f"{name} from the start<br>loss {{x:.4g}} · gradient {{y:.4g}}",
+                entry=name,
+            ),
+            Points(
+                [row.loss for row in came],
+                [row.gradient_norm for row in came],
+                look.but(marker="cross", size=8),
+                f"{{before}} → {format_number(stay.elr)}<br>loss {{x:.4g}} · gradient {{y:.4g}}",
+                {"before": [format_number(row.before) for row in came]},
+                entry=name,
+                listed=False,
+            ),
         ]
-        traces[-1]["marker"]["line"]["color"] = light[stay.elr]
-    layout = layout_of(420, legend_of("after the change")) | {
-        "xaxis": linear_axis("minibatch loss"),
-        "yaxis": linear_axis("effective gradient norm"),
-    }
     return Chart(
         id="plane-chart",
-        figure={"data": traces, "layout": layout},
+        title="Where runs end in the plane of loss and gradient",
+        legend="after the change",
+        x=Axis("minibatch loss"),
+        panels=[Panel(Axis("effective gradient norm"), marks)],
         caption="Discs: runs that had the ELR from the start. Crosses: runs that came from another one.",
         label="Effective gradient norm against loss, one spot an effective learning rate",
+        note="discs: this ELR from the start; crosses: from another one",
+        height=420,
     )
 
 
 def wander_chart(result: StabiliseResult) -> Chart:
     """Angle to the start of the stationary phase against steps, with the random walk of the same steps."""
-    elrs = [stay.elr for stay in result.chaotic]
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
-    traces: list[dict[str, Any]] = []
-    for elr in elrs:
-        lags, angle, error, walk = by_lag([row for row in result.distances if row.elr == elr and row.lag], "angle")
-        name = f"ELR {format_number(elr)}"
-        traces += [
-            {
-                "type": "scatter",
-                "x": lags,
-                "y": angle,
-                "error_y": {"type": "data", "array": 2 * error, "thickness": 1, "width": 2, "color": light[elr]},
-                "mode": "lines+markers",
-                "line": {"color": light[elr], "width": 2},
-                "marker": {"size": 5},
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{name}<br>%{{x}} steps · %{{y:.3g}} rad<extra></extra>",
-                "meta": {"dark": dark[elr]},
-            },
-            {
-                "type": "scatter",
-                "x": lags,
-                "y": np.arccos(np.clip(walk, -1, 1)),
-                "mode": "lines",
-                "line": {"color": light[elr], "width": 1.2, "dash": "dot"},
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"random walk, {name}<br>%{{x}} steps · %{{y:.3g}} rad<extra></extra>",
-                "meta": {"dark": dark[elr], "legend": False},
-            },
+    marks: list[Mark] = []
+    for elr, look in elr_looks(stay.elr for stay in result.chaotic).items():
+        lags, angle, error, walk = _by_lag([row for row in result.distances if row.elr == elr and row.lag], "angle")
+        name, walked = _elr(elr), np.arccos(np.clip(walk, -1, 1))
+        told, solid = f"{name}<br>{{x}} steps · {{y:.3g}} rad", look.but(width=2, marker="circle", size=5)
+        marks += [
+            Line(lags, angle, solid, told, error=2 * error, entry=name),
+            Line(lags, walked, look.but(width=1.2, dash="dot"), f"random walk, {told}", entry=name, listed=False),
         ]
-    layout = layout_of(440, legend_of("")) | {
-        "xaxis": log_axis("steps since the start of the stationary phase"),
-        "yaxis": linear_axis("angle to the start (rad)") | {"rangemode": "tozero"},
-        "shapes": [rule(math.pi / 2, "y")],
-        "annotations": [note_at("orthogonal", math.pi / 2, "y", left=True)],
-    }
     return Chart(
         id="wander-chart",
-        figure={"data": traces, "layout": layout},
+        title="How far runs wander",
+        x=Axis("steps since the start of the stationary phase", log=True),
+        panels=[Panel(Axis("angle to the start (rad)", holds=(0,)), marks, rules=[Rule(math.pi / 2, "orthogonal")])],
         caption=(
             "Solid: measured, means over seeds with two standard errors. Dotted: a random walk with the same angular "
             "updates. Steps in the chaotic equilibrium undo one another, so runs get nowhere near as far."
         ),
         label="Angle to the start of the stationary phase against steps",
+        note="dotted: random walk with the same steps",
+        file="wandering",
+        height=440,
     )
 
 
 def ways_chart(result: StabiliseResult) -> Chart:
     """Loss in the middle of the great circle from the start, relative to its ends, against its length."""
-    elrs = [stay.elr for stay in result.stays]
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
-    traces: list[dict[str, Any]] = []
-    for elr in elrs:
-        own = [way for way in result.ways if way.elr == elr]
-        name = f"ELR {format_number(elr)}"
-        traces.append(
-            {
-                "type": "scatter",
-                "x": [way.angle for way in own],
-                "y": [way.middle for way in own],
-                "text": [f"{way.lag} steps, barrier {format_number(way.barrier)}" for way in own],
-                "mode": "markers",
-                "marker": {
-                    "color": light[elr],
-                    "size": 7,
-                    "symbol": "circle" if elr in result.spec["elrs"] else "square-open",
-                },
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{name} · %{{text}}<br>%{{x:.3g}} rad · %{{y:+.3g}}<extra></extra>",
-                "meta": {"dark": dark[elr]},
-            }
+    marks = []
+    for elr, look in elr_looks(stay.elr for stay in result.stays).items():
+        own, chaotic = [way for way in result.ways if way.elr == elr], elr in result.spec.elrs
+        marks.append(
+            Points(
+                [way.angle for way in own],
+                [way.middle for way in own],
+                look.but(marker="circle" if chaotic else "square", hollow=not chaotic),
+                f"{_elr(elr)} · {{lag}} steps, barrier {{barrier}}<br>{{x:.3g}} rad · {{y:+.3g}}",
+                {"lag": [way.lag for way in own], "barrier": [format_number(way.barrier) for way in own]},
+                entry=_elr(elr),
+            )
         )
-    layout = layout_of(420, legend_of("")) | {
-        "xaxis": linear_axis("angle between start and later weights (rad)"),
-        "yaxis": linear_axis("loss in the middle minus mean of the ends"),
-        "shapes": [rule(0, "y")],
-        "annotations": [note_at("above: a ridge; below: a valley", 0, "y", left=True)],
-    }
+    valley = Rule(0, "above: a ridge; below: a valley")
     return Chart(
         id="ways-chart",
-        figure={"data": traces, "layout": layout},
+        title="What lies between the start and later weights",
+        x=Axis("angle between start and later weights (rad)"),
+        panels=[Panel(Axis("loss in the middle minus mean of the ends"), marks, rules=[valley])],
         caption=(
             "One point a run and time: the training loss in the middle of the great circle between the weights at the "
             "start of the stationary phase and later ones. Squares: ELRs of the divergence."
         ),
         label="Loss in the middle of the path to the start against its length",
+        note="squares: ELRs of the divergence",
+        height=420,
     )
 
 
 def walk_chart(result: StabiliseResult) -> Chart:
     """Cosine to the start in the divergence against steps, with the random walk's."""
-    elrs = [stay.elr for stay in result.diverged]
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
-    traces: list[dict[str, Any]] = []
-    for elr in elrs:
-        own = [row for row in result.distances if row.elr == elr]
-        lags, cosine, error, walk = by_lag(own, "cosine")
-        name = f"ELR {format_number(elr)}"
-        traces += [
-            {
-                "type": "scatter",
-                "x": lags + 1,
-                "y": walk,
-                "mode": "lines",
-                "line": {"color": light[elr], "width": 1.4, "dash": "dot"},
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"random walk, {name} · %{{y:.3g}}<extra></extra>",
-                "meta": {"dark": dark[elr], "legend": False},
-            },
-            {
-                "type": "scatter",
-                "x": lags + 1,
-                "y": cosine,
-                "error_y": {"type": "data", "array": 2 * error, "thickness": 1, "width": 2, "color": light[elr]},
-                "mode": "markers",
-                "marker": {"color": light[elr], "size": 7},
-                "customdata": lags,
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{name} · %{{customdata}} steps · %{{y:+.3f}}<extra></extra>",
-                "meta": {"dark": dark[elr]},
-            },
+    marks: list[Mark] = []
+    for elr, look in elr_looks(stay.elr for stay in result.diverged).items():
+        lags, cosine, error, walk = _by_lag([row for row in result.distances if row.elr == elr], "cosine")
+        name, columns = _elr(elr), {"lag": lags}
+        told = f"random walk, {name} · {{lag}} steps · {{y:.3g}}"
+        marks += [
+            Line(lags + 1, walk, look.but(width=1.4, dash="dot"), told, columns, entry=name, listed=False),
+            Points(
+                lags + 1,
+                cosine,
+                look.but(marker="circle"),
+                f"{name} · {{lag}} steps · {{y:+.3f}}",
+                columns,
+                error=2 * error,
+                entry=name,
+            ),
         ]
-    layout = layout_of(380, legend_of("")) | {
-        "xaxis": log_axis("1 + steps since the start"),
-        "yaxis": linear_axis("cosine to the start"),
-        "shapes": [rule(0, "y")],
-    }
     return Chart(
         id="walk-chart",
-        figure={"data": traces, "layout": layout},
+        title="The divergence against a random walk",
+        x=Axis("1 + steps since the start", log=True),
+        panels=[Panel(Axis("cosine to the start"), marks, rules=[Rule(0)])],
         caption=(
             "Points: measured, means over seeds with two standard errors. Dotted: the product of the cosines of all "
             "angular updates, (1 + s²)^(-t/2) with effective steps s."
         ),
         label="Cosine to the start in the divergence against the random walk",
+        note="dotted: random walk with the same steps",
+        height=380,
     )
 
 
-def by_lag(rows: Sequence[Distance], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _elr(elr: float) -> str:
+    return f"ELR {format_number(elr)}"
+
+
+def _by_lag(rows: Sequence[Distance], name: str) -> tuple[Array, Array, Array, Array]:
     """Lags, and at each the mean over seeds of a field, its standard error and the walk's mean cosine."""
     lags = sorted({row.lag for row in rows})
     at = [[row for row in rows if row.lag == lag] for lag in lags]
-    values = [np.array([getattr(row, name) for row in group]) for group in at]
-    error = np.array([v.std(ddof=1) / math.sqrt(len(v)) for v in values])
-    walk = np.array([np.mean([row.walk_cosine for row in group]) for group in at])
-    return np.array(lags), np.array([v.mean() for v in values]), error, walk
+    values = np.array([student([getattr(row, name) for row in group]) for group in at])
+    walk = [np.mean([row.walk_cosine for row in group]) for group in at]
+    return np.array(lags), values[:, 0], values[:, 1], np.array(walk)

@@ -1,15 +1,11 @@
-"""The page of the stationary state: what was found, levels and memory, wandering and barriers, the random walk."""
+"""The page of the stationary state: what was found, levels after changes, memory, wandering, ways, random walks."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import math
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.stabilise.answer import answer, unexpected
+from onsphere.lab.chart.theme import elr_colours
+from onsphere.lab.experiments.stabilise.analyse import loss_curves
 from onsphere.lab.experiments.stabilise.charts import (
     levels_chart,
     memory_chart,
@@ -18,20 +14,18 @@ from onsphere.lab.experiments.stabilise.charts import (
     wander_chart,
     ways_chart,
 )
-from onsphere.lab.experiments.stabilise.figures import figures_of
-from onsphere.lab.experiments.stabilise.result import StabiliseResult
-from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
-from onsphere.lab.experiments.stabilise.tables import levels_table, stays_table
-from onsphere.lab.experiments.stabilise.view import curves
-from onsphere.lab.report.page import Page, Section, Text
-from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
+from onsphere.lab.experiments.stabilise.result import Level, StabiliseResult, Stay
+from onsphere.lab.experiments.stabilise.words import unexpected
+from onsphere.lab.frame import Report
+from onsphere.lab.population import ShardFolder
+from onsphere.lab.report.page import Cell, Section, Table, Text
+from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle
-from onsphere.lab.report.words import format_duration
+from onsphere.lab.report.table import Column, table
+from onsphere.lab.report.words import MISSING, format_number, format_percent
 from onsphere.lab.store import Run
 
-__all__ = ["write_page"]
-
-_TITLE = "The stationary state from inside"
+__all__ = ["printed", "report"]
 
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
@@ -62,64 +56,123 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: StabiliseResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
-
-    Args:
-        run: The run; its shards hold the readings.
-        result: Its result.
-
-    Returns:
-        The page.
-    """
-    lines, named = curves(run, result), subtitle(StabiliseSpec.model_validate(result.spec))
-    with style():
-        drawn = {name: draw() for name, draw in figures_of(result, lines, _TITLE, named).items()}
-    for name, figure in drawn.items():
-        save_figure(figure, run.folder / "figures" / name)
-    engine = result.engine | {"timings (CPU s per copy and step)": read_engine(run)["timings"]}
-    given = {name: value for name, value in result.spec.items() if value is not None}
+def report(run: Run, result: StabiliseResult) -> Report:
+    """What is to be read about the stationary state; the shards of the run hold the courses of the loss."""
+    curves = loss_curves(map(ShardFolder, run.shard_folders()), result.spec)
     warnings = [Text(text, tone="warning") for text in unexpected(result)]
-    page = Page(
-        title=_TITLE,
-        subtitle=named,
-        answer=answer(result),
-        summary=_summary(result),
+    levels = table(
+        result.levels, _level_columns(result), f"Means over {result.spec.seeds} seeds. Click a heading to sort."
+    )
+    stays = table(result.stays, _STAY_COLUMNS, "Means over seeds, ± one standard error.")
+    return Report(
+        title="The stationary state from inside",
+        subtitle=subtitle(result.spec),
+        summary=[
+            counted(result.runs, "run"),
+            f"{counted(len(result.levels), 'change')} of the ELR",
+            counted(result.spec.seeds, "seed"),
+        ],
         sections=[
-            Section("levels", "Levels after a change of the ELR", [*warnings, levels_chart(result, lines)]),
-            Section("memory", "What is remembered", [memory_chart(result), plane_chart(result), levels_table(result)]),
-            Section("wandering", "How far runs wander", [wander_chart(result), stays_table(result)]),
+            Section("levels", "Levels after a change of the ELR", [*warnings, levels_chart(result, curves)]),
+            Section("memory", "What is remembered", [memory_chart(result), plane_chart(result), levels]),
+            Section("wandering", "How far runs wander", [wander_chart(result), stays]),
             Section("ways", "What lies between", [ways_chart(result)]),
             Section("walk", "The divergence against a random walk", [walk_chart(result)]),
-            measured_section(
-                ("quantity", "what it is"),
-                _MEASUREMENTS,
-                note="Angles are in radians, times in steps; log is the natural logarithm.",
-            ),
-            cost_section(result.seconds, _runs(result.spec), engine, run.manifest["environment"]),
-            repeat_section(command(result.spec), to_toml(given)),
         ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=result.to_dict() | {"version": __version__},
+        measured=_MEASUREMENTS,
     )
-    return page.write(run.folder / "report.html")
 
 
-def command(spec: dict[str, Any]) -> str:
-    """The shell command that repeats the run: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.stabilise(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    return to_command(StabiliseResult.command, StabiliseSpec, spec, none={"train": "all"})
+def printed(result: StabiliseResult) -> list[Table | str]:
+    """Both tables without what is wide, and which ELRs are in another regime than was meant."""
+    levels = [column for column in _level_columns(result) if column.heading != "test err (%)"]
+    stays = [column for column in _STAY_COLUMNS if column.heading not in ("regime", "loss", "gradient")]
+    warnings = unexpected(result)
+    return [table(result.levels, levels), "", table(result.stays, stays), *[""][: len(warnings)], *warnings]
 
 
-def _runs(spec: dict[str, Any]) -> int:
-    return int(spec["seeds"] * (len(spec["elrs"]) ** 2 + len(spec["divergence_elrs"])))
+def _level_columns(result: StabiliseResult) -> list[Column]:
+    """The columns of a change of ELR."""
+    colours = elr_colours(result.spec.elrs)
 
+    def elr(value: float) -> Cell:
+        return Cell(format_number(value), value, colours[value])
 
-def _summary(result: StabiliseResult) -> list[str]:
+    def steps(row: Level) -> Cell:
+        return Cell("never" if row.steps_to_level is None else format_number(row.steps_to_level), row.steps_to_level)
+
+    def test(row: Level) -> Cell:
+        return Cell(f"{format_percent(row.test_error)} ({format_percent(row.test_error_reference)})", row.test_error)
+
     return [
-        counted(_runs(result.spec), "run"),
-        f"{counted(len(result.levels), 'change')} of the ELR",
-        counted(result.spec["seeds"], "seed"),
-        format_duration(result.seconds),
+        Column("before", lambda row: elr(row.before), "ELR before the change", kind="text"),
+        Column("after", lambda row: elr(row.after), "ELR after the change", kind="text"),
+        Column("loss", "loss", "mean minibatch loss over the second half of the steps after the change", digits=4),
+        Column(
+            "from start",
+            "loss_reference",
+            "loss of runs that had this ELR from the start, over the same steps",
+            digits=4,
+        ),
+        Column("gap (%)", lambda row: _signed(100 * row.loss_gap), "mean over seeds of the log of the ratio"),
+        Column(
+            "/ s.e.",
+            lambda row: _signed(row.loss_gap_in_errors),
+            "the gap in standard errors over seeds; of a few seeds, beyond 3 or 4 is worth a thought",
+        ),
+        Column("gradient (%)", lambda row: _signed(100 * row.gradient_norm_gap), "gap of the effective gradient norm"),
+        Column(
+            "/ s.e. ",
+            lambda row: _signed(row.gradient_norm_gap_in_errors),
+            "the gap of the gradient norm in standard errors over seeds",
+        ),
+        Column(
+            "steps",
+            steps,
+            "to the level: until a running mean is within the reference's fluctuations; median over seeds",
+        ),
+        Column(
+            "test err (%)",
+            test,
+            "batch statistics re-estimated; in brackets that of runs with the ELR from the start",
+        ),
     ]
+
+
+def _regimes(stay: Stay) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in stay.regimes.items() if count)
+
+
+def _signed(value: float) -> Cell:
+    return Cell(f"{value:+.1f}" if math.isfinite(value) else MISSING, value)
+
+
+def _within(value: float, error: float, sign: str = "") -> Cell:
+    """A number with its standard error."""
+    return Cell(f"{value:{sign}.2f} ± {error:.2f}", value)
+
+
+_STAY_COLUMNS = (
+    Column("ELR", lambda stay: Cell(format_number(stay.elr), stay.elr), kind="text"),
+    Column("regime", _regimes, "how many seeds are in which", kind="text"),
+    Column("loss", "loss", "minibatches, stationary phase"),
+    Column("gradient", "gradient_norm", "effective gradient norm of minibatches, stationary phase"),
+    Column("rad / step", "angular_update", "mean angle of a step"),
+    Column(
+        "angle (rad)",
+        lambda stay: _within(stay.angle, stay.angle_error),
+        "to the start, at the end of the stationary phase, with its standard error",
+    ),
+    Column("forgets", "steps_to_forget", "steps until the mean cosine to the start is 1/e; – : not within the run"),
+    Column("walk", "walk_steps_to_forget", "the same of a random walk with the same angular updates"),
+    Column(
+        "loss in the middle",
+        lambda stay: _within(stay.middle, stay.middle_error, "+"),
+        "of the great circle from start to end, minus the mean of both ends; negative: a valley",
+    ),
+    Column(
+        "barrier",
+        lambda stay: _within(stay.barrier, stay.barrier_error),
+        "highest loss on it above the line between the ends",
+    ),
+)

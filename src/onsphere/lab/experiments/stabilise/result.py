@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-from onsphere.lab.old_result import ExperimentResult, restored
-from onsphere.lab.store import Run
-from onsphere.lab.store.seal import plain
+from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
+from onsphere.lab.result import Real, TrainedResult
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,16 @@ class Level:
     before: float
     after: float
     seeds: int
-    loss: float
-    loss_reference: float
-    loss_gap: float
-    loss_gap_error: float
-    gradient_norm: float
-    gradient_norm_reference: float
-    gradient_norm_gap: float
-    gradient_norm_gap_error: float
-    test_error: float
-    test_error_reference: float
+    loss: Real
+    loss_reference: Real
+    loss_gap: Real
+    loss_gap_error: Real
+    gradient_norm: Real
+    gradient_norm_reference: Real
+    gradient_norm_gap: Real
+    gradient_norm_gap_error: Real
+    test_error: Real
+    test_error_reference: Real
     steps_to_level: float | None
 
     @property
@@ -71,11 +69,11 @@ class Remaining:
         seeds: The value of each seed.
     """
 
-    mean: float
-    error: float
-    low: float
-    high: float
-    seeds: list[float]
+    mean: Real
+    error: Real
+    low: Real
+    high: Real
+    seeds: list[Real]
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,13 @@ class MemoryPoint:
     direction: str
     first: int
     last: int
-    memory: float
-    error: float
+    memory: Real
+    error: Real
+
+    @property
+    def middle(self) -> float:
+        """The middle of the bin, in steps since the change."""
+        return (self.first + self.last - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -122,20 +125,20 @@ class Stay:
 
     elr: float
     regimes: dict[str, int]
-    loss: float
-    gradient_norm: float
-    test_error: float
-    angular_update: float
-    angle: float
-    angle_error: float
+    loss: Real
+    gradient_norm: Real
+    test_error: Real
+    angular_update: Real
+    angle: Real
+    angle_error: Real
     steps_to_forget: float | None
     walk_steps_to_forget: float | None
-    walk_excess: float
-    walk_excess_error: float
-    barrier: float
-    barrier_error: float
-    middle: float
-    middle_error: float
+    walk_excess: Real
+    walk_excess_error: Real
+    barrier: Real
+    barrier_error: Real
+    middle: Real
+    middle_error: Real
 
     @property
     def wandering(self) -> str:
@@ -159,9 +162,9 @@ class Distance:
     elr: float
     seed: int
     lag: int
-    cosine: float
-    angle: float
-    walk_cosine: float
+    cosine: Real
+    angle: Real
+    walk_cosine: Real
 
 
 @dataclass(frozen=True)
@@ -181,14 +184,14 @@ class Way:
     elr: float
     seed: int
     lag: int
-    angle: float
-    barrier: float
-    error_barrier: float
-    middle: float
+    angle: Real
+    barrier: Real
+    error_barrier: Real
+    middle: Real
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class StabiliseResult(ExperimentResult):
+class StabiliseResult(TrainedResult):
     """What :func:`onsphere.lab.stabilise` returns.
 
     Attributes:
@@ -198,55 +201,33 @@ class StabiliseResult(ExperimentResult):
         stays: One row an ELR: those of the chaotic equilibrium, then those of the divergence.
         distances: Angles to the start of the stationary phase.
         ways: Barriers to it.
-        cpu_seconds: Processor seconds of all shards.
     """
 
     command: ClassVar[str] = "landscape stabilise"
-    tables: ClassVar[dict[str, type]] = {
-        "levels": Level,
-        "memory_course": MemoryPoint,
-        "stays": Stay,
-        "distances": Distance,
-        "ways": Way,
-    }
+    rows_field: ClassVar[str] = "levels"
 
+    spec: StabiliseSpec
     levels: list[Level]
     memory: dict[str, Remaining]
     memory_course: list[MemoryPoint]
     stays: list[Stay]
     distances: list[Distance]
     ways: list[Way]
-    cpu_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
-        memory = {name: dict(vars(value)) for name, value in self.memory.items()}
-        return dict(plain(super().to_dict() | {"memory": memory}))
-
-    @classmethod
-    def of(cls, run: Run, values: Mapping[str, Any]) -> Self:
-        """The result from what :meth:`to_dict` gave; None becomes NaN where a number belongs.
-
-        Args:
-            run: Where the run lies now; its folder may have been moved.
-            values: Plain values.
-        """
-        tables: dict[str, Any] = {
-            name: [restored(kind, entry) for entry in values[name]] for name, kind in cls.tables.items()
-        }
-        memory = {name: restored(Remaining, entry) for name, entry in values["memory"].items()}
-        kept: dict[str, Any] = {name: values[name] for name in ("spec", "engine", "seconds", "cpu_seconds")}
-        return cls(run=run.folder, report=run.folder / "report.html", memory=memory, **tables, **kept)
+    @property
+    def runs(self) -> int:
+        """How many runs were trained."""
+        return self.spec.seeds * (len(self.spec.elrs) ** 2 + len(self.spec.divergence_elrs))
 
     @property
     def chaotic(self) -> list[Stay]:
         """The rows of ``--elrs``."""
-        return [stay for stay in self.stays if stay.elr in self.spec["elrs"]]
+        return [stay for stay in self.stays if stay.elr in self.spec.elrs]
 
     @property
     def diverged(self) -> list[Stay]:
         """The rows of ``--divergence-elrs``."""
-        return [stay for stay in self.stays if stay.elr not in self.spec["elrs"]]
+        return [stay for stay in self.stays if stay.elr not in self.spec.elrs]
 
     def __repr__(self) -> str:
         left = self.memory["loss"]

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from onsphere.lab.options import (
-    DataOptions,
-    EngineOptions,
-    ModelOptions,
-    Options,
-    TrainingOptions,
-    list_text,
-    split_list,
-)
+from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, Options, Rates, TrainingOptions
 
-Elrs = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    BeforeValidator(split_list),
-    Parameter(negative="", show_default=list_text),
-]
+Ascending = AfterValidator(lambda values: tuple(sorted(values)))
 #: Steps before and after the change: windows of half of them must still hold a few quarters of readings.
 LEAST = 32
 
@@ -29,9 +16,9 @@ LEAST = 32
 class ChangeOptions(Options):
     """Which effective learning rates, when they change, how often all is repeated."""
 
-    elrs: Annotated[Elrs, Field(min_length=2, max_length=8)] = (0.013, 0.02, 0.03, 0.05)
+    elrs: Annotated[Rates, Field(min_length=2, max_length=8), Ascending] = (0.013, 0.02, 0.03, 0.05)
     """Effective learning rates of the chaotic equilibrium, comma separated; each is changed into every other."""
-    divergence_elrs: Annotated[Elrs, Field(min_length=1, max_length=8)] = (0.1, 0.4)
+    divergence_elrs: Annotated[Rates, Field(min_length=1, max_length=8), Ascending] = (0.1, 0.4)
     """Effective learning rates of the divergence, comma separated; compared with a random walk."""
     change: Annotated[int, Field(ge=LEAST)] | None = None
     """Step after which the ELR changes and from which wandering is measured (default: half of --steps)."""
@@ -46,13 +33,6 @@ class StabiliseSpec(EngineOptions, TrainingOptions, ChangeOptions, ModelOptions,
 
     steps: Annotated[int, Field(ge=2 * LEAST)] = 2000
     """Training steps of each copy."""
-
-    @field_validator("elrs", "divergence_elrs")
-    @classmethod
-    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return tuple(sorted(values))
 
     @model_validator(mode="after")
     def _consistent(self) -> StabiliseSpec:

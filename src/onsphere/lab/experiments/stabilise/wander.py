@@ -11,27 +11,23 @@ Source: Kodryan et al., NeurIPS 2022, sections 5 and 6 (local and global stabili
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.regimes.classify import REGIMES, summarise
 from onsphere.lab.experiments.stabilise.analyse import student, window
 from onsphere.lab.experiments.stabilise.result import Distance, Stay, Way
+from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.networks import batches, criterion, network
-from onsphere.lab.old_result import restored
 from onsphere.lab.population import Problem, ShardFolder
-from onsphere.lab.progress import Progress
-from onsphere.lab.store.files import read_json, write_json
-from onsphere.lab.threads import one_thread
 from onsphere.landscape import barrier
 
-__all__ = ["distances", "measure_ways", "stays", "steps_to_forget", "way_lags", "with_snapshots"]
+__all__ = ["distances", "measure_ways", "stays", "steps_to_forget", "way_lags"]
 
 Array = NDArray[np.float64]
 
@@ -61,44 +57,39 @@ def way_lags(lags: Sequence[int]) -> list[int]:
     return sorted({min(lags[1:], key=lambda lag: abs(math.log(lag / wanted))) for wanted in (16, 128, lags[-1])})
 
 
-def measure_ways(
-    problem: Problem,
-    shards: Sequence[ShardFolder],
-    change: int,
-    lags: Sequence[int],
-    points: int,
-    folder: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> list[Way]:
-    """Barriers between the start of each run's stationary phase and later times.
-
-    Args:
-        problem: What was trained.
-        shards: The ended shards with their snapshots.
-        change: Step at which the stationary phase starts.
-        lags: Steps after it.
-        points: Of each path.
-        folder: Where the barriers of each shard are kept.
-        progress: Told the paths measured.
-        stop: Asked between paths.
+def measure_ways(session: Session[StabiliseSpec, Problem], shards: Sequence[ShardFolder]) -> list[Way]:
+    """Barriers between the start of each run's stationary phase and later times, kept for each ended shard.
 
     Raises:
-        Interrupted: ``stop`` returned True; shards whose barriers are on disk are not measured again.
+        Interrupted: The run was asked to stop; shards whose barriers are on disk are not measured again.
     """
-    folder.mkdir(exist_ok=True)
-    progress.begin("barriers", sum(len(shard.copies()) for shard in shards) * len(lags))
-    found: list[Way] = []
-    for shard in shards:
-        path = folder / f"{shard.folder.name}.json"
-        if path.exists():
-            progress.advance(len(shard.copies()) * len(lags))
-        else:
-            with one_thread():
-                rows = _ways(problem, shard, change, lags, points, progress, stop)
-            write_json(path, {"rows": [asdict(row) for row in rows]})
-        found += [restored(Way, row) for row in read_json(path)["rows"]]
-    return found
+    spec, problem, lags = session.spec, session.given, way_lags(session.spec.lags())
+    loss_fn, data = criterion(problem), batches(problem, examples=EXAMPLES)
+    session.progress.begin("barriers", sum(len(shard.copies()) for shard in shards) * len(lags))
+
+    def ways(shard: ShardFolder) -> list[Way]:
+        weights = {lag: shard.snapshot(spec.change_used + lag) for lag in (0, *lags)}
+        found = []
+        for k, copy in enumerate(shard.copies()):
+            start = network(problem, weights[0], k, copy.seed)
+            for lag in session.each(lags):
+                end = network(problem, weights[lag], k, copy.seed)
+                way = barrier(start, start, end, loss_fn, data, spec.points, parameters=list(problem.trained))
+                middle = float(way.losses[spec.points // 2] - (way.losses[0] + way.losses[-1]) / 2)
+                errors = math.nan if way.error_barrier is None else way.error_barrier
+                found.append(Way(copy.lr, copy.seed, lag, way.angle, way.loss_barrier, errors, middle))
+        return found
+
+    return [
+        way
+        for shard in shards
+        for way in session.kept(
+            f"barriers/{shard.folder.name}",
+            list[Way],
+            partial(ways, shard),
+            units=len(shard.copies()) * len(lags),
+        )
+    ]
 
 
 def stays(shards: Sequence[ShardFolder], change: int, apart: Sequence[Distance], ways: Sequence[Way]) -> list[Stay]:
@@ -139,40 +130,27 @@ def steps_to_forget(lags: Sequence[int], cosines: Sequence[float]) -> float | No
     return None
 
 
-def _stay(
-    elr: float,
-    rows: Sequence[tuple[str, list[float]]],
-    apart: Sequence[Distance],
-    ways: Sequence[Way],
-) -> Stay:
+def _stay(elr: float, rows: Sequence[tuple[str, list[float]]], apart: Sequence[Distance], ways: Sequence[Way]) -> Stay:
     own = [row for row in apart if row.elr == elr]
     lags = sorted({row.lag for row in own})
     cosines = [float(np.mean([row.cosine for row in own if row.lag == lag])) for lag in lags]
     walk = [float(np.mean([row.walk_cosine for row in own if row.lag == lag])) for lag in lags]
-    angle, angle_error = student([row.angle for row in own if row.lag == lags[-1]])
     by_seed = [[r.cosine - r.walk_cosine for r in own if r.seed == seed and r.lag] for seed in {r.seed for r in own}]
-    excess, excess_error = student([float(np.mean(values)) for values in by_seed])
     last = [way for way in ways if way.elr == elr and way.lag == lags[-1]]
-    height, height_error = student([way.barrier for way in last])
-    middle, middle_error = student([way.middle for way in last])
     loss, gradient, error, update = (float(np.mean([row[1][i] for row in rows])) for i in range(4))
     return Stay(
-        elr=elr,
-        regimes={regime: sum(row[0] == regime for row in rows) for regime in REGIMES},
-        loss=loss,
-        gradient_norm=gradient,
-        test_error=error,
-        angular_update=update,
-        angle=angle,
-        angle_error=angle_error,
-        steps_to_forget=steps_to_forget(lags, cosines),
-        walk_steps_to_forget=steps_to_forget(lags, walk),
-        walk_excess=excess,
-        walk_excess_error=excess_error,
-        barrier=height,
-        barrier_error=height_error,
-        middle=middle,
-        middle_error=middle_error,
+        elr,
+        {regime: sum(row[0] == regime for row in rows) for regime in REGIMES},
+        loss,
+        gradient,
+        error,
+        update,
+        *student([row.angle for row in own if row.lag == lags[-1]]),
+        steps_to_forget(lags, cosines),
+        steps_to_forget(lags, walk),
+        *student([float(np.mean(values)) for values in by_seed]),
+        *student([way.barrier for way in last]),
+        *student([way.middle for way in last]),
     )
 
 
@@ -180,34 +158,3 @@ def _directions(shard: ShardFolder, step: int) -> Array:
     """Unit vectors of the trained weights of all copies, [K, P]."""
     flat = torch.cat([tensor.flatten(1).double() for _, tensor in sorted(shard.snapshot(step).items())], 1).numpy()
     return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))
-
-
-def _ways(
-    problem: Problem,
-    shard: ShardFolder,
-    change: int,
-    lags: Sequence[int],
-    points: int,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> list[Way]:
-    data = batches(problem, examples=EXAMPLES)
-    weights = {lag: shard.snapshot(change + lag) for lag in (0, *lags)}
-    found = []
-    for k, copy in enumerate(shard.copies()):
-        start = network(problem, weights[0], k, copy.seed)
-        for lag in lags:
-            if stop():
-                raise Interrupted
-            end = network(problem, weights[lag], k, copy.seed)
-            way = barrier(start, start, end, criterion(problem), data, points, parameters=list(problem.trained))
-            middle = float(way.losses[points // 2] - (way.losses[0] + way.losses[-1]) / 2)
-            errors = math.nan if way.error_barrier is None else way.error_barrier
-            found.append(Way(copy.lr, copy.seed, lag, way.angle, way.loss_barrier, errors, middle))
-            progress.advance(1)
-    return found
-
-
-def with_snapshots(problem: Problem, change: int, lags: Sequence[int]) -> Problem:
-    """The problem, its weights kept at these lags after the change."""
-    return replace(problem, snapshots=tuple(change + lag for lag in lags))

@@ -1,15 +1,11 @@
-"""The interactive charts: all numbers of the model as areas, and all tensors in the model's order as bars."""
+"""The charts: all numbers of the model as areas, and all tensors in the model's order as bars."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-from onsphere.lab.experiments.symmetries.findings import Findings
-from onsphere.lab.experiments.symmetries.look import Class, classes, exponent_text, tensor_text
+from onsphere.lab.chart.spec import Axis, Bars, Chart, Mark, Panel
+from onsphere.lab.experiments.symmetries.areas import Place, squarified
 from onsphere.lab.experiments.symmetries.names import shortened
-from onsphere.lab.report.charts import layout_of, legend_of, linear_axis, log_axis
-from onsphere.lab.report.page import Chart
+from onsphere.lab.experiments.symmetries.tensors import Class, Tensors, exponent_text
 from onsphere.lab.report.words import format_number
 
 __all__ = ["areas_chart", "bars_chart"]
@@ -17,120 +13,104 @@ __all__ = ["areas_chart", "bars_chart"]
 _BAR = 17  # pixels a tensor
 _MOST_NAMED = 400  # tensors that each get a label and such a bar; more are drawn thinner, without names
 _LETTERS = 36
-_EDGE = "rgba(255,255,255,0.6)"
+_WIDE, _HIGH = 660, 400  # the areas, in about the pixels of a page that has a legend beside them
+_LETTER, _LINE = 6.5, 16  # pixels of a letter, of a line
 
 
-def areas_chart(found: Findings) -> Chart:
-    """A treemap: a rectangle a tensor, its area how many numbers are in it, gathered by group."""
-    ids, labels, parents, values, colours, texts = [], [], [], [], [], []
-    for one in classes(found):
-        size = sum(found.sizes[name] for name in one.names)
-        ids.append(f"class {one.key}")
-        labels.append(f"<b>{one.title}</b> · {format_number(100 * size / max(found.total, 1))} %")
-        parents.append("")
-        values.append(size)
-        colours.append(one.colour)
-        texts.append(f"<b>{one.title}</b><br>{len(one.names)} tensors, {size:,} of {found.total:,} numbers")
-        for name in one.names:
-            ids.append(f"tensor {name}")
-            labels.append(shortened(name, 2 * _LETTERS))
-            parents.append(f"class {one.key}")
-            values.append(found.sizes[name])
-            colours.append(one.colour)
-            texts.append(tensor_text(found, name))
-    trace = {
-        "type": "treemap",
-        "ids": ids,
-        "labels": labels,
-        "parents": parents,
-        "values": values,
-        "customdata": texts,
-        "hovertemplate": "%{customdata}<extra></extra>",
-        "branchvalues": "total",
-        "textinfo": "label",
-        "marker": {"colors": colours, "line": {"width": 1, "color": _EDGE}, "pad": {"t": 22, "l": 3, "r": 3, "b": 3}},
-        "tiling": {"packing": "squarify", "pad": 1},
-        "pathbar": {"visible": False},
-        "meta": {"legend": False},
-    }
-    layout = layout_of(430, legend_of("")) | {
-        "margin": {"l": 14, "r": 4, "t": 8, "b": 4},
-        "uniformtext": {"mode": "hide", "minsize": 8},
-    }
+def areas_chart(tensors: Tensors) -> Chart:
+    """A rectangle a tensor, its area how many numbers are in it, gathered by group."""
+    shown = sorted(tensors.classes, key=lambda one: -tensors.size(one.names))
+    whole = squarified([max(tensors.size(one.names), 1) for one in shown], Place(0, 0, _WIDE, _HIGH))
     return Chart(
         id="areas-chart",
-        figure={"data": [trace], "layout": layout},
+        title="The model's tensors as areas, by group",
+        x=Axis("", holds=(0, _WIDE), ticks={}),
+        panels=[
+            Panel(
+                Axis("", holds=(0, _HIGH), ticks={}, reverse=True),
+                [_area(tensors, one, place) for one, place in zip(shown, whole, strict=True)],
+            )
+        ],
         caption=(
             "A rectangle is a tensor, its area how many numbers it holds. Rest the pointer on one for its shape, group "
-            "and exponents; click a group to enlarge it, its heading to go back."
+            "and exponents; drag over a part to enlarge it, double-click to go back."
         ),
         label="The model's tensors as areas, by group",
+        height=470,
     )
 
 
-def bars_chart(found: Findings) -> Chart:
+def _area(tensors: Tensors, one: Class, place: Place) -> Bars:
+    """The rectangles of a class."""
+    size = tensors.size(one.names)
+    names = sorted(one.names, key=lambda name: -tensors.sizes[name])
+    places = squarified([max(tensors.sizes[name], 0.5) for name in names], place.within(1.5, 1.5, 1.5, 1.5))
+    places = [cut.within(0.5, 0.5, 0.5, 0.5) for cut in places]
+    of_class = f"<b>{one.title}</b><br>{len(names)} tensors, {size:,} of {tensors.total:,} numbers"
+    return Bars(
+        [cut.y + cut.high / 2 for cut in places],
+        [cut.wide for cut in places],
+        one.look,
+        along="x",
+        base=[cut.x for cut in places],
+        thick=[cut.high for cut in places],
+        labels=[_fitting(name, cut) for name, cut in zip(names, places, strict=True)],
+        inside=True,
+        hover=[f"{tensors.told(name)}<br>{of_class}" for name in names],
+        entry=f"{one.title} · {format_number(100 * size / max(tensors.total, 1))} %",
+    )
+
+
+def _fitting(name: str, place: Place) -> str:
+    """As much of a name as fits into a rectangle; nothing where that would not tell it from others."""
+    letters = int(place.wide / _LETTER) - 2
+    return shortened(name, letters) if letters >= min(len(name), 14) and place.high >= _LINE else ""
+
+
+def bars_chart(tensors: Tensors, title: str) -> Chart:
     """A bar a tensor in the model's order, its length the logarithm of how many numbers are in it."""
-    named = len(found.names) <= _MOST_NAMED
-    largest = max(found.sizes.values(), default=1)
-    traces = [_bars(found, one) for one in classes(found)]
-    letters = max((len(shortened(name, _LETTERS)) for name in found.names), default=1) if named else 0
-    places = list(range(len(found.names)))
-    layout = layout_of(int(120 + _BAR * min(len(found.names), _MOST_NAMED)), legend_of("")) | {
-        "xaxis": log_axis("numbers in the tensor") | {"range": [-0.1, math.log10(largest) + 0.5], "side": "top"},
-        "yaxis": linear_axis("" if named else "tensors in the model's order")
-        | {"range": [len(found.names) - 0.4, -0.6], "showgrid": False}
-        | (
-            {
-                "tickvals": places,
-                "ticktext": [shortened(name, _LETTERS) for name in found.names],
-                "tickfont": {"size": 11},
-            }
-            if named
-            else {}
-        ),
-        "barmode": "overlay",
-    }
-    layout["margin"] = {"l": max(24 + 6.2 * letters, 60), "r": 20, "t": 60, "b": 20}
-    layout["legend"] |= {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "top"}
-    layout["margin"]["b"] = 32 + 20 * math.ceil(len(traces) / 4)
+    names = tensors.found.names
+    named, count = len(names) <= _MOST_NAMED, len(tensors.classes)
+    place = {name: i for i, name in enumerate(names)}
+    marks: list[Mark] = [
+        Bars(
+            [place[name] for name in one.names],
+            [max(tensors.sizes[name], 1) for name in one.names],
+            one.look,
+            along="x",
+            thick=0.78,
+            labels=[_behind(tensors, name) for name in one.names],
+            hover=[tensors.told(name) for name in one.names],
+            entry=one.title,
+        )
+        for one in tensors.classes
+    ]
+    bars = min(max(len(names), 4), _MOST_NAMED)
+    ticks = {float(i): shortened(name, _LETTERS) for i, name in enumerate(names)} if named else None
+    rows = Axis(
+        "" if named else "tensors in the model's order", range=(-0.6, len(names) - 0.4), ticks=ticks, reverse=True
+    )
+    most = max(tensors.sizes.values(), default=1)
     return Chart(
         id="bars-chart",
-        figure={"data": traces, "layout": layout},
+        title=title,
+        x=Axis("numbers in the tensor", log=True, range=(0.8, 3 * most), opposite=True),
+        panels=[Panel(rows, marks)],
         caption=(
             "The same in the model's order and on a logarithmic scale, so that gains and biases show. Behind a bar: "
             "its group, or its exponents in rescalings. A click on a legend entry hides its tensors."
         ),
         label="The model's tensors in order, coloured by group",
+        file="tensors",
+        height=120 + _BAR * bars,
+        size=(7.0, 1.6 + 0.15 * min(bars, 120) + 0.17 * count),
     )
 
 
-def _bars(found: Findings, one: Class) -> dict[str, Any]:
-    place = {name: i for i, name in enumerate(found.names)}
-    marker: dict[str, Any] = {"color": one.colour, "line": {"width": 0}}
-    if one.hatch:
-        marker["pattern"] = {"shape": one.hatch, "size": 6, "solidity": 0.3, "fgcolor": _EDGE, "fillmode": "overlay"}
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "y": [place[name] for name in one.names],
-        "x": [max(found.sizes[name], 1) for name in one.names],
-        "width": 0.78,
-        "marker": marker,
-        "name": one.title,
-        "legendgroup": one.key,
-        "text": [_behind(found, name) for name in one.names],
-        "textposition": "outside",
-        "textfont": {"size": 10.5},
-        "cliponaxis": False,
-        "customdata": [tensor_text(found, name) for name in one.names],
-        "hovertemplate": "%{customdata}<extra></extra>",
-        "meta": {"dark": one.dark},
-    }
-
-
-def _behind(found: Findings, name: str) -> str:
+def _behind(tensors: Tensors, name: str) -> str:
     """What stands behind a tensor's bar: the number of its joint group, else its exponents in rescalings."""
-    if found.roles[name] == "joint":
-        return f"group {found.group_of[name] + 1}"
-    exponents = sorted({one[name] for one in found.rescalings if name in one}, key=lambda c: (abs(c), -c))
+    if tensors.roles[name] == "joint":
+        return f"group {tensors.group_of[name] + 1}"
+    found = {one[name] for one in tensors.found.rescalings if name in one}
+    exponents = sorted(found, key=lambda exponent: (abs(exponent), -exponent))
     return "^ " + ", ".join(map(exponent_text, exponents)) if exponents else ""

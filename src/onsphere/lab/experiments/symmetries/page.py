@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
-from onsphere.lab.experiments.symmetries.figures import tensors_figure
-from onsphere.lab.experiments.symmetries.findings import Findings
-from onsphere.lab.experiments.symmetries.look import Class, classes, exponent_text
-from onsphere.lab.experiments.symmetries.names import folded
-from onsphere.lab.experiments.symmetries.result import SymmetriesResult
-from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
-from onsphere.lab.report.page import Block, Cell, Facts, Page, Section, Table, Text
-from onsphere.lab.report.sections import counted, measured_section, repeat_section
-from onsphere.lab.report.words import MISSING, format_duration, format_number
+from onsphere.lab.experiments.symmetries.names import folded, pattern
+from onsphere.lab.experiments.symmetries.tensors import Tensors, exponent_text
+from onsphere.lab.experiments.symmetries.words import answer, certainty, rescaling_kinds, rescaling_sentences
+from onsphere.lab.frame import Report, write_plain_page
+from onsphere.lab.report.page import Block, Cell, Section, Table, Text
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.table import SORT, Column, table
+from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
+from onsphere.symmetry import Symmetries
 
 if TYPE_CHECKING:
-    from onsphere.symmetry import Symmetries
+    from onsphere.lab.experiments.symmetries.result import SymmetriesResult
 
-__all__ = ["symmetries_page", "write_report"]
+__all__ = ["printed", "report", "symmetries_page"]
 
 _MEASUREMENTS = (
     ("symmetry", "exponents cᵢ such that multiplying tensor i by a^cᵢ, for any a > 0, leaves the output as it is"),
@@ -39,6 +37,10 @@ _MEASUREMENTS = (
     ("broken by eps", "relative change of the output when the group is doubled, with the model's eps and its weights"),
     ("joint sphere", "all groups together: sphere_groups(model, batch) gives it to an optimiser"),
 )
+_PROBED = (
+    "On a copy in float64 and training mode, with perturbed weights, without dropout and running statistics. Every "
+    "symmetry was certified by rescaling by 2 and by 1/2, which is exact in floating point."
+)
 
 
 def symmetries_page(found: Symmetries, path: str | Path, *, title: str = "Scaling symmetries") -> Path:
@@ -52,212 +54,188 @@ def symmetries_page(found: Symmetries, path: str | Path, *, title: str = "Scalin
     Returns:
         The path.
     """
-    findings = Findings.of(found)
-    return _page(findings, title, "", [], findings.to_dict()).write(Path(path))
+    return write_plain_page(Path(path), _report(found, title, ""), answer(found), found.to_dict())
 
 
-def write_report(run: Run, result: SymmetriesResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into a run's folder.
-
-    Returns:
-        The page.
-    """
-    title = f"Scaling symmetries of {result.spec['model']}"
-    spec = SymmetriesSpec(**result.spec)
+def report(run: Run, result: SymmetriesResult) -> Report:
+    """What is to be read about a model's symmetries."""
+    spec = result.spec
     shapes = [("x".join(map(str, shape)), name) for name, shape in spec.inputs()]
     shapes += [(f"{'x'.join(map(str, shape))} tokens of {spec.vocab}", name) for name, shape in spec.token_inputs()]
     batch = ", ".join(f"{name} {shape}" if name else shape for shape, name in shapes)
-    subtitle = f"batch {batch} · seed {spec.seed}"
-    with style():
-        figure = tensors_figure(result.found, title, subtitle)
-    save_figure(figure, run.folder / "figures" / "tensors")
-    values = spec.model_dump(mode="json")
-    given = {name: value for name, value in values.items() if value not in (None, [], ())}
-    environment: Mapping[str, Any] = run.manifest["environment"]
-    facts = [(name, _fact(value)) for name, value in environment.items()]
-    cost = Text(f"The search took {format_duration(result.seconds)} of wall-clock time.")
-    last = [
-        Section("engine", "Cost and versions", [cost, Facts(facts)]),
-        repeat_section(to_command(result.command, SymmetriesSpec, values), to_toml(given)),
-    ]
-    footer = " The figures folder beside this page holds its tensors as PNG and SVG."
-    page = _page(result.found, title, subtitle, last, result.to_dict(), result.seconds, footer)
-    return page.write(result.report)
+    return _report(result.found, f"Scaling symmetries of {spec.model}", f"batch {batch} · seed {spec.seed}")
 
 
-def _page(
-    found: Findings,
-    title: str,
-    subtitle: str,
-    last: Sequence[Section],
-    data: Mapping[str, Any],
-    seconds: float | None = None,
-    footer: str = "",
-) -> Page:
-    shown = classes(found)
-    sections = [Section("tensors", "The model's tensors", [areas_chart(found), bars_chart(found)])]
-    if found.groups:
-        sections.append(Section("groups", "Scale-invariant groups", _groups(found, shown)))
-    if found.rescalings:
-        sections.append(Section("rescalings", "Rescalings", _rescalings(found)))
-    sections += [
-        Section("all", "All tensors", [_tensors(found, shown)]),
+def _report(found: Symmetries, title: str, subtitle: str) -> Report:
+    tensors = Tensors(found)
+    sections = [
+        Section("tensors", "The model's tensors", [areas_chart(tensors), bars_chart(tensors, title)]),
+        Section("groups", "Scale-invariant groups", [_groups(tensors)]),
+        Section("rescalings", "Rescalings", _rescalings(found)),
+        Section("all", "All tensors", [_tensors(tensors)]),
         Section("probing", "How the model was probed", _notes(found)),
-        measured_section(("word", "what it is"), _MEASUREMENTS),
-        *last,
     ]
-    summary = [
-        f"{found.total:,} numbers in {counted(len(found.names), 'tensor')}",
-        f"{counted(len(found.groups), 'group')}",
-        f"{counted(len(found.rescalings), 'rescaling')}",
-        f"dimension {found.dimension}",
-        f"gap {format_number(found.gap, 2) if found.gap is not None else '∞'}",
-        *([format_duration(seconds)] if seconds is not None else []),
-    ]
-    return Page(
+    there = {"groups": found.groups, "rescalings": found.rescalings}
+    return Report(
         title=title,
         subtitle=subtitle,
-        answer=answer(found),
-        summary=summary,
-        sections=sections,
-        footer=f"Made by onsphere {__version__}." + footer,
-        data=dict(data) | {"version": __version__},
+        summary=[
+            f"{tensors.total:,} numbers in {counted(len(found.names), 'tensor')}",
+            counted(len(found.groups), "group"),
+            counted(len(found.rescalings), "rescaling"),
+            *certainty(found),
+        ],
+        sections=[section for section in sections if there.get(section.id, True)],
+        measured=_MEASUREMENTS,
+        note="",
+        heading="word",
     )
 
 
-def answer(found: Findings) -> list[str]:
-    """What was found, in a sentence, then what else there is and how exact it is."""
-    if found.groups:
-        share = format_number(100 * found.share(found.invariant))
-        first = (
-            f"{len(found.invariant)} of {counted(len(found.names), 'tensor')} ({share} % of the numbers) "
-            f"are scale-invariant, in {counted(len(found.groups), 'group')}: only their direction matters."
-        )
-    else:
-        first = f"None of {counted(len(found.names), 'tensor')} is scale-invariant, alone or together."
-    rest = []
-    if found.rescalings:
-        verb = "trades" if len(found.rescalings) == 1 else "trade"
-        rest.append(f"{counted(len(found.rescalings), 'rescaling')} {verb} the scale of one tensor for another's")
-    if found.without_effect:
-        rest.append(f"{counted(len(found.without_effect), 'tensor')} {_have(found.without_effect)} no effect at all")
-    if found.fixed:
-        rest.append(f"{counted(len(found.fixed), 'tensor')} {_are(found.fixed)} in no symmetry")
-    second = f"{', '.join(rest)}." if rest else "There is nothing else: every trainable tensor is in a group."
-    return [first, second[0].upper() + second[1:], *_eps_sentence(found)]
+def printed(result: SymmetriesResult) -> list[Table | str]:
+    """Groups, rescalings and the rest; what is alike in several layers takes one line."""
+    found, tensors = result.found, Tensors(result.found)
+    rest: list[str] = []
+    for heading, lines in (
+        ("rescalings", rescaling_kinds(found)),
+        ("without effect", folded(found.without_effect)),
+        ("in no symmetry", folded(found.fixed)),
+        ("row by row", [] if found.row_invariant is None else folded(found.row_invariant) or ["none"]),
+        ("notes", found.notes),
+    ):
+        if lines:
+            rest += [f"{heading}:", *(f"  {line}" for line in lines)]
+    groups: list[Table | str] = [_alike_groups(tensors)] if found.groups else []
+    gap = [""] if groups and rest else []
+    return [*groups, *gap, *rest, ", ".join(certainty(found))]
 
 
-def _have(names: Sequence[str]) -> str:
-    return "has" if len(names) == 1 else "have"
+def _alike_groups(tensors: Tensors) -> Table:
+    """The groups, those whose names differ in numbers alone on one line; those with most numbers first."""
+    groups = tensors.found.groups
+    gathered: dict[tuple[str, ...], list[int]] = {}
+    for i, group in enumerate(groups):
+        gathered.setdefault(tuple(map(pattern, group)), []).append(i)
+
+    def names(alike: Sequence[int]) -> list[str]:
+        return [name for i in alike for name in groups[i]]
+
+    def worst(alike: Sequence[int]) -> float:
+        known = [change for i in alike if math.isfinite(change := tensors.found.broken_by_eps[i])]
+        return max(known, default=math.nan)
+
+    def listed(alike: Sequence[int]) -> str:
+        alone = len(groups[alike[0]]) == 1
+        how = ("each by itself: " if len(alike) > 1 else "by itself: ") if alone else ""
+        return how + ", ".join(folded(names(alike)))
+
+    columns = (
+        Column("groups", len),
+        Column("tensors each", lambda alike: len(groups[alike[0]])),
+        Column("numbers", lambda alike: _whole(tensors.size(names(alike)))),
+        Column("share %", lambda alike: 100 * tensors.share(names(alike))),
+        Column("broken by eps", lambda alike: _change(worst(alike))),
+        Column("scale-invariant together", listed, kind="text"),
+    )
+    return table(sorted(gathered.values(), key=lambda alike: -tensors.size(names(alike))), columns)
 
 
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+def _groups(tensors: Tensors) -> Table:
+    groups, broken = tensors.found.groups, tensors.found.broken_by_eps
+    colours = _colours(tensors)
+    columns = (
+        Column(
+            "group",
+            lambda i: Cell(str(i + 1), i + 1, colours[groups[i][0]]),
+            "its colour is that of the charts",
+            kind="tight",
+        ),
+        Column("tensors", lambda i: len(groups[i]), "how many are scaled together"),
+        Column("numbers", lambda i: _whole(tensors.size(groups[i])), "in these tensors"),
+        Column("share", lambda i: _share(tensors.share(groups[i])), "of all trainable numbers"),
+        Column(
+            "broken by eps",
+            lambda i: _change(broken[i]),
+            "relative change of the output when the group is doubled, with the model's eps and norms",
+        ),
+        Column(
+            "names",
+            lambda i: Cell(", ".join(folded(groups[i])), hint="\n".join(groups[i])),
+            "numbers in braces stand for several tensors",
+            kind="text",
+        ),
+    )
+    told = "Multiply all tensors of a group by one positive number, and the output stays."
+    return table(range(len(groups)), columns, f"{told} {SORT}")
 
 
-def _eps_sentence(found: Findings) -> list[str]:
-    known = [(change, i) for i, change in enumerate(found.broken_by_eps) if change is not None]
-    if not known:
-        return []
-    change, i = max(known)
-    if change < 1e-9:
-        return ["With the eps that the model has, at the norms it has, every group is exact as well."]
-    name = "; ".join(folded(found.groups[i])[:2])
-    return [
-        f"With the eps that the model has, at the norms it has, doubling a group changes the output by up to "
-        f"{format_number(change, 2)} (group {i + 1}: {name})."
-    ]
-
-
-def _groups(found: Findings, shown: Sequence[Class]) -> list[Block]:
-    colours = {name: one.colour for one in shown for name in one.names}
-    rows: list[list[Cell | str]] = []
-    for i, group in enumerate(found.groups):
-        size = sum(found.sizes[name] for name in group)
-        broken = found.broken_by_eps[i]
-        rows.append(
-            [
-                Cell(str(i + 1), i + 1, colour=colours[group[0]]),
-                Cell(str(len(group)), len(group)),
-                Cell(f"{size:,}", size),
-                Cell(f"{format_number(100 * found.share(group))} %", found.share(group)),
-                Cell(_change(broken), float("nan") if broken is None else broken),
-                Cell(", ".join(folded(group)), hint="\n".join(group)),
-            ]
-        )
-    columns = [
-        ("group", "its colour is that of the charts"),
-        ("tensors", "how many are scaled together"),
-        ("numbers", "in these tensors"),
-        ("share", "of all trainable numbers"),
-        ("broken by eps", "relative change of the output when the group is doubled, with the model's eps and norms"),
-        ("names", "numbers in braces stand for several tensors"),
-    ]
-    caption = "Multiply all tensors of a group by one positive number, and the output stays. Click a heading to sort."
-    return [Table(columns, rows, caption=caption, sortable=True, numeric=frozenset({1, 2, 3, 4}), tight=frozenset({0}))]
-
-
-def _change(broken: float | None) -> str:
-    if broken is None:
-        return MISSING
-    return "exact" if broken < 1e-12 else format_number(broken, 2)
-
-
-def _rescalings(found: Findings) -> list[Block]:
-    rows: list[list[Cell | str]] = []
-    for i, (exponents, sentence) in enumerate(zip(found.rescalings, found.rescaling_sentences, strict=True), 1):
-        powers = ", ".join(exponent_text(c) for c in exponents.values())
-        rows.append([Cell(str(i), i), Cell(powers), Cell(sentence)])
-    columns = [("", ""), ("exponents", "in the order of the names"), ("in words", "")]
+def _rescalings(found: Symmetries) -> list[Block]:
+    rows = list(enumerate(zip(found.rescalings, rescaling_sentences(found), strict=True), 1))
+    columns = (
+        Column("", lambda row: row[0]),
+        Column(
+            "exponents",
+            lambda row: ", ".join(map(exponent_text, row[1][0].values())),
+            "in the order of the names",
+            kind="tight",
+        ),
+        Column("in words", lambda row: row[1][1], kind="text"),
+    )
     intro = Text(
         "Invariant, but not spheres: one tensor makes up for another. A learning rate or weight decay on one of them "
         "acts on all; a basis is shown, so that products of these are symmetries too."
     )
-    return [intro, Table(columns, rows, sortable=len(rows) > 3, numeric=frozenset({0}), tight=frozenset({1}))]
+    return [intro, table(rows, columns, "", sortable=len(rows) > 3)]
 
 
-def _tensors(found: Findings, shown: Sequence[Class]) -> Table:
-    of = {name: one for one in shown for name in one.names}
-    rows: list[list[Cell | str]] = []
-    for i, name in enumerate(found.names):
-        number = found.group_of.get(name)
-        scaled = [f"{exponent_text(one[name])} in {k}" for k, one in enumerate(found.rescalings, 1) if name in one]
-        rows.append(
-            [
-                Cell(str(i + 1), i + 1),
-                Cell(name),
-                Cell(found.shape_of[name]),
-                Cell(f"{found.sizes[name]:,}", found.sizes[name]),
-                Cell(found.roles[name], colour=of[name].colour),
-                Cell(str(number + 1), number + 1) if number is not None else Cell(MISSING, float("nan")),
-                Cell(", ".join(scaled) or MISSING),
-                *([Cell("yes" if name in found.row_invariant else "no")] if found.row_invariant is not None else []),
-            ]
-        )
+def _tensors(tensors: Tensors) -> Table:
+    found, colours = tensors.found, _colours(tensors)
+    places = {name: i for i, name in enumerate(found.names, 1)}
+
+    def group(name: str) -> int | None:
+        return tensors.group_of[name] + 1 if name in tensors.group_of else None
+
+    def scaled(name: str) -> str:
+        powers = [f"{exponent_text(one[name])} in {k}" for k, one in enumerate(found.rescalings, 1) if name in one]
+        return ", ".join(powers) or MISSING
+
     columns = [
-        ("", "place in the model"),
-        ("tensor", ""),
-        ("shape", ""),
-        ("numbers", ""),
-        ("role", "joint and alone: scale-invariant; fixed: in no symmetry"),
-        ("group", "number of its scale-invariant group"),
-        ("rescalings", "its exponent in which of them"),
-        *([("by rows", "whether every row is scale-invariant by itself")] if found.row_invariant is not None else []),
+        Column("", places.get, "place in the model"),
+        Column("tensor", str, kind="tight"),
+        Column("shape", tensors.shape_of.get, kind="tight"),
+        Column("numbers", lambda name: _whole(tensors.sizes[name])),
+        Column(
+            "role",
+            lambda name: Cell(tensors.roles[name], colour=colours[name]),
+            "joint and alone: scale-invariant; fixed: in no symmetry",
+            kind="tight",
+        ),
+        Column("group", group, "number of its scale-invariant group"),
+        Column("rescalings", scaled, "its exponent in which of them", kind="tight"),
     ]
+    if (rows := found.row_invariant) is not None:
+        hint = "whether every row is scale-invariant by itself"
+        columns.append(Column("by rows", lambda name: "yes" if name in rows else "no", hint, kind="tight"))
     caption = "One row a tensor, in the model's order. Click a heading to sort, click again to turn the order around."
-    tight = frozenset(range(1, len(columns))) - {3, 5}
-    return Table(columns, rows, caption=caption, sortable=True, numeric=frozenset({0, 3, 5}), tight=tight)
+    return table(found.names, columns, caption)
 
 
-def _notes(found: Findings) -> list[Block]:
-    usual = (
-        "On a copy in float64 and training mode, with perturbed weights, without dropout and running statistics. Every "
-        "symmetry was certified by rescaling by 2 and by 1/2, which is exact in floating point."
-    )
-    return [Text(usual), *(Text(note[0].upper() + note[1:] + ".", tone="note") for note in found.notes)]
+def _notes(found: Symmetries) -> list[Block]:
+    return [Text(_PROBED), *(Text(note[0].upper() + note[1:] + ".", tone="note") for note in found.notes)]
 
 
-def _fact(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(item)}" for name, item in value.items())
-    return format_number(value)
+def _colours(tensors: Tensors) -> dict[str, str]:
+    return {name: one.colour for one in tensors.classes for name in one.names}
+
+
+def _whole(number: int) -> Cell:
+    return Cell(f"{number:,}", number)
+
+
+def _share(fraction: float) -> Cell:
+    return Cell(f"{format_number(100 * fraction)} %", fraction)
+
+
+def _change(broken: float) -> Cell:
+    """How much eps breaks a group."""
+    return Cell("exact" if broken < 1e-12 else format_number(broken, 2), broken)

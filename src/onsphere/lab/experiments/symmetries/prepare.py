@@ -14,7 +14,7 @@ from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
 from onsphere.lab.models import MODELS, ModelError, build, resolve
 from onsphere.lab.options import InputError
 
-__all__ = ["Question", "prepare"]
+__all__ = ["Question", "question"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Question:
     output: Callable[[Any], Any] | None
 
 
-def prepare(spec: SymmetriesSpec) -> Question:
+def question(spec: SymmetriesSpec) -> Question:
     """Build the network and draw a batch; the same spec gives the same numbers, and no random state changes.
 
     A factory of one's own is called without arguments, but for what it requires of ``input_shape`` and ``classes``,

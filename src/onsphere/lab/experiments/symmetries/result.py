@@ -1,74 +1,60 @@
-"""The result of ``onsphere symmetries``."""
+"""The result of ``onsphere symmetries``: the symmetries themselves, with the run that found them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from onsphere.lab.experiments.symmetries.findings import Findings
-from onsphere.lab.old_result import vouched
-from onsphere.lab.report.words import format_number
+from pydantic import PlainSerializer, PlainValidator
+
+from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
+from onsphere.lab.experiments.symmetries.words import describe
+from onsphere.lab.result import ExperimentResult
 from onsphere.lab.store import Run
-from onsphere.lab.store.seal import plain
+from onsphere.symmetry import Symmetries
 
-__all__ = ["SymmetriesResult", "describe"]
+__all__ = ["SymmetriesResult"]
+
+Found = Annotated[Symmetries, PlainValidator(Symmetries.from_dict), PlainSerializer(Symmetries.to_dict)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SymmetriesResult:
-    """What a run of ``onsphere symmetries`` gives.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class SymmetriesResult(ExperimentResult):
+    """What a run of ``onsphere symmetries`` gives; ``seconds`` are those of the search.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
-        found: What was found.
-        spec: What was asked for.
-        seconds: Wall-clock seconds of the search.
+        found: What :func:`onsphere.find_symmetries` returned; its values stand in ``result.json`` beside the others.
     """
 
     command: ClassVar[str] = "symmetries"
 
-    run: Path
-    report: Path
-    found: Findings
-    spec: dict[str, Any]
-    seconds: float
-
-    @classmethod
-    def of(cls, run: Run, found: Findings, spec: dict[str, Any], seconds: float) -> Self:
-        """The result of a run, wherever its folder lies now."""
-        return cls(run=run.folder, report=run.folder / "report.html", found=found, spec=spec, seconds=seconds)
-
-    @classmethod
-    @vouched
-    def load(cls, run: Run) -> Self:
-        """Read the result of an ended run.
-
-        Raises:
-            InputError: The run has no result yet.
-        """
-        values = run.result()
-        return cls.of(run, Findings.load(values), values["spec"], values["seconds"])
+    spec: SymmetriesSpec
+    found: Found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds."""
-        values = {"command": self.command, "run": str(self.run), "report": str(self.report)}
-        values |= self.found.to_dict() | {"spec": self.spec, "seconds": self.seconds}
-        return dict(plain(values))
+        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
+        values = super().to_dict()
+        found, last = values.pop("found"), {name: values.pop(name) for name in ("spec", "seconds")}
+        return {**values, **found, **last}
+
+    @classmethod
+    def restored(cls, run: Run, values: Mapping[str, Any]) -> Self:
+        """The result from what :meth:`to_dict` gave.
+
+        Args:
+            run: Where the run lies now; its folder may have been moved.
+            values: Plain values.
+
+        Raises:
+            KeyError: A value is missing.
+            ValueError: A value is not what the types say.
+        """
+        return super().restored(run, {**values, "found": dict(values)})
+
+    def to_frame(self) -> Any:
+        """One row a tensor, as :meth:`onsphere.Symmetries.to_frame` gives them (needs pandas)."""
+        return self.found.to_frame()
 
     def __repr__(self) -> str:
-        return f"SymmetriesResult: {self.spec['model']}\n  {describe(self.found)}\n  page: {self.report}"
-
-
-def describe(found: Findings) -> str:
-    """The result in one line."""
-    share = format_number(100 * found.share(found.invariant))
-    parts = [
-        f"{len(found.invariant)} of {len(found.names)} tensors ({share} % of {found.total:,} numbers) scale-invariant "
-        f"in {len(found.groups)} groups",
-        f"{len(found.rescalings)} rescalings",
-        f"{len(found.without_effect)} without effect",
-        f"{len(found.fixed)} in no symmetry",
-    ]
-    return "; ".join(parts)
+        return f"SymmetriesResult: {self.spec.model}\n  {describe(self.found)}\n  page: {self.report}"

@@ -1,4 +1,4 @@
-"""From a spec to a result on disk: model and batch (all wrong input is found here), folder, search, page, result.
+"""From a spec to the symmetries of its model: the search is one call, which a resumed run makes again.
 
 A :class:`onsphere.SymmetryError` says that this model cannot be answered about with this batch, so it counts as bad
 input: the folder that was made for it is taken back and the command ends with status 2.
@@ -7,117 +7,58 @@ input: the folder that was made for it is taken back and the command ends with s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 import onsphere
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.symmetries.findings import Findings
-from onsphere.lab.experiments.symmetries.page import write_report
-from onsphere.lab.experiments.symmetries.prepare import Question, prepare
+from onsphere.lab.experiment import Experiment, Refused, Session
+from onsphere.lab.experiments.symmetries.page import printed, report
+from onsphere.lab.experiments.symmetries.prepare import Question, question
 from onsphere.lab.experiments.symmetries.result import SymmetriesResult
 from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec
-from onsphere.lab.old_result import conclude, elapsed
-from onsphere.lab.options import InputError, one_line
-from onsphere.lab.progress import Progress
-from onsphere.lab.store import Run
-from onsphere.lab.threads import one_thread
-
-__all__ = ["resume", "start"]
+from onsphere.lab.experiments.symmetries.words import answer, describe
+from onsphere.lab.options import InputError
+from onsphere.lab.result import elapsed
 
 _LARGE = 3_000_000  # trainable numbers from which a search takes long enough to say that it has begun
 
 
-def start(fields: dict[str, Any], out: Path | None, progress: Progress, stop: Callable[[], bool]) -> SymmetriesResult:
-    """Find the symmetries in a new folder.
+def measure(session: Session[SymmetriesSpec, Question]) -> dict[str, Any]:
+    """Find the symmetries; asked to stop, it does so before the search or after it.
 
     Raises:
-        InputError: A field, the model or the folder is wrong, or the model's symmetries cannot be found.
-        Interrupted: ``stop`` returned True.
+        Refused: The model's symmetries cannot be found with this batch.
+        Interrupted: The run was asked to stop.
     """
-    spec = _validated(fields, "")
-    question = prepare(spec)
-    made = out is None or not out.exists()
-    run = Run.create(out, SymmetriesResult.command, spec.model_dump(mode="json"))
-    try:
-        return _do(run, spec, question, progress, stop)
-    except onsphere.SymmetryError as error:
-        _withdraw(run, made)
-        raise _as_input_error(spec, error) from error
-
-
-def resume(run: Run, progress: Progress, stop: Callable[[], bool]) -> SymmetriesResult:
-    """The result of an ended run, or the whole search again from the run's spec, to the same numbers.
-
-    Raises:
-        InputError: The spec is damaged, the model cannot be built again, or another process works on the run.
-        Interrupted: ``stop`` returned True.
-    """
-    if run.done:
-        return SymmetriesResult.load(run)
-    run.check()
-    spec = _validated(run.manifest["spec"], f"{run.manifest_path}: ")
-    run.check_trust()
-    try:
-        return _do(run, spec, prepare(spec), progress, stop)
-    except onsphere.SymmetryError as error:
-        raise _as_input_error(spec, error) from error
-
-
-def _do(
-    run: Run, spec: SymmetriesSpec, question: Question, progress: Progress, stop: Callable[[], bool]
-) -> SymmetriesResult:
-    progress.folder(run.folder)
-    trained = [p.numel() for p in question.model.parameters() if p.requires_grad]
-    with run.lock(), one_thread():
-        if sum(trained) > _LARGE:
-            progress.note(f"{spec.model}: {sum(trained):,} numbers in {len(trained)} tensors, a backward pass each")
-        _ask(stop)
-        started = time.monotonic()
-        found = Findings.of(
-            onsphere.find_symmetries(
-                question.model,
-                *question.inputs,
-                output=question.output,
-                rows=spec.rows,
-                unused=spec.unused,
-                **question.kwargs,
-            )
-        )
-        seconds = elapsed(started)
-        _ask(stop)
-        result = SymmetriesResult.of(run, found, spec.model_dump(mode="json"), seconds)
-        return conclude(run, result, write_report)
-
-
-def _as_input_error(spec: SymmetriesSpec, error: onsphere.SymmetryError) -> InputError:
-    """The same in one line; a wrong ``--output`` speaks for itself."""
-    cause = error.__cause__
-    return cause if isinstance(cause, InputError) else InputError(f"{spec.model}: {error}")
-
-
-def _ask(stop: Callable[[], bool]) -> None:
-    if stop():
+    spec, asked = session.spec, session.given
+    trained = [p.numel() for p in asked.model.parameters() if p.requires_grad]
+    if sum(trained) > _LARGE:
+        told = f"{spec.model}: {sum(trained):,} numbers in {len(trained)} tensors, a backward pass each"
+        session.progress.note(told)
+    if session.stop():
         raise Interrupted
-
-
-def _validated(fields: dict[str, Any], where: str) -> SymmetriesSpec:
+    began = time.monotonic()
     try:
-        return SymmetriesSpec(**fields)
-    except ValidationError as error:
-        raise InputError(where + one_line(error, style="key")) from None
+        found = onsphere.find_symmetries(
+            asked.model, *asked.inputs, output=asked.output, rows=spec.rows, unused=spec.unused, **asked.kwargs
+        )
+    except onsphere.SymmetryError as error:
+        wrong_output = isinstance(error.__cause__, InputError)  # speaks for itself
+        raise Refused(str(error.__cause__) if wrong_output else f"{spec.model}: {error}") from error
+    seconds = elapsed(began)
+    if session.stop():
+        raise Interrupted
+    return found.to_dict() | {"seconds": seconds}
 
 
-def _withdraw(run: Run, made: bool) -> None:
-    """Take back a folder that :meth:`Run.create` has just made, and the folder ``runs`` if nothing else is in it."""
-    run.manifest_path.unlink(missing_ok=True)
-    (run.folder / ".lock").unlink(missing_ok=True)
-    if made:
-        with suppress(OSError):  # not empty: somebody else put something there
-            run.folder.rmdir()
-            if run.folder.parent == Path("runs"):
-                run.folder.parent.rmdir()
+EXPERIMENT = Experiment(
+    spec=SymmetriesSpec,
+    result=SymmetriesResult,
+    prepare=lambda spec, model, data, progress: question(spec),
+    measure=measure,
+    report=report,
+    answer=lambda result: answer(result.found),
+    describe=lambda result: describe(result.found),
+    runs=lambda result: 0,
+    printed=printed,
+)

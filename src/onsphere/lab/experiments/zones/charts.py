@@ -1,33 +1,36 @@
-"""The interactive charts: sharpness along paths, the map of outcomes, courses of continuations, what 2 / ELR tells."""
+"""The charts: sharpness along paths, the map of outcomes, courses of continuations, what 2 / ELR tells."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onsphere.lab.chart.theme import OKABE_ITO, elr_colours
-from onsphere.lab.experiments.zones.analyse import RISE
+from onsphere.lab.chart.looks import STEP_ZERO, elr_looks
+from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule
+from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO
+from onsphere.lab.experiments.zones.analyse import RISE, THRESHOLD
 from onsphere.lab.experiments.zones.result import OUTCOMES, Continuation, ZonesResult
-from onsphere.lab.report.charts import INK, layout_of, legend_of, linear_axis, log_axis, rule, upright
-from onsphere.lab.report.page import Chart, Slider
 from onsphere.lab.report.words import format_number
 
-__all__ = ["LOOKS", "Course", "course_chart", "map_chart", "path_chart", "threshold_chart"]
+__all__ = ["COLOURS", "Course", "course_chart", "map_chart", "path_chart", "threshold_chart"]
 
-#: Colour, its twin on dark pages, plotly's symbol and matplotlib's marker of each outcome.
-LOOKS: dict[str, tuple[str, str, str, str]] = {
-    "at once": (OKABE_ITO["blue"], OKABE_ITO["sky"], "circle", "o"),
-    "up first": (OKABE_ITO["green"], "#1FC79A", "triangle-up", "^"),
-    "held": (OKABE_ITO["orange"], OKABE_ITO["orange"], "square", "s"),
-    "leaves": (OKABE_ITO["vermillion"], "#E8743B", "x", "X"),
+#: The colour of each outcome.
+COLOURS = {
+    "at once": OKABE_ITO["blue"],
+    "up first": OKABE_ITO["green"],
+    "held": OKABE_ITO["orange"],
+    "leaves": OKABE_ITO["vermillion"],
 }
-FIRST = 0.7  # where a logarithmic axis shows step 0
-GREY = "#8a8f94"
+_LOOKS = {
+    "at once": Look(COLOURS["at once"], OKABE_ITO["sky"], marker="circle"),
+    "up first": Look(COLOURS["up first"], "#1FC79A", marker="triangle"),
+    "held": Look(COLOURS["held"], marker="square"),
+    "leaves": Look(COLOURS["leaves"], "#E8743B", marker="x"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,209 +46,131 @@ class Course:
 
 def path_chart(result: ZonesResult) -> Chart:
     """Sharpness against steps of the paths, log-log, with 2 / ELR of the continuations."""
-    elrs = result.spec.path_elrs
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
-    traces: list[dict[str, Any]] = []
+    elrs, marks = result.spec.path_elrs, []
     branches = {row.checkpoint for row in result.continuations}
-    for elr in elrs:
+    for elr, look in elr_looks(elrs, width=1.8, marker="circle").items():
         name = f"path of ELR {format_number(elr)}"
         for seed in range(result.spec.seeds):
-            own = [p for p in result.path if (p.elr, p.seed) == (elr, seed)]
-            sizes = [9 if elr == elrs[0] and p.step in branches else 4 for p in own]
-            traces.append(
-                {
-                    "type": "scatter",
-                    "x": [max(FIRST, p.step) for p in own],
-                    "y": [p.sharpness for p in own],
-                    "customdata": [p.step for p in own],
-                    "text": [f"loss {format_number(p.loss)} · ELR · sharpness {format_number(p.product)}" for p in own],
-                    "mode": "lines+markers",
-                    "line": {"color": light[elr], "width": 1.8},
-                    "marker": {"color": light[elr], "size": sizes},
-                    "name": name,
-                    "legendgroup": name,
-                    "hovertemplate": f"{name}, seed {seed}<br>step %{{customdata}} · sharpness %{{y:.4g}}<br>%{{text}}"
-                    "<extra></extra>",
-                    "meta": {"dark": dark[elr], "legend": seed == 0},
-                }
-            )
-    values = [p.sharpness for p in result.path if p.sharpness > 0]
-    low, high = min(values) / 1.5, max(values) * 1.5
-    lines = [elr for elr in sorted({*result.spec.elrs, *elrs}) if low < 2 / elr < high]
-    layout = layout_of(470, legend_of("")) | {
-        "xaxis": log_axis("step of the path (the first point: step 0)"),
-        "yaxis": log_axis("sharpness on the unit sphere")
-        | {"range": [math.log10(low), math.log10(high)], "dtick": "D2"},
-        "shapes": [rule(2 / elr, "y") | {"line": {"color": INK, "width": 0.8, "dash": "dot"}} for elr in lines],
-        "annotations": [
-            {
-                "x": 0.004,
-                "xref": "paper",
-                "xanchor": "left",
-                "y": math.log10(2 / elr),
-                "yref": "y",
-                "yanchor": "bottom",
-                "text": f"2 / ELR for {format_number(elr)}",
-                "showarrow": False,
-                "font": {"size": 10},
+            own = [point for point in result.path if (point.elr, point.seed) == (elr, seed)]
+            columns = {
+                "step": [point.step for point in own],
+                "loss": [format_number(point.loss) for point in own],
+                "product": [format_number(point.product) for point in own],
             }
-            for elr in lines
-        ],
-    }
+            marks.append(
+                Line(
+                    [max(STEP_ZERO, point.step) for point in own],
+                    [point.sharpness for point in own],
+                    look.but(size=tuple(9 if elr == elrs[0] and point.step in branches else 4 for point in own)),
+                    f"{name}, seed {seed}<br>step {{step}} · sharpness {{y:.4g}}<br>"
+                    "loss {loss} · ELR · sharpness {product}",
+                    columns,
+                    entry=name,
+                )
+            )
+    values = [point.sharpness for point in result.path if point.sharpness > 0]
+    shown = [e for e in sorted({*result.spec.elrs, *elrs}) if min(values) / 1.5 < THRESHOLD / e < max(values) * 1.5]
+    dotted = Look(INK, INK_ON_DARK, width=0.8, dash="dot")
+    rules = [Rule(THRESHOLD / e, f"2 / ELR for {format_number(e)}", at="right", look=dotted) for e in shown]
     return Chart(
         id="path-chart",
-        figure={"data": traces, "layout": layout},
+        title="Sharpness along the paths of training",
+        x=Axis("step of the path (the first point: step 0)", log=True),
+        panels=[Panel(Axis("sharpness on the unit sphere", log=True), marks, rules=rules)],
         caption=(
             "Top Hessian eigenvalue of the training-mode loss on the unit sphere, one line a seed. Gradient descent "
             "with an ELR is unstable above its dotted line. Large dots: where continuations branch off."
         ),
         label="Sharpness along the paths of training",
+        file="zones",
+        height=470,
     )
 
 
 def map_chart(result: ZonesResult) -> Chart:
     """Outcome of every continuation over its checkpoint and ELR, with 2 / sharpness."""
-    seeds = result.spec.seeds
-    traces: list[dict[str, Any]] = []
+    seeds, marks = result.spec.seeds, list[Mark]()
     for seed in range(seeds):
-        own = sorted((p.step, p.sharpness) for p in result.main if p.seed == seed)
-        traces.append(
-            {
-                "type": "scatter",
-                "x": [_place(step, seed, seeds) for step, _ in own],
-                "y": [2 / sharpness for _, sharpness in own],
-                "mode": "lines",
-                "line": {"color": GREY, "width": 1.4},
-                "name": "2 / sharpness of the path",
-                "legendgroup": "threshold",
-                "hoverinfo": "skip",
-                "meta": {"legend": seed == 0},
-            }
+        own = sorted((point.step, point.sharpness) for point in result.main if point.seed == seed)
+        places = [_place(step, seed, seeds) for step, _ in own]
+        marks.append(
+            Line(places, [THRESHOLD / s for _, s in own], Look(GREY, width=1.4), entry="2 / sharpness of the path")
         )
-    for outcome in OUTCOMES:
+    for outcome, look in _LOOKS.items():
         rows = [row for row in result.continuations if row.outcome == outcome]
-        colour, dark, symbol, _ = LOOKS[outcome]
-        traces.append(
-            {
-                "type": "scatter",
-                "x": [_place(row.checkpoint, row.seed, seeds) for row in rows],
-                "y": [row.elr for row in rows],
-                "text": [_told(row) for row in rows],
-                "mode": "markers",
-                "marker": {"color": colour, "size": 10, "symbol": symbol},
-                "name": outcome,
-                "legendgroup": outcome,
-                "hovertemplate": "%{text}<extra></extra>",
-                "meta": {"dark": dark},
-            }
-        )
-    layout = layout_of(460, legend_of("")) | {
-        "xaxis": log_axis("step of the path where it is continued (the first: step 0)"),
-        "yaxis": log_axis("ELR of the continuation") | {"dtick": "D2"},
-    }
+        places = [_place(row.checkpoint, row.seed, seeds) for row in rows]
+        marks.append(Points(places, [row.elr for row in rows], look.but(size=10), [*map(_told, rows)], entry=outcome))
     return Chart(
         id="map-chart",
-        figure={"data": traces, "layout": layout},
+        title="What becomes of continuations with other ELRs",
+        x=Axis("step of the path where it is continued (the first: step 0)", log=True),
+        panels=[Panel(Axis("ELR of the continuation", log=True), marks)],
         caption=(
             "At once: converges no higher than the path. Up first: the loss rises above 1.2 times where it began and "
             "comes back. Held: does not rise and stays above the path. Leaves: rises and stays above. Seeds are side "
             "by side."
         ),
         label="Outcome of continuations over checkpoint and effective learning rate",
+        file="continuations",
+        height=460,
     )
 
 
 def course_chart(result: ZonesResult, courses: Sequence[Course]) -> Chart:
     """Losses of the continuations of the first seed, one frame a checkpoint, with the path in grey."""
-    elrs = result.spec.elrs
-    light, dark = elr_colours(elrs), elr_colours(elrs, dark=True)
+    looks = elr_looks(result.spec.elrs)
     checkpoints = sorted({course.checkpoint for course in courses})
-    traces: list[dict[str, Any]] = []
+    marks = []
     for course in courses:
-        own = course.elr is not None
-        name = f"ELR {format_number(course.elr)}" if course.elr is not None else "path"
-        traces.append(
-            {
-                "type": "scatter",
-                "x": course.steps,
-                "y": np.where(course.loss > 0, course.loss, np.nan),
-                "mode": "lines",
-                "line": {
-                    "color": light[course.elr] if course.elr is not None else GREY,
-                    "width": 1.6 if own else 4,
-                },
-                "opacity": 1 if own else 0.6,
-                "name": name,
-                "legendgroup": name,
-                "hovertemplate": f"{name} {course.outcome}<br>step %{{x}} · loss %{{y:.3g}}<extra></extra>",
-                "meta": {"frame": checkpoints.index(course.checkpoint)}
-                | ({"dark": dark[course.elr]} if course.elr is not None else {}),
-            }
+        name = "path" if course.elr is None else f"ELR {format_number(course.elr)}"
+        marks.append(
+            Line(
+                course.steps,
+                np.where(course.loss > 0, course.loss, np.nan),
+                Look(GREY, width=4, opacity=0.6) if course.elr is None else looks[course.elr],
+                f"{name} {course.outcome}<br>step {{x}} · loss {{y:.3g}}",
+                entry=name,
+                frame=checkpoints.index(course.checkpoint),
+            )
         )
-    losses = np.concatenate([course.loss[np.isfinite(course.loss) & (course.loss > 0)] for course in courses])
-    layout = layout_of(440, legend_of("")) | {
-        "xaxis": linear_axis("steps since the checkpoint"),
-        "yaxis": log_axis("loss")
-        | {"range": [math.log10(float(losses.min()) / 1.2), math.log10(float(losses.max()) * 1.2)]},
-    }
-    frames = [f"step {checkpoint}" for checkpoint in checkpoints]
+    middle = len(checkpoints) // 2
     return Chart(
         id="course-chart",
-        figure={"data": traces, "layout": layout},
+        title="Losses of the continuations",
+        x=Axis("steps since the checkpoint"),
+        panels=[Panel(Axis("loss", log=True), marks)],
         caption="Continuations of the first seed's path from one checkpoint, and the path itself over the same steps.",
         label="Losses of the continuations",
-        slider=Slider("checkpoint", frames, len(frames) // 2),
+        frames=[f"step {checkpoint}" for checkpoint in checkpoints],
+        frame_name="checkpoint",
+        frame=middle,
+        prints=[("courses", middle)],
+        height=440,
     )
 
 
 def threshold_chart(result: ZonesResult) -> Chart:
     """Highest loss over that of the beginning against ELR times sharpness there."""
-    traces: list[dict[str, Any]] = []
+    marks = []
     for outcome in OUTCOMES:
         rows = [row for row in result.continuations if row.outcome == outcome and math.isfinite(row.peak)]
-        colour, dark, symbol, _ = LOOKS[outcome]
-        traces.append(
-            {
-                "type": "scatter",
-                "x": [row.product for row in rows],
-                "y": [row.peak for row in rows],
-                "text": [_told(row) for row in rows],
-                "mode": "markers",
-                "marker": {"color": colour, "size": 8, "symbol": symbol},
-                "name": outcome,
-                "legendgroup": outcome,
-                "hovertemplate": "%{text}<extra></extra>",
-                "meta": {"dark": dark},
-            }
-        )
-    layout = layout_of(400, legend_of("")) | {
-        "xaxis": log_axis("ELR · sharpness where it begins") | {"dtick": "D2"},
-        "yaxis": log_axis("highest loss / loss where it begins") | {"dtick": "D2"},
-        "shapes": [upright(2), rule(RISE, "y")],
-        "annotations": [
-            {
-                "x": math.log10(2),
-                "xref": "x",
-                "y": 1,
-                "yref": "paper",
-                "yanchor": "bottom",
-                "text": "2: threshold of gradient descent",
-                "showarrow": False,
-                "font": {"size": 11},
-            }
-        ],
-    }
+        x, y = [row.product for row in rows], [row.peak for row in rows]
+        marks.append(Points(x, y, _LOOKS[outcome].but(size=8), [*map(_told, rows)], entry=outcome))
     return Chart(
         id="threshold-chart",
-        figure={"data": traces, "layout": layout},
+        title="What ELR times sharpness tells",
+        x=Axis("ELR · sharpness where it begins", log=True),
+        panels=[Panel(Axis("highest loss / loss where it begins", log=True), marks, rules=[Rule(RISE)])],
+        rules=[Rule(THRESHOLD, "2: threshold of gradient descent", along="x")],
         caption="One point a continuation; above the horizontal line it counts as having gone up.",
         label="Rise of the loss against effective learning rate times sharpness",
+        height=400,
     )
 
 
 def _place(step: int, seed: int, seeds: int) -> float:
     """Where a step stands on the logarithmic axis, seeds side by side."""
-    return float(max(FIRST, step) * 1.08 ** (seed - (seeds - 1) / 2))
+    return float(max(STEP_ZERO, step) * 1.08 ** (seed - (seeds - 1) / 2))
 
 
 def _told(row: Continuation) -> str:

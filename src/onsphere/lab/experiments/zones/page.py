@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onsphere.lab.experiments.zones.charts import LOOKS, Course, course_chart, map_chart, path_chart, threshold_chart
+from onsphere.lab.experiments.zones.charts import COLOURS, Course, course_chart, map_chart, path_chart, threshold_chart
 from onsphere.lab.experiments.zones.result import OUTCOMES, ZonesResult
+from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle
@@ -23,7 +23,7 @@ _COLUMNS = (
     Column("step", "checkpoint", "of the path where it begins"),
     Column("seed", "seed"),
     Column("ELR", "elr"),
-    Column("outcome", lambda row: Cell(row.outcome, row.outcome, LOOKS[row.outcome][0]), kind="tight"),
+    Column("outcome", lambda row: Cell(row.outcome, row.outcome, COLOURS[row.outcome]), kind="tight"),
     Column("loss", "loss", "where it begins"),
     Column("ELR · sharpness", "product", "where it begins"),
     Column("highest", "peak", "highest loss over that where it begins"),

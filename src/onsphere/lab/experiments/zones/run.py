@@ -17,11 +17,11 @@ import numpy as np
 
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.zones.analyse import course, judge, zone
-from onsphere.lab.experiments.zones.answer import answer, describe
 from onsphere.lab.experiments.zones.measure import end_sharpness, measure_paths
 from onsphere.lab.experiments.zones.page import printed, report
 from onsphere.lab.experiments.zones.result import Continuation, PathPoint, ZonesResult
 from onsphere.lab.experiments.zones.spec import ZonesSpec
+from onsphere.lab.experiments.zones.words import answer, describe
 from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
@@ -30,20 +30,16 @@ from onsphere.lab.training import Data, Model, prepared, problem_of
 def map_zones(model: Model = "mlp", data: Data = "digits", **given: Any) -> ZonesResult:
     """Measure sharpness along paths of training and continue them from checkpoints with other ELRs.
 
+    A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
+
     Args:
-        model: ``mlp``, ``convnet``, ``resnet18``, ``package.module:factory``, or a callable that returns a new
-            module. A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
-        data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
-            with x [N, ...] and integer labels y [N].
+        model: The network, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes it.
+        data: The data, as it takes them.
         **given: The fields of :class:`~onsphere.lab.experiments.zones.spec.ZonesSpec`, and ``out``, ``progress`` and
-            ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
+            ``stop`` of :meth:`~onsphere.lab.experiment.Experiment.start`, which also says what is raised.
 
     Returns:
         The result; everything is also on disk.
-
-    Raises:
-        InputError: A field, the model or the data is wrong; the message is one line.
-        Interrupted: ``stop`` returned True; :func:`resume_zones` continues the run.
 
     Source: Kodryan et al., NeurIPS 2022, section 5 (zones of high sharpness between regimes); Cohen et al., ICLR 2021
     (the threshold 2 / ELR); Lewkowycz et al. 2020 (rising first, then ending in flatter places).

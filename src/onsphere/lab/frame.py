@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onsphere import __version__
 from onsphere.lab.chart.page import block
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onsphere.lab.result import ExperimentResult
     from onsphere.lab.store import Run
 
-__all__ = ["ANGLES", "Report", "repeated", "write_page"]
+__all__ = ["ANGLES", "Report", "repeated", "write_page", "write_plain_page"]
 
 #: The usual note below what is measured.
 ANGLES = "Angles are in radians, times in steps; log is the natural logarithm."
@@ -81,21 +81,43 @@ def write_page(
         engine["timings (CPU s per copy and step)"] = read_engine(run)["timings"]
     fields = {name: value for name, value in values["spec"].items() if name not in report.left_out}
     given = {name: value for name, value in fields.items() if value not in (None, [])}
-    page = Page(
+    page = _page(
+        replace(report, summary=[*report.summary, format_duration(result.seconds)]),
+        answer,
+        values,
+        cost_section(result.seconds, runs, engine, run.manifest["environment"]),
+        repeat_section(repeated(result, report.left_out), to_toml(given)),
+        footer=" The figures folder beside this page holds its charts as PNG and SVG.",
+    )
+    return page.write(run.folder / "report.html")
+
+
+def write_plain_page(path: Path, report: Report, answer: Sequence[str], data: Mapping[str, Any]) -> Path:
+    """Write the page of something that was found in a program, without a run and without figures.
+
+    Args:
+        path: The file; its folder is made if missing.
+        report: What is to be read.
+        answer: What was found: sentences, the first of which stands by itself.
+        data: Embedded for programs that read the page.
+
+    Returns:
+        The page.
+    """
+    return _page(report, answer, data).write(path)
+
+
+def _page(report: Report, answer: Sequence[str], data: Mapping[str, Any], *last: Section, footer: str = "") -> Page:
+    measured = measured_section((report.heading, "what it is"), report.measured, note=report.note)
+    return Page(
         title=report.title,
         subtitle=report.subtitle,
         answer=answer,
-        summary=[*report.summary, format_duration(result.seconds)],
-        sections=[
-            *(_drawn(section) for section in report.sections),
-            measured_section((report.heading, "what it is"), report.measured, note=report.note),
-            cost_section(result.seconds, runs, engine, run.manifest["environment"]),
-            repeat_section(repeated(result, report.left_out), to_toml(given)),
-        ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=values | {"version": __version__},
+        summary=report.summary,
+        sections=[*(_drawn(section) for section in report.sections), measured, *last],
+        footer=f"Made by onsphere {__version__}.{footer}",
+        data={**data, "version": __version__},
     )
-    return page.write(run.folder / "report.html")
 
 
 def _drawn(section: Section) -> Section:

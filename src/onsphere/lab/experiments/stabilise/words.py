@@ -6,7 +6,7 @@ from statistics import median
 
 from onsphere.lab.experiments.stabilise.result import Level, Remaining, StabiliseResult, Stay
 from onsphere.lab.intervals import quantile
-from onsphere.lab.report.words import format_number
+from onsphere.lab.report.words import format_number, format_range
 
 __all__ = ["answer", "describe", "unexpected"]
 
@@ -72,7 +72,7 @@ def _largest(result: StabiliseResult) -> list[str]:
         return []
     row = max(rows, key=lambda row: abs(row.loss_gap_in_errors))
     # what the largest of so many gaps passes by chance in 5 % of experiments
-    if abs(row.loss_gap_in_errors) < quantile(result.spec["seeds"], comparisons=len(rows)):
+    if abs(row.loss_gap_in_errors) < quantile(result.spec.seeds, comparisons=len(rows)):
         return [
             f"None of the {len(rows)} gaps alone is beyond chance; the largest is {_gap(row)} from "
             f"{format_number(row.before)} to {format_number(row.after)}."
@@ -117,29 +117,29 @@ def _wandering(result: StabiliseResult) -> list[str]:
         rows = [stay for stay in result.chaotic if stay.wandering == kind]
         if not rows:
             continue
-        angles = _range([stay.angle for stay in rows])
+        angles = format_range([stay.angle for stay in rows])
         walk = median([stay.walk_steps_to_forget or steps for stay in rows])
-        text = f"At ELR {_range([stay.elr for stay in rows])} runs {verb} the direction they had"
+        text = f"At ELR {_elrs(rows)} runs {verb} the direction they had"
         if kind == "local":
             text += f": {steps} steps later it is {angles} rad away (orthogonal: 1.57)"
         else:
-            forgotten = _range([stay.steps_to_forget or 0.0 for stay in rows])
+            forgotten = format_range([stay.steps_to_forget or 0.0 for stay in rows])
             text += f": its cosine is 1/e after {forgotten} steps, and the angle {angles} rad after {steps}"
         found.append(f"{text}; a random walk with the same steps has a cosine of 1/e after {format_number(walk, 2)}.")
     return found
 
 
 def _ways(result: StabiliseResult) -> str:
-    valley = [stay.elr for stay in result.chaotic if stay.middle + SPREAD * stay.middle_error < 0]
-    ridge = [stay.elr for stay in result.chaotic if stay.middle - SPREAD * stay.middle_error > 0]
-    unclear = [stay.elr for stay in result.chaotic if stay.elr not in (*valley, *ridge)]
+    valley = [stay for stay in result.chaotic if stay.middle + SPREAD * stay.middle_error < 0]
+    ridge = [stay for stay in result.chaotic if stay.middle - SPREAD * stay.middle_error > 0]
+    unclear = [stay for stay in result.chaotic if stay not in (*valley, *ridge)]
     parts = []
     if valley:
-        parts.append(f"lower than at both ends at ELR {_range(valley)}, so that no barrier lies between")
+        parts.append(f"lower than at both ends at ELR {_elrs(valley)}, so that no barrier lies between")
     if ridge:
-        parts.append(f"higher at ELR {_range(ridge)}, where the runs have left the region they were in")
+        parts.append(f"higher at ELR {_elrs(ridge)}, where the runs have left the region they were in")
     if unclear:
-        parts.append(f"neither within its error at ELR {_range(unclear)}")
+        parts.append(f"neither within its error at ELR {_elrs(unclear)}")
     return (
         "In the middle of the great circle from the start of the stationary phase to its end the training loss is "
         f"{'; '.join(parts)}."
@@ -153,25 +153,24 @@ def _walk(result: StabiliseResult) -> list[str]:
     found = []
     if alike:
         found.append(
-            f"In the divergence at ELR {_range([stay.elr for stay in alike])} the cosine to the start is nearly that "
+            f"In the divergence at ELR {_elrs(alike)} the cosine to the start is nearly that "
             f"of a random walk: the mean difference over time is {_excess(alike)}, in the chaotic equilibrium "
             f"{least:+.2f} to {most:+.2f}."
         )
     if other:
         found.append(
-            f"At ELR {_range([stay.elr for stay in other])}, meant as divergence, the cosine to the start is not that "
+            f"At ELR {_elrs(other)}, meant as divergence, the cosine to the start is not that "
             f"of a random walk: the mean difference over time is {_excess(other)}."
         )
     return found
 
 
+def _elrs(rows: list[Stay]) -> str:
+    return format_range(stay.elr for stay in rows)
+
+
 def _excess(rows: list[Stay]) -> str:
     return ", ".join(f"{stay.walk_excess:+.3f} ± {stay.walk_excess_error:.3f}" for stay in rows)
-
-
-def _range(values: list[float]) -> str:
-    low, high = format_number(min(values)), format_number(max(values))
-    return low if low == high else f"{low} to {high}"
 
 
 def _percent(share: float) -> str:

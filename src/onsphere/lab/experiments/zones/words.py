@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import median
 
 from onsphere.lab.experiments.zones.analyse import agreement
 from onsphere.lab.experiments.zones.result import Continuation, ZonesResult
-from onsphere.lab.report.words import format_number
+from onsphere.lab.report.words import format_number, format_range
 
 __all__ = ["answer", "describe"]
 
@@ -40,8 +39,8 @@ def _zone(result: ZonesResult) -> str:
     highest = max(zone.sharpness for zone in rising)
     return (
         f"On {some} of ELR {format_number(elr)} lies a zone of high sharpness: after a first fall sharpness rises by "
-        f"a factor of {_range([zone.rise for zone in rising])}, up to {format_number(highest)}, at a loss of "
-        f"{_range([zone.loss for zone in rising])}; 2 / sharpness there is an ELR of {format_number(2 / highest)}."
+        f"a factor of {format_range(zone.rise for zone in rising)}, up to {format_number(highest)}, at a loss of "
+        f"{format_range(zone.loss for zone in rising)}; 2 / sharpness there is an ELR of {format_number(2 / highest)}."
     )
 
 
@@ -68,7 +67,7 @@ def _outcomes(result: ZonesResult) -> str:
         "leaves": "go up and do not come back",
     }
     told = ", ".join(f"{counts[name]} {words}" for name, words in parts.items() if counts[name])
-    return f"Of {total} continuations {told}, within {result.spec['continue_steps']} steps."
+    return f"Of {total} continuations {told}, within {result.spec.continue_steps} steps."
 
 
 def _threshold(result: ZonesResult) -> list[str]:
@@ -103,8 +102,3 @@ def _flatter(result: ZonesResult) -> list[str]:
         f"Those that go up first and come through end in flatter places: sharpness there is {100 * ratio:.0f} % of "
         f"what it was where they began, ELR · sharpness {format_number(product)} (medians)."
     ]
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = format_number(min(values)), format_number(max(values))
-    return low if low == high else f"{low} to {high}"
