@@ -99,7 +99,8 @@ def _level_columns(result: StabiliseResult) -> list[Column]:
         return Cell(format_number(value), value, colours[value])
 
     def steps(row: Level) -> Cell:
-        return Cell("never" if row.steps_to_level is None else format_number(row.steps_to_level), row.steps_to_level)
+        known = row.steps_to_level
+        return Cell("never", math.nan) if known is None else Cell(format_number(known), known)
 
     def test(row: Level) -> Cell:
         return Cell(f"{format_percent(row.test_error)} ({format_percent(row.test_error_reference)})", row.test_error)

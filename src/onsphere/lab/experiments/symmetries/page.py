@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
 from onsphere.lab.experiments.symmetries.names import folded, pattern
@@ -112,7 +112,7 @@ def printed(result: SymmetriesResult) -> list[Table | str]:
 
 def _alike_groups(tensors: Tensors) -> Table:
     """The groups, those whose names differ in numbers alone on one line; those with most numbers first."""
-    groups = tensors.found.groups
+    groups, broken = tensors.found.groups, tensors.found.broken_by_eps
     gathered: dict[tuple[str, ...], list[int]] = {}
     for i, group in enumerate(groups):
         gathered.setdefault(tuple(map(pattern, group)), []).append(i)
@@ -121,8 +121,7 @@ def _alike_groups(tensors: Tensors) -> Table:
         return [name for i in alike for name in groups[i]]
 
     def worst(alike: Sequence[int]) -> float:
-        known = [change for i in alike if math.isfinite(change := tensors.found.broken_by_eps[i])]
-        return max(known, default=math.nan)
+        return max((broken[i] for i in alike if math.isfinite(broken[i])), default=math.nan)
 
     def listed(alike: Sequence[int]) -> str:
         alone = len(groups[alike[0]]) == 1
@@ -132,54 +131,58 @@ def _alike_groups(tensors: Tensors) -> Table:
     columns = (
         Column("groups", len),
         Column("tensors each", lambda alike: len(groups[alike[0]])),
-        Column("numbers", lambda alike: _whole(tensors.size(names(alike)))),
-        Column("share %", lambda alike: 100 * tensors.share(names(alike))),
-        Column("broken by eps", lambda alike: _change(worst(alike))),
+        *_measures(tensors, names, worst),
         Column("scale-invariant together", listed, kind="text"),
     )
     return table(sorted(gathered.values(), key=lambda alike: -tensors.size(names(alike))), columns)
 
 
 def _groups(tensors: Tensors) -> Table:
-    groups, broken = tensors.found.groups, tensors.found.broken_by_eps
-    colours = _colours(tensors)
+    groups, colours = tensors.found.groups, _colours(tensors)
+
+    def group(i: int) -> Cell:
+        return Cell(str(i + 1), i + 1, colours[groups[i][0]])
+
+    def names(i: int) -> Cell:
+        return Cell(", ".join(folded(groups[i])), hint="\n".join(groups[i]))
+
     columns = (
-        Column(
-            "group",
-            lambda i: Cell(str(i + 1), i + 1, colours[groups[i][0]]),
-            "its colour is that of the charts",
-            kind="tight",
-        ),
+        Column("group", group, "its colour is that of the charts", kind="tight"),
         Column("tensors", lambda i: len(groups[i]), "how many are scaled together"),
-        Column("numbers", lambda i: _whole(tensors.size(groups[i])), "in these tensors"),
-        Column("share", lambda i: _share(tensors.share(groups[i])), "of all trainable numbers"),
-        Column(
-            "broken by eps",
-            lambda i: _change(broken[i]),
-            "relative change of the output when the group is doubled, with the model's eps and norms",
-        ),
-        Column(
-            "names",
-            lambda i: Cell(", ".join(folded(groups[i])), hint="\n".join(groups[i])),
-            "numbers in braces stand for several tensors",
-            kind="text",
-        ),
+        *_measures(tensors, groups.__getitem__, tensors.found.broken_by_eps.__getitem__),
+        Column("names", names, "numbers in braces stand for several tensors", kind="text"),
     )
     told = "Multiply all tensors of a group by one positive number, and the output stays."
     return table(range(len(groups)), columns, f"{told} {SORT}")
 
 
+def _measures(
+    tensors: Tensors, names: Callable[[Any], Sequence[str]], broken: Callable[[Any], float]
+) -> tuple[Column, ...]:
+    """Columns that tell how large a group is, and how exact."""
+
+    def change(row: Any) -> Cell:
+        value = broken(row)
+        return Cell("exact" if value < 1e-12 else format_number(value, 2), value)
+
+    eps = "relative change of the output when the group is doubled, with the model's eps and norms"
+    return (
+        Column("numbers", lambda row: _whole(tensors.size(names(row))), "in these tensors"),
+        Column("share (%)", lambda row: 100 * tensors.share(names(row)), "of all trainable numbers"),
+        Column("broken by eps", change, eps),
+    )
+
+
 def _rescalings(found: Symmetries) -> list[Block]:
-    rows = list(enumerate(zip(found.rescalings, rescaling_sentences(found), strict=True), 1))
+    rows = list(zip(range(1, len(found.rescalings) + 1), found.rescalings, rescaling_sentences(found), strict=True))
+
+    def exponents(row: tuple[int, dict[str, float], str]) -> str:
+        return ", ".join(map(exponent_text, row[1].values()))
+
     columns = (
         Column("", lambda row: row[0]),
-        Column(
-            "exponents",
-            lambda row: ", ".join(map(exponent_text, row[1][0].values())),
-            "in the order of the names",
-            kind="tight",
-        ),
-        Column("in words", lambda row: row[1][1], kind="text"),
+        Column("exponents", exponents, "in the order of the names", kind="tight"),
+        Column("in words", lambda row: row[2], kind="text"),
     )
     intro = Text(
         "Invariant, but not spheres: one tensor makes up for another. A learning rate or weight decay on one of them "
@@ -199,17 +202,15 @@ def _tensors(tensors: Tensors) -> Table:
         powers = [f"{exponent_text(one[name])} in {k}" for k, one in enumerate(found.rescalings, 1) if name in one]
         return ", ".join(powers) or MISSING
 
+    def role(name: str) -> Cell:
+        return Cell(tensors.roles[name], colour=colours[name])
+
     columns = [
         Column("", places.get, "place in the model"),
         Column("tensor", str, kind="tight"),
         Column("shape", tensors.shape_of.get, kind="tight"),
         Column("numbers", lambda name: _whole(tensors.sizes[name])),
-        Column(
-            "role",
-            lambda name: Cell(tensors.roles[name], colour=colours[name]),
-            "joint and alone: scale-invariant; fixed: in no symmetry",
-            kind="tight",
-        ),
+        Column("role", role, "joint and alone: scale-invariant; fixed: in no symmetry", kind="tight"),
         Column("group", group, "number of its scale-invariant group"),
         Column("rescalings", scaled, "its exponent in which of them", kind="tight"),
     ]
@@ -230,12 +231,3 @@ def _colours(tensors: Tensors) -> dict[str, str]:
 
 def _whole(number: int) -> Cell:
     return Cell(f"{number:,}", number)
-
-
-def _share(fraction: float) -> Cell:
-    return Cell(f"{format_number(100 * fraction)} %", fraction)
-
-
-def _change(broken: float) -> Cell:
-    """How much eps breaks a group."""
-    return Cell("exact" if broken < 1e-12 else format_number(broken, 2), broken)
