@@ -27,7 +27,6 @@ def open_page(page: Path) -> tuple[str, list[str]]:
         [CHROMIUM, *FLAGS, profile, "--dump-dom", page.resolve().as_uri()],
         capture_output=True,
         text=True,
-        timeout=300,
         check=True,
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

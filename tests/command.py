@@ -30,14 +30,13 @@ SMALL = (
 )
 
 
-def onsphere(*arguments, folder: Path, timeout=300, **environment):
+def onsphere(*arguments, folder: Path, **environment):
     """Run to the end; returns the completed process with text output."""
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=timeout,
         env=os.environ | environment,
         check=False,
     )

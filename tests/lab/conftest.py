@@ -28,13 +28,26 @@ def _workers_are_forked(monkeypatch, request):
     monkeypatch.setattr(execution, "get_context", lambda method: request.getfixturevalue("forking"))
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
+def undraw(patch):
     """Pictures are written as ever, with a word in them: drawing takes longer than a small run and its page."""
 
     def savefig(figure, file, **options):
         with Path(file).open("wb") as written:
             written.write(b"a picture")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
+    patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    patch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs of one test are not drawn."""
+    undraw(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undrawn_module():
+    """Runs of no test of the module are drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        yield

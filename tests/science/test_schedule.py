@@ -35,5 +35,5 @@ def test_the_proposed_schedule_is_not_worse_than_the_best_of_the_others(tmp_path
     assert verdict.not_worse, verdict
     # annealing from chaotic equilibrium against the best constant ELR, which converges or does not
     against = verdict.differences
-    assert against["constant"]["high"] < 0, against
-    assert against["space-constant"]["high"] < 0, against
+    assert against["constant"].high < 0, against
+    assert against["space-constant"].high < 0, against

@@ -8,8 +8,8 @@ import pytest
 from populations import FASHION_MNIST, SEEDS
 
 from onsphere.lab import data
-from onsphere.lab.experiments.split.answer import answer, headline
 from onsphere.lab.experiments.split.run import split_budget
+from onsphere.lab.experiments.split.words import answer, headline
 
 pytestmark = [
     pytest.mark.science,

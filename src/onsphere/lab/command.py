@@ -67,8 +67,6 @@ def work(own: Own, as_json: bool, call: Callable[[Own, Display, Callable[[], boo
         from onsphere.lab.store.seal import plain
 
         print(json_format.dumps(plain(result.to_dict())), flush=True)
-    elif hasattr(own, "show"):
-        own.show(result)
     else:
         from onsphere.lab.terminal import show
 

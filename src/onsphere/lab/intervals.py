@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onsphere.lab.result import Keyed, Real
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Keyed):
     """A mean over seeds.
 
     Attributes:
@@ -28,14 +29,10 @@ class Interval:
         high: Upper end of the interval.
     """
 
-    mean: float
-    standard_error: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain values for JSON."""
-        return asdict(self)
+    mean: Real
+    standard_error: Real
+    low: Real
+    high: Real
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -51,12 +51,7 @@ class Entry:
     @property
     def experiment(self) -> Experiment[Any, Any, Any]:
         """The experiment itself."""
-        module = import_module(f"{self.home}.run")
-        if not hasattr(module, "EXPERIMENT"):
-            from onsphere.lab.old_room import OldRoom
-
-            return OldRoom(self)  # type: ignore[return-value]
-        found: Experiment[Any, Any, Any] = module.EXPERIMENT
+        found: Experiment[Any, Any, Any] = import_module(f"{self.home}.run").EXPERIMENT
         return found
 
 

@@ -32,8 +32,18 @@ T = TypeVar("T")
 _FIRST, _LAST = ("run", "report"), ("spec", "radius", "engine", "seconds", "cpu_seconds")
 
 
+class Keyed:
+    """Base of what once was a mapping: its values are found by name too, with a warning that says how to write it."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a name."""
+        what = type(self).__name__.lower()
+        warnings.warn(f"write {what}.{name} instead of {what}[{name!r}]", DeprecationWarning, stacklevel=2)
+        return getattr(self, name)
+
+
 @dataclass(frozen=True)
-class Engine:
+class Engine(Keyed):
     """What executed the copies.
 
     Attributes:
@@ -47,11 +57,6 @@ class Engine:
     chunk: int
     compiled: bool
     workers: int
-
-    def __getitem__(self, name: str) -> Any:
-        """The value of a name, as of the mapping that this once was."""
-        warnings.warn(f"write engine.{name} instead of engine[{name!r}]", DeprecationWarning, stacklevel=2)
-        return getattr(self, name)
 
     def __str__(self) -> str:
         kind = "compiled" if self.compiled else "not compiled"
@@ -73,6 +78,8 @@ class ExperimentResult:
     command: ClassVar[str]
     #: The field whose rows :meth:`to_frame` gives.
     rows_field: ClassVar[str] = ""
+    #: Which of its own values :meth:`to_dict` gives before the others.
+    foremost: ClassVar[tuple[str, ...]] = ()
 
     run: Path
     report: Path
@@ -83,11 +90,11 @@ class ExperimentResult:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
         values = _adapter(type(self)).dump_python(self, mode="json", warnings="error")
         found = [name for name in values if name not in _FIRST + _LAST]
-        order = [name for name in (*_FIRST, *found, *_LAST) if name in values]
+        order = [name for name in dict.fromkeys((*_FIRST, *self.foremost, *found, *_LAST)) if name in values]
         return dict(plain({"command": self.command} | {name: values[name] for name in order}))
 
     @classmethod
-    def of(cls, run: Run, values: Mapping[str, Any]) -> Self:
+    def restored(cls, run: Run, values: Mapping[str, Any]) -> Self:
         """The result from what :meth:`to_dict` gave.
 
         Args:
@@ -112,7 +119,7 @@ class ExperimentResult:
         values = run.result()
         with run.reading():
             try:
-                return cls.of(run, values)
+                return cls.restored(run, values)
             except ValidationError as error:
                 if not run.result_sealed:
                     raise

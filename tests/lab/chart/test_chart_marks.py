@@ -221,6 +221,28 @@ def test_seeds_and_frames_are_told_to_the_script_and_paper_shows_its_own() -> No
     assert "ELR second · seed 1, thin: 1 more" in second.get_suptitle().replace("\n", " · ")
 
 
+def test_a_figure_holds_its_frame_alone_and_no_other_seed_unless_wanted() -> None:
+    marks = [spec.Line([1, 2], [1, 10 ** (f + 1) + s], seed=s, frame=f) for f in (0, 1) for s in (0, 1)]
+    for others in (True, False):
+        chart = chart_of(*marks, seeds=[0, 1], seed=0, frames=["a", "b"], others=others)
+        axes = drawn(chart).axes[0]
+        assert len(axes.lines) == 1 + others and axes.get_ylim()[1] < 20
+        assert page.figure(chart)["layout"]["yaxis"]["range"][1] > 100
+
+
+def test_maps_of_other_names_in_every_frame_have_axes_of_their_own() -> None:
+    maps = [
+        spec.Heat(names, names, np.ones((len(names),) * 2), spec.Scale("z"), frame=f)
+        for f, names in enumerate((["1", "2"], ["3"]))
+    ]
+    figure = page.figure(chart_of(*maps, frames=["a", "b"]))
+    assert [trace["x"] for trace in figure["data"]] == [["1", "2"], ["3"]]
+    assert figure["layout"]["xaxis"]["type"] == "category" and "range" not in figure["layout"]["xaxis"]
+    assert [label.get_text() for label in drawn(chart_of(*maps, frames=["a", "b"]), 1).axes[0].get_xticklabels()] == [
+        "3"
+    ]
+
+
 def test_a_click_moves_the_slider_to_the_frame_of_the_point() -> None:
     (trace,) = on_page(chart_of(spec.Points([1, 2], [3, 4], pick=True, hover="loss {y}"), frames=["a", "b"]))
     assert trace["meta"]["pick"] is True and trace["customdata"] == [0, 1]
@@ -268,6 +290,34 @@ def test_names_above_a_panel_do_not_run_into_one_another() -> None:
     figure = drawn(chart_of(spec.Line([1, 10], [1, 2]), rules=rules))
     boxes = [one.get_window_extent() for one in figure.axes[0].texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_texts_without_a_height_and_bold_names_stand_above_the_panel() -> None:
+    classes = spec.Text([2, 5], None, ["<b>2A</b>", "2B"])
+    chart = chart_of(spec.Line([1, 10], [1, 2]), classes, rules=[spec.Rule(8, "<b>2C</b>", along="x")])
+    notes = page.figure(chart)["layout"]["annotations"]
+    assert {(note["x"], note["text"], note["yshift"]) for note in notes} == {
+        (2, "<b>2A</b>", 2),
+        (5, "2B", 2),
+        (8, "<b>2C</b>", 2),
+    }
+    made = drawn(chart).axes[0].texts
+    assert {(text.xy, text.get_text(), text.get_weight()) for text in made} == {
+        ((2, 1), "2A", "bold"),
+        ((5, 1), "2B", "normal"),
+        ((8, 1), "2C", "bold"),
+    }
+
+
+def test_a_second_scale_stands_above_on_paper_and_names_within_the_panel() -> None:
+    x = spec.Axis("ELR", log=True, also=("ELR A", 7))
+    figure = drawn(chart_of(spec.Line([1, 100], [1, 2]), x=x, rules=[spec.Rule(8, "threshold", along="x")]))
+    (second,) = figure.axes[0].child_axes
+    assert second.get_xlabel() == "ELR A" and second.get_xlim() == pytest.approx(
+        [7 * end for end in figure.axes[0].get_xlim()]
+    )
+    (name,) = figure.axes[0].texts
+    assert figure.axes[0].get_window_extent().y1 >= name.get_window_extent().y1
 
 
 def test_panels_below_one_another_share_the_axis_and_own_ones_stay() -> None:

@@ -93,6 +93,13 @@ def test_an_axis_that_cuts_says_so_and_only_then() -> None:
         assert ("worse runs above" in said) == ("worse runs above" in texts) == cut
 
 
+def test_of_panels_that_share_an_axis_only_those_that_are_cut_say_so() -> None:
+    axis = spec.Axis("y", range=(0, 10), over="worse above")
+    panels = [spec.Panel(axis, [spec.Line([1, 2], [1, top])]) for top in (5, 50)]
+    chart = spec.Chart("a-chart", "title", spec.Axis("x"), panels, "caption", "label", columns=2, share_y=True)
+    assert [place.over for place in arranged(chart)] == [(), ("worse above",)]
+
+
 def test_an_end_that_is_named_has_no_margin() -> None:
     held_at_zero = limits(spec.Axis("y", holds=(0,)), [[0.0, 10.0]])
     assert held_at_zero.low == 0 and held_at_zero.high > 10

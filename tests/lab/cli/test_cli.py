@@ -90,7 +90,7 @@ def test_the_command_on_the_page_repeats_the_run(finished, undrawn):
     import shlex
 
     from onsphere.lab.experiments.regimes.result import RegimesResult
-    from onsphere.lab.report.frame import repeated
+    from onsphere.lab.frame import repeated
 
     folder, process = finished
     words = shlex.split(repeated(RegimesResult.load(Run.open(folder / "map"))))

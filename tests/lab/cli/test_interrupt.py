@@ -30,7 +30,7 @@ HELD = Path(command.__file__).with_name("held.py")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, undrawn_module):
     folder = tmp_path_factory.mktemp("uninterrupted")
     process = here("regimes", *ARGUMENTS, "--out", "run", folder=folder)
     assert process.returncode == 0, process.stderr
@@ -113,7 +113,7 @@ def interrupt(process):
 
 
 @pytest.mark.slow
-def test_ended_in_every_way_and_resumed_gives_the_same_bits(uninterrupted, start, undrawn, tmp_path):
+def test_ended_in_every_way_and_resumed_gives_the_same_bits(uninterrupted, start, tmp_path):
     run = tmp_path / "run"
 
     # Ctrl-C stops at a checkpoint and says how to go on. Before it, the run is left alone by everyone else.

@@ -1,8 +1,6 @@
 """Ordinary training beside the sphere from call to page: measured ELRs, labels, the sphere's map, resuming."""
 
 import dataclasses
-import json
-import shlex
 from itertools import pairwise
 
 import numpy as np
@@ -10,20 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from browser import attribute, needs_browser, open_page
-from onsphere.lab import InputError, Interrupted, Run
+from onsphere.lab import InputError, Run, compare_conventional, resume_conventional
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.conventional import terminal
 from onsphere.lab.experiments.conventional.analyse import label
-from onsphere.lab.experiments.conventional.answer import answer, best_rate, warnings_of
-from onsphere.lab.experiments.conventional.page import command
+from onsphere.lab.experiments.conventional.charts import elr_chart, loss_chart, phase_chart
+from onsphere.lab.experiments.conventional.page import drawn, sphere_map_of
 from onsphere.lab.experiments.conventional.result import ConventionalRun, distance
-from onsphere.lab.experiments.conventional.run import _Work, compare_conventional, resume_conventional
+from onsphere.lab.experiments.conventional.run import EXPERIMENT, prepare
 from onsphere.lab.experiments.conventional.spec import ConventionalSpec
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.conventional.view import curves_of, sphere_map_of
+from onsphere.lab.experiments.conventional.words import answer, best_rate, warnings_of
 from onsphere.lab.population import Copy, Engine, Plan, ShardFolder
 from onsphere.lab.progress import Progress
+from onsphere.lab.terminal import show
 
 SMALL = {"train": 100, "test": 60, "widths": [8], "steps": 80, "batch_size": 20, "evaluations": 4, "workers": 1}
 SMALL |= {"elr": [1e-3, 3e-2, 1.0], "lr": [0.03, 3.0], "weight_decay": 0.02, "seeds": 2}
@@ -44,7 +41,7 @@ def row(**changes):
 
 def test_every_set_up_trains_what_it_says():
     spec = ConventionalSpec(**SMALL | {"schedule": "cosine", "augment": True})
-    problems = _Work(spec, "mlp", "digits", Progress(), lambda: False).problems
+    problems = {name: one.problem for name, one in prepare(spec, "mlp", "digits", Progress()).items()}
     assert problems["sphere"].trained == problems["invariant"].trained == ("linear1.weight",)
     assert (problems["sphere"].geometry, problems["sphere"].radius) == ("sphere", 1.0)
     assert problems["invariant"].geometry == "space" and problems["invariant"].schedule == "constant"
@@ -80,7 +77,7 @@ def test_the_angle_of_a_step_is_that_between_weights(tmp_path):
     """Without momentum, from the weights themselves after 15 and 16 of 16 steps."""
     few = SMALL | {"setups": ["invariant"], "lr": [0.3], "seeds": 1, "evaluations": 1, "batch_size": 100}
     spec = ConventionalSpec(**few | {"steps": 16})
-    problem = _Work(spec, "mlp", "digits", Progress(), lambda: False).problems["invariant"]
+    problem = prepare(spec, "mlp", "digits", Progress())["invariant"].problem
     engine = Engine(problem, (Copy(0, 0.3, 0.02),), Plan("vmap", 1))
     ring = torch.empty((16, 1, engine.columns))
     state, weights = engine.initial_state(), []
@@ -158,87 +155,60 @@ def test_the_answer_names_the_best_ordinary_run(comparison):
     assert sentences[0].startswith(f"The ordinary run with the lowest test error (lr {lr:g}: {100 * errors[lr]:.3g}")
     assert "fall into the sphere's" in sentences[0] and len(sentences) == 4
     assert sentences[-1].startswith("On the sphere: ")
-    cosine = dataclasses.replace(comparison, spec=comparison.spec | {"schedule": "cosine", "weight_decay": 0.0})
+    cosine = dataclasses.replace(
+        comparison, spec=comparison.spec.model_copy(update={"schedule": "cosine", "weight_decay": 0.0})
+    )
     assert len(warnings_of(cosine)) == len(warnings_of(comparison)) + 2
 
 
 def test_the_result_comes_back_from_disk_and_the_report_again(comparison, capsys):
-    again = resume_conventional(Run(comparison.run))
-    same = {name: getattr(again, name) for name in ("seconds", "cpu_seconds", "spec", "engine")}
-    assert again == dataclasses.replace(comparison, **same)
+    assert resume_conventional(Run(comparison.run)) == comparison
     before = comparison.report.read_text()
-    assert terminal.rewrite_report(Run(comparison.run)) == comparison.report and comparison.report.read_text() == before
-    terminal.show(comparison)
+    assert EXPERIMENT.rewrite(Run(comparison.run)) == comparison.report and comparison.report.read_text() == before
+    show(EXPERIMENT, comparison)
     said = capsys.readouterr().out
     assert "report.html" in said and "invariant" in said
-    assert "sphere: " in terminal.one_line(Run(comparison.run))
+    assert "sphere: " in EXPERIMENT.one_line(Run(comparison.run))
     names = {path.name for path in (comparison.run / "figures").iterdir()}
-    assert names == {f"{name}.{kind}" for name in ("phase", "loss", "elr") for kind in ("png", "svg")}
-    assert len(comparison.to_frame()) == len(comparison.runs) == 2 * (3 + 2 + 2)
+    assert names == {f"{name}.{kind}" for name in ("phase", "loss", "elr", "rate") for kind in ("png", "svg")}
+    frame = comparison.to_frame()
+    assert len(frame) == len(comparison.runs) == 2 * (3 + 2 + 2) and "ratio" in frame.columns
+    values = comparison.to_dict()
+    assert [row["setup"] for row in values["distances"]] == ["invariant", "all"]
+    assert all(row["ratio"] is None or row["ratio"] > 0 for row in values["runs"])
     assert str(comparison.report) in repr(comparison)
 
 
-def test_curves_are_those_of_every_run(comparison):
-    curves = curves_of(Run(comparison.run), comparison)
-    assert [(c.setup, c.lr, c.seed) for c in curves] == [(r.setup, r.lr, r.seed) for r in comparison.runs]
-    sphere = sphere_map_of(comparison)
+def test_what_is_drawn_are_the_runs(comparison):
+    shown, sphere = drawn(Run(comparison.run), comparison), sphere_map_of(comparison)
+    assert [one.run for one in shown] == comparison.runs
     assert sphere.elrs == (1e-3, 3e-2, 1.0)
-    for curve in curves:
-        assert len(curve.steps) == len(curve.loss) == len(curve.gradient) > 3
-        if curve.setup == "sphere":
-            assert set(curve.elr) == {curve.lr}
+    for one in shown:
+        assert len(one.steps) == len(one.loss) == len(one.gradient) > 3
+        if one.run.setup == "sphere":
+            assert set(one.elr) == {one.run.lr}
+    phase, elr = phase_chart(shown), elr_chart(shown, sphere)
+    assert [len(panel.marks) for panel in phase.panels] == [6, 4, 4]
+    assert [len(panel.marks) for panel in elr.panels] == [4, 4]
+    assert [(span.name, span.low) for span in elr.panels[0].spans] == [
+        (regime.replace("_", " "), low) for regime, low, _ in sphere.bands()
+    ]
+    # the axes are made for runs that do not diverge, and no other is left out by them
+    for mark, run in zip([m for panel in elr.panels for m in panel.marks], comparison.runs[6:], strict=True):
+        low, high = elr.panels[0].y.range
+        assert run.regime == "divergence" or (low < np.nanmin(mark.y) and np.nanmax(mark.y) < high)
+    loss = loss_chart(comparison, sphere)
+    assert [list(panel.marks[0].x) for panel in loss.panels] == [[run.elr for run in comparison.of("sphere")]] * 2
+    assert list(loss.panels[1].marks[0].y) == [100 * run.test_error for run in comparison.of("sphere")]
 
 
-@needs_browser
-def test_the_page_opens_without_an_error_and_draws_every_chart(comparison):
-    document, console = open_page(comparison.report)
-    assert console == []
-    assert attribute(document, "data-charts") == "4" == str(document.count('<figure class="chart"'))
-    assert not attribute(document, "data-errors")
-
-
-def test_stopped_in_every_round_and_resumed_gives_the_same(comparison, tmp_path, monkeypatch):
-    monkeypatch.setattr("onsphere.lab.experiments.conventional.page.write_page", lambda run, result: None)
-
-    class Stopper(Progress):
-        here, asked = False, 0
-
-        def begin(self, title, copy_steps):
-            self.here = title == stage
-
-    def stop():
-        stopper.asked += stopper.here
-        return stopper.asked > 1
-
-    run = tmp_path / "cut"
-    for stage in ("sphere", "whole space", "ordinary network"):
-        stopper = Stopper()
-        with pytest.raises(Interrupted):
-            if stage == "sphere":
-                compare_conventional(**SMALL, out=run, progress=stopper, stop=stop)
-            else:
-                resume_conventional(Run(run), progress=stopper, stop=stop)
-        assert stopper.here and not Run(run).done
-    assert resume_conventional(Run(run)).runs == comparison.runs
-
-
-def test_from_the_command_line_to_json(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("onsphere.lab.experiments.conventional.page.write_page", lambda run, result: None)
-    words = "landscape conventional --train 60 --test 40 --widths 6 --elr 0.1,1e-3 --lr 0.1 --seeds 1 --steps 24"
-    words += " --batch-size 20 --evaluations 2 --setups all,sphere --schedule cosine --workers 1"
-    words += " --mode vmap --chunk 2 --compiled no --json"
-    assert run_command([*words.split(), "--out", "run"]) == 0
-    values = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert values["command"] == "landscape conventional"
-    assert [(run["setup"], run["lr"]) for run in values["runs"]] == [("sphere", 1e-3), ("sphere", 0.1), ("all", 0.1)]
-    assert values["runs"][2]["ratio"] is None or values["runs"][2]["ratio"] > 0
-    assert [d["setup"] for d in values["distances"]] == ["all"]
+def test_set_ups_are_trained_in_their_order_and_the_cosine_ends_low(tmp_path):
+    few = {"train": 60, "test": 40, "widths": [6], "elr": [0.1, 1e-3], "lr": 0.1, "seeds": 1, "steps": 24}
+    few |= {"batch_size": 20, "evaluations": 2, "workers": 1, "mode": "vmap", "chunk": 2, "compiled": "no"}
+    result = compare_conventional(**few, setups="all,sphere", schedule="cosine", out=tmp_path / "run")
+    assert [(run.setup, run.lr) for run in result.runs] == [("sphere", 1e-3), ("sphere", 0.1), ("all", 0.1)]
     # the cosine has nearly ended in the last quarter
-    assert values["runs"][2]["lowest_elr"] < 0.02 * values["runs"][2]["highest_elr"]
-    repeated = shlex.split(command(values["spec"]))
-    assert repeated[:3] == ["onsphere", "landscape", "conventional"] and "sphere,all" in repeated
-    assert run_command(["resume", "run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == values
+    assert result.runs[2].lowest_elr < 0.02 * result.runs[2].highest_elr
 
 
 @pytest.mark.parametrize(

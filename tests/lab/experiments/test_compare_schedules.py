@@ -1,22 +1,24 @@
-"""The experiment from call to page: the JSON, resuming to the same bits, a map's run, own arrays, wrong input."""
+"""The experiment from call to page: the JSON, what is printed, charts, a map's run, own arrays, wrong input."""
 
-import dataclasses
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from cyclopts.exceptions import CycloptsError
 
-from onsphere.lab import InputError, Interrupted, Run
+from onsphere.lab import InputError, Run
 from onsphere.lab.cli import app, run_command
 from onsphere.lab.config import to_toml
-from onsphere.lab.experiments.schedule import terminal
-from onsphere.lab.experiments.schedule.page import command
+from onsphere.lab.experiments.schedule import charts
+from onsphere.lab.experiments.schedule.courses import courses
+from onsphere.lab.experiments.schedule.page import report
 from onsphere.lab.experiments.schedule.result import ScheduleResult
-from onsphere.lab.experiments.schedule.run import compare_schedules, resume_schedules
-from onsphere.lab.experiments.schedule.spec import ScheduleSpec
+from onsphere.lab.experiments.schedule.run import EXPERIMENT, compare_schedules
+from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
+from onsphere.lab.terminal import show
 
 SMALL = {
     **{"train": 60, "widths": [8], "steps": 40, "batch_size": 16, "evaluations": 2, "workers": 1, "seeds": 2},
@@ -64,49 +66,48 @@ def test_the_errors_are_those_that_the_engine_evaluated(quick):
     assert [copy.weight_decay for copy in copies[::2]] == [method.weight_decay for method in quick.methods]
 
 
-def test_the_result_comes_back_from_disk_and_the_page_is_written_again(quick, capsys):
-    again = resume_schedules(Run(quick.run))
-    assert again == dataclasses.replace(quick, seconds=again.seconds, cpu_seconds=again.cpu_seconds, spec=again.spec)
+def test_it_is_told_as_a_table_in_a_line_and_as_a_frame(quick, capsys):
     assert len(quick.to_frame()) == 12 and "validation_error" in quick.to_frame().columns
-    before = quick.report.read_text()
-    assert terminal.rewrite_report(Run(quick.run)) == quick.report
-    assert quick.report.read_text() == before
-    for name in ("schedules", "errors"):
-        assert (quick.run / "figures" / f"{name}.png").stat().st_size > 5000
-    terminal.show(quick)
+    show(EXPERIMENT, quick)
     printed = capsys.readouterr().out
     assert "proposed schedule" in printed and "paired difference" in printed and "…" not in printed
-    assert "than the best of the others" in terminal.one_line(Run(quick.run))
+    assert "than the best of the others" in EXPERIMENT.one_line(Run(quick.run))
     assert "cosine ELR" in repr(quick)
 
 
-def test_interrupted_and_resumed_it_gives_the_same_numbers(quick, tmp_path):
-    out, asked = tmp_path / "run", 0
-
-    def stop():
-        nonlocal asked
-        asked += 1
-        return asked % 60 == 0
-
-    with pytest.raises(Interrupted):
-        compare_schedules(**SMALL, out=out, stop=stop)
-    sittings = 1
-    while True:
-        try:
-            result = resume_schedules(Run(out), stop=stop)
-            break
-        except Interrupted:
-            sittings += 1
-    assert sittings > 2
-    assert result.methods == quick.methods
-    assert (result.proposal, result.verdict) == (quick.proposal, quick.verdict)
+def test_what_was_a_mapping_is_still_read_by_name(quick):
+    with pytest.warns(DeprecationWarning, match=r"write proposal\.start_elr instead of proposal\['start_elr'\]"):
+        assert quick.proposal["start_elr"] == quick.proposal.start_elr
+    with pytest.warns(DeprecationWarning, match=r"interval\.mean"):
+        assert quick.verdict.differences["constant"]["mean"] == quick.methods[0].means["test_error"].mean - min(
+            method.means["test_error"].mean for method in quick.tuned if method.family == "constant"
+        )
 
 
-def test_the_command_on_the_page_repeats_the_run(quick):
-    words = shlex.split(command(quick.spec))
-    assert words[:2] == ["onsphere", "schedule"]
-    _, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
-    assert bound.kwargs["spec"] == ScheduleSpec(**quick.spec)
+def test_the_charts_hold_every_method_and_its_course(quick):
+    found = courses(Run(quick.run), quick)
+    assert [course.method for course in found] == quick.tuned
+    errors, gaps = charts.errors_chart(quick).panels
+    assert sorted(x for mark in errors.marks[::2] for x in mark.x) == pytest.approx(
+        sorted(100 * error for method in quick.tuned for error in method.test_error)
+    )
+    assert [mark.y for mark in gaps.marks] == [[0], [1], [2], [3]]  # all but the proposal, which is above them
+    lines = charts.schedules_chart(quick, found).panels[0].marks
+    assert [float(line.y[0]) for line in lines[:3]] == pytest.approx([method.lr for method in quick.tuned[:3]])
+    sphere, space = charts.settings_chart(quick).panels
+    drawn = [x for panel in (sphere, space) for mark in panel.marks for x in mark.x]
+    assert drawn == [method.lr for method in quick.methods]
+    losses, late = charts.courses_chart(found).panels
+    assert len(losses.marks) == len(late.marks) == 5
+    assert late.y.range[0] < 100 * min(min(course.test_error) for course in found)
+
+
+def test_a_seed_that_became_non_finite_leaves_a_gap_in_the_charts(quick):
+    lost = replace(quick.tuned[1], test_error=(float("nan"), 0.5))
+    result = replace(quick, methods=[lost if method == quick.tuned[1] else method for method in quick.methods])
+    row = charts.errors_chart(result).panels[0].marks[-3]  # the mean of the second method from above
+    assert np.isnan(row.x).all() and row.y == [3]
+    assert "–" in str(report(Run(quick.run), result).sections[-1].blocks[-1])
 
 
 def test_a_command_with_a_file_prints_one_json_line(tmp_path, capsys):
@@ -130,7 +131,9 @@ def test_it_reads_the_run_of_a_map(tmp_path, capsys):
     mapped, values = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert values["spec"]["label_noise"] == 0.1 and values["spec"]["widths"] == [8] and values["spec"]["steps"] == 40
     assert values["boundaries"]["divergence"] == mapped["boundaries"]["divergence"]["low"]
-    assert "--map" not in command(values["spec"]) and "--convergence" in command(values["spec"])
+    result = ScheduleResult.load(Run(tmp_path / "run"))
+    left_out = report(Run(result.run), result).left_out
+    assert "--map" not in repeated(result, left_out) and "--convergence" in repeated(result, left_out)
 
 
 def test_own_arrays_are_tuned_on_the_test_set(tmp_path):

@@ -19,9 +19,9 @@ from onsphere.lab.experiments.drop.page import printed
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.run import drop_elr, prepare, resume_drop
 from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.frame import repeated
 from onsphere.lab.population import Copy, Plan, Shard, ShardFolder, run_shard
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.frame import repeated
 from onsphere.lab.store import Run
 
 SMALL = {
@@ -35,7 +35,7 @@ FEW = ("averages", "cells", "continuations", "paths", "matrix", "best", "classes
 @pytest.fixture
 def undrawn(monkeypatch):
     """No printed figures, which take longer than all the rest."""
-    monkeypatch.setattr("onsphere.lab.report.frame.save_figures", lambda charts, subtitle, folder: None)
+    monkeypatch.setattr("onsphere.lab.frame.save_figures", lambda charts, subtitle, folder: None)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from onsphere.lab.experiments.stabilise import charts
 from onsphere.lab.experiments.stabilise.analyse import edges, loss_curves
 from onsphere.lab.experiments.stabilise.run import EXPERIMENT, resume_stabilise, stabilise
 from onsphere.lab.experiments.stabilise.words import answer, unexpected
+from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.frame import repeated
 from onsphere.lab.terminal import show
 
 SMALL = {

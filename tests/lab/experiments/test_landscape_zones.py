@@ -14,10 +14,10 @@ from onsphere.lab.experiments.zones.result import OUTCOMES
 from onsphere.lab.experiments.zones.run import EXPERIMENT, map_zones, resume_zones
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.experiments.zones.words import answer
+from onsphere.lab.frame import repeated
 from onsphere.lab.networks import batches, criterion, network
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.preparation import prepare_model
-from onsphere.lab.report.frame import repeated
 from onsphere.lab.terminal import show
 from onsphere.lab.training import load_data
 

@@ -31,10 +31,10 @@ from onsphere.lab.experiments.spectrum.run import map_spectrum, prepare, resume_
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.experiments.spectrum.trends import interval, trend, trends_of
 from onsphere.lab.experiments.spectrum.words import answer, describe, warnings_of
+from onsphere.lab.frame import repeated
 from onsphere.lab.networks import criterion, network
 from onsphere.lab.population import Engine, Plan, ShardFolder
 from onsphere.lab.progress import Progress
-from onsphere.lab.report.frame import repeated
 from onsphere.lab.result import Engine as Executed
 from onsphere.normalisation import without_running_statistics
 

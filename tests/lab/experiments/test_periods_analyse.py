@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onsphere.dynamics import equilibrium
-from onsphere.lab.experiments.periods.analyse import analyse, count_jumps, courses, decay_of
+from onsphere.lab.experiments.periods.analyse import analyse, count_jumps
 from onsphere.lab.population import Copy, Readings
+from onsphere.lab.population.course import courses, decay_of
 
 FINAL = np.array([0.1, 0.01, 0.2, 0.02])
 

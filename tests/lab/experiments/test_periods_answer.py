@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onsphere.lab.experiments.periods.analyse import analyse, courses
-from onsphere.lab.experiments.periods.answer import answer
-from onsphere.lab.experiments.periods.result import Comparison, Minima, PeriodsResult, describe
+from onsphere.lab.experiments.periods.analyse import analyse
+from onsphere.lab.experiments.periods.result import Comparison, Minima, PeriodsEngine, PeriodsResult
+from onsphere.lab.experiments.periods.spec import PeriodsSpec
+from onsphere.lab.experiments.periods.words import answer, describe
 from onsphere.lab.population import Copy, Readings
+from onsphere.lab.population.course import courses
 
 
 def run_of(lr=1.0, weight_decay=3e-3, kick=1.0, steps=2000, seed=0, gradient=0.0):
@@ -35,8 +37,8 @@ def result_of(*runs, steps=2000, comparison=(), minima=(), sharpness=()):
         sphere=[],
         minima=list(minima),
         sharpness=list(sharpness),
-        spec={"steps": steps},
-        engine={},
+        spec=PeriodsSpec(steps=steps),
+        engine=PeriodsEngine("vmap", 2, False, 1, ["w"]),
         seconds=1.0,
         cpu_seconds=1.0,
     )

@@ -7,10 +7,13 @@ import pytest
 from safetensors.torch import load_file
 
 from onsphere.lab import Interrupted, Run, resume_periods, train_periods
-from onsphere.lab.experiments.periods.analyse import Course
+from onsphere.lab.experiment import Session, never
 from onsphere.lab.experiments.periods.minima import MOST, find_minima, minima_steps, pair_angles
 from onsphere.lab.experiments.periods.run import read_runs
+from onsphere.lab.experiments.periods.setups import Ready
+from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, run_shard
+from onsphere.lab.population.course import Course
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 
@@ -72,7 +75,9 @@ def test_the_kept_weights_are_those_of_the_first_pass(trained):
     runs = read_runs(shard, None)
     assert all(len(run.jumps) > 2 for run in runs)
     # a first pass that ends at the step of a minimum has exactly these weights
-    minima = find_minima(problem, Plan("vmap", 2), [shard], problem.trained, runs, Progress(), lambda: False)
+    ready, engine = Ready(problem, problem.trained), {"plan": Plan("vmap", 2).to_dict()}
+    session = Session(PeriodsSpec(), ready, Run(shard.folder.parent), Progress(), never, engine)
+    minima = find_minima(session, [shard], runs)
     assert [m.seed for m in minima] == [0, 1]
     kept = load_file(shard.folder / "minima.safetensors")
     step = minima[0].steps[1]

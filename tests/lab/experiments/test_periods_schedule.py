@@ -8,12 +8,12 @@ from test_periods_analyse import FINAL, readings_of
 from torch import nn
 
 from onsphere.lab import InputError, Interrupted, Run, resume_periods, train_periods
-from onsphere.lab.experiments.periods import terminal
-from onsphere.lab.experiments.periods.analyse import analyse, courses
-from onsphere.lab.experiments.periods.page import write_page
-from onsphere.lab.experiments.periods.result import PeriodsResult
+from onsphere.lab.experiments.periods.analyse import analyse
+from onsphere.lab.experiments.periods.run import EXPERIMENT
 from onsphere.lab.population import Copy
 from onsphere.lab.population.copies import lr_factors
+from onsphere.lab.population.course import courses
+from onsphere.lab.terminal import show
 
 COPY = Copy(0, 1.0, 5e-3)
 SMALL = {"train": 100, "widths": [16], "steps": 600, "evaluations": 4, "workers": 1, "seeds": 2, "weight_decay": 1e-2}
@@ -81,13 +81,13 @@ def practical(tmp_path_factory):
 
 
 def test_the_practical_setup_runs_to_its_page_and_back_from_disk(practical, capsys):
-    assert (practical.spec["schedule"], practical.spec["augment"]) == ("cosine", True)
+    assert (practical.spec.schedule, practical.spec.augment) == ("cosine", True)
     assert all(run.finite for run in practical.runs)
-    again = PeriodsResult.load(Run(practical.run))
+    again = resume_periods(Run(practical.run))
     assert again.runs == practical.runs
-    page = write_page(Run(practical.run), again).read_text()
+    page = EXPERIMENT.rewrite(Run(practical.run)).read_text()
     assert "--schedule cosine" in page and "--augment" in page
-    terminal.show(again)
+    show(EXPERIMENT, again)
     assert "nan" not in capsys.readouterr().out
 
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from torch.func import functional_call, hessian
 
 from onsphere.lab import Interrupted, Run, data, resume_periods, train_periods
-from onsphere.lab.experiments.periods.answer import answer
-from onsphere.lab.experiments.periods.curvature import Curvature
+from onsphere.lab.chart.spec import Rule
 from onsphere.lab.experiments.periods.followup_charts import sharpness_chart
+from onsphere.lab.experiments.periods.page import report
 from onsphere.lab.experiments.periods.result import Sharpness
 from onsphere.lab.experiments.periods.sharpness import BEFORE, EVERY, JUMPS, stretches
-from onsphere.lab.experiments.periods.tables import sharpness_table
+from onsphere.lab.experiments.periods.sharpness_meter import SharpnessMeter
+from onsphere.lab.experiments.periods.words import answer
 from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
@@ -44,7 +45,7 @@ def values_of(problem, seed=0):
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
 def test_the_sharpness_is_the_top_eigenvalue_of_the_dense_hessian_on_the_sphere(loss):
     problem = problem_of(loss=loss)
-    values, curvature = values_of(problem), Curvature(problem, problem.trained)
+    values, meter = values_of(problem), SharpnessMeter(problem, problem.trained)
     (name,) = problem.trained
     network = problem.build(0).to(torch.float64).train()  # torch's own batch norm, an independent forward pass
     x, y = problem.data.x_train.double(), problem.data.y_train
@@ -66,33 +67,33 @@ def test_the_sharpness_is_the_top_eigenvalue_of_the_dense_hessian_on_the_sphere(
     tangent = torch.eye(size, dtype=torch.float64) - torch.outer(position, position)
     on_sphere = tangent @ dense @ tangent * float(values[name].square().sum())  # <w, g> = 0: no radial term
     expected = float(torch.linalg.eigvalsh(on_sphere)[-1])
-    found = curvature.sharpness(values)
+    found = meter(values)
     assert found.converged == (True,) and found.values[0] == pytest.approx(expected, rel=1e-3)
-    again = curvature.sharpness(values, found)
+    again = meter(values, found)
     assert again.values[0] == pytest.approx(expected, rel=1e-2) and again.products < found.products
 
 
 def test_the_sharpness_on_the_unit_sphere_does_not_depend_on_the_norm():
     problem = problem_of()
-    values, curvature = values_of(problem), Curvature(problem, problem.trained)
+    values, meter = values_of(problem), SharpnessMeter(problem, problem.trained)
     (name,) = problem.trained
-    found = [curvature.sharpness(values | {name: factor * values[name]}).values[0] for factor in (1.0, 3.0)]
+    found = [meter(values | {name: factor * values[name]}).values[0] for factor in (1.0, 3.0)]
     assert found[1] == pytest.approx(found[0], rel=1e-6)
-    assert curvature.sharpness(values | {name: values[name] * np.nan}) is None
+    assert meter(values | {name: values[name] * np.nan}) is None
 
 
 def test_measuring_changes_nothing_and_a_fixed_batch_serves_minibatches():
     problem = problem_of(batch_size=20)
-    curvature = Curvature(problem, problem.trained)
-    assert curvature.functional.examples == [60]  # all there are, fewer than the fixed batch would have
+    meter = SharpnessMeter(problem, problem.trained)
+    assert meter.functional.examples == [60]  # all there are, fewer than the fixed batch would have
     values = values_of(problem)
     before, state = {n: v.clone() for n, v in values.items()}, torch.random.get_rng_state()
-    first = curvature.sharpness(values).values
-    assert first == Curvature(problem, problem.trained).sharpness(values).values
+    first = meter(values).values
+    assert first == SharpnessMeter(problem, problem.trained)(values).values
     assert all(values[n].equal(before[n]) for n in values) and state.equal(torch.random.get_rng_state())
     large = replace(problem, data=data.load("digits", seed=0, train=700, label_noise=0.0))
-    assert Curvature(large, problem.trained).functional.examples == [512]
-    assert Curvature(replace(large, batch_size=600), problem.trained).functional.examples == [600]
+    assert SharpnessMeter(large, problem.trained).functional.examples == [512]
+    assert SharpnessMeter(replace(large, batch_size=600), problem.trained).functional.examples == [600]
 
 
 @given(gaps=st.lists(st.integers(1, 400), min_size=1, max_size=6))
@@ -130,7 +131,7 @@ def test_the_measured_values_are_those_of_the_first_pass(measured):
     problem = replace(problem_of(batch_size=100, width=16, dtype=torch.float32), steps=FIELDS["steps"])
     problem = replace(problem, data=data.load("digits", seed=0, train=100, label_noise=0.0))
     copies = tuple(ShardFolder(folder).copies())
-    engine = Engine(problem, copies, Plan(**{k: measured.engine[k] for k in ("mode", "chunk", "compiled")}))
+    engine = Engine(problem, copies, Plan("vmap", 2))
     ring = torch.empty((500, len(copies), engine.columns))
     step = rows[0].steps[-3]
     state = engine.advance(engine.initial_state(), step, ring)
@@ -167,7 +168,15 @@ def test_the_page_and_the_answer_tell_it(measured):
     page = measured.report.read_text()
     assert "sharpness-chart" in page and "threshold 2" in page
     assert any("ELR · sharpness reached" in sentence for sentence in answer(measured))
-    assert len(sharpness_table(measured).rows) == len(measured.sharpness)
+    (section,) = [one for one in report(Run(measured.run), measured).sections if one.id == "sharpness"]
+    chart, table = section.blocks
+    (panel,) = chart.panels
+    assert list(panel.rules) == [Rule(2.0, "threshold 2")]
+    lines = [(list(mark.x), list(mark.y)) for mark in panel.marks]
+    for row in measured.sharpness:
+        assert ([step - row.jump for step in row.steps], row.elr_times_sharpness) in lines
+        assert ([step - row.jump for step in row.control_steps], row.control) in lines
+    assert len(table.rows) == len(measured.sharpness)
     none = replace(measured, sharpness=[])
     assert sharpness_chart(none) is None and not any("sharpness" in s for s in answer(none))
 

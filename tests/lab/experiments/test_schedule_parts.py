@@ -11,14 +11,15 @@ from scipy import stats
 
 from onsphere.lab import InputError
 from onsphere.lab.data import load
-from onsphere.lab.experiments.schedule.answer import answer
 from onsphere.lab.experiments.schedule.maps import with_map
 from onsphere.lab.experiments.schedule.methods import FAMILIES, copies_of, proposal, settings_of
-from onsphere.lab.experiments.schedule.result import Method, ScheduleResult, choose, verdict
+from onsphere.lab.experiments.schedule.result import Boundaries, Method, Proposal, ScheduleResult, choose, verdict
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.experiments.schedule.validation import validation_set
+from onsphere.lab.experiments.schedule.words import answer
 from onsphere.lab.intervals import difference, interval
 from onsphere.lab.population.phases import phase_lrs
+from onsphere.lab.result import Engine
 from onsphere.optim import RegimeSchedule, propose_elrs
 
 PROPOSED = propose_elrs((4e-3, 9e-3), start_factor=3, end_factor=0.1)
@@ -115,7 +116,7 @@ def test_the_verdict_is_about_one_paired_standard_error(own, not_worse, better):
     assert found.difference == pytest.approx(gap.mean())
     assert found.standard_error == pytest.approx(stats.sem(gap))
     assert (found.not_worse, found.better) == (not_worse, better)
-    assert found.differences["cosine"]["mean"] == pytest.approx(gap.mean() - 0.2)
+    assert found.differences["cosine"].mean == pytest.approx(gap.mean() - 0.2)
 
 
 def test_a_run_that_became_non_finite_never_wins():
@@ -136,8 +137,19 @@ def test_a_run_that_became_non_finite_never_wins():
 )
 def test_the_answer_says_it_plainly(tmp_path, own, words):
     rows, where = choose(methods(own, [0.21, 0.22, 0.215]))
-    keys = {"start_elr": 1e-2, "end_elr": 1e-3, "threshold": 5e-3, "hold": 0.5, "limited": False, "basis": "labels"}
-    result = ScheduleResult(tmp_path, tmp_path, keys, {}, rows, where, verdict(rows), {"seeds": 3}, {}, 1.0, 1.0)
+    result = ScheduleResult(
+        run=tmp_path,
+        report=tmp_path,
+        spec=ScheduleSpec(seeds=3),
+        engine=Engine("vmap", 64, False, 1),
+        seconds=1.0,
+        cpu_seconds=1.0,
+        proposal=Proposal(1e-2, 1e-3, 5e-3, 0.5, 0.0, "linear", False, "labels"),
+        boundaries=Boundaries((4e-3, 6e-3), None),
+        verdict=verdict(rows),
+        tuned_on=where,
+        methods=rows,
+    )
     sentences = answer(result)
     assert words in sentences[0] and "constant ELR" in sentences[0]
     assert any("on the test set itself" in sentence for sentence in sentences)

@@ -17,12 +17,13 @@ from onsphere.lab import data
 from onsphere.lab.cli import run_command
 from onsphere.lab.ensemble_files import ensemble_metadata, load_ensemble
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.split import terminal
-from onsphere.lab.experiments.split.page import command
+from onsphere.lab.experiments.split import charts
 from onsphere.lab.experiments.split.result import SplitResult
-from onsphere.lab.experiments.split.run import resume_split, split_budget
+from onsphere.lab.experiments.split.run import EXPERIMENT, resume_split, split_budget
+from onsphere.lab.frame import repeated
 from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
+from onsphere.lab.terminal import show
 
 TINY = {"train": 100, "test": 100, "steps": 60, "batch_size": 25, "lr": 0.02, "chunk": 8, "mode": "vmap"}
 TINY |= {"budget": [2000, 4000], "members": [1, 2, 4], "seeds": 2}
@@ -65,12 +66,8 @@ def test_the_command_prints_one_json_object_with_the_promised_names(printed):
     assert [answer["budget"] for answer in result["budgets"]] == [2000, 4000]
 
 
-def test_the_run_is_listed_and_its_page_written_again(finished, capfd):
-    assert run_command(["runs", str(finished.run.parent), "--json"]) == 0
-    assert "2,000 parameters" in json.loads(capfd.readouterr().out)["runs"][0]["summary"]
-    finished.report.unlink()
-    assert run_command(["report", str(finished.run)]) == 0
-    assert finished.report.exists()
+def test_the_run_is_told_in_one_line(finished):
+    assert "2,000 parameters" in EXPERIMENT.one_line(Run.open(finished.run))
 
 
 def test_values_follow_from_the_logits_on_disk(finished):
@@ -101,16 +98,39 @@ def test_splits_of_equal_width_share_a_pool(finished):
     assert finished.cost.share == 1 and finished.cost.member_steps == 60 * finished.networks
 
 
-def test_the_result_is_read_back_and_the_page_is_whole(finished):
-    again = SplitResult.load(Run.open(finished.run))
-    assert again.to_dict() == json.loads(json.dumps(finished.to_dict()))
+def test_the_page_is_whole_and_the_result_printed(finished, capsys):
     page = finished.report.read_text()
     assert 'id="splits-chart"' in page and 'id="envelope-chart"' in page and 'id="curves-chart"' in page
     assert {p.stem for p in (finished.run / "figures").glob("*.png")} == {"splits", "curves", "envelope"}
     assert "Recommended, by NLL" in page
     assert len(finished.to_frame()) == 6
     assert "SplitResult" in repr(finished)
-    terminal.show(again)
+    show(EXPERIMENT, finished)
+    out = capsys.readouterr().out
+    assert f"ensemble: {finished.saved}" in out and "4,000" in out and "…" not in out
+
+
+def test_the_charts_hold_every_split_the_laws_and_the_best(finished):
+    first, second, third = charts.splits_chart(finished).panels
+    for panel, metric, scale in ((first, "nll", 1), (second, "cnll", 1), (third, "accuracy", 100)):
+        for line, star, answer in zip(panel.marks[::2], panel.marks[1::2], finished.budgets, strict=True):
+            assert line.x == [row.members for row in answer.splits]
+            assert line.y == pytest.approx([scale * getattr(row, metric) for row in answer.splits])
+            assert star.x == [answer.best[metric]]
+    widths = sorted({p.width for p in finished.curves})
+    for panel, metric in zip(charts.curves_chart(finished).panels, ("nll", "cnll"), strict=True):
+        points = [mark for mark in panel.marks if mark.entry.startswith("width") and mark.look.marker]
+        assert [mark.entry for mark in points] == [f"width {width}" for width in widths]
+        assert [y for mark in points for y in mark.y] == [p.mean[metric] for p in finished.curves]
+        drawn = [mark for mark in panel.marks if mark.look.dash == "dot"]
+        fitted = [law for law in finished.laws if law.metric == metric and law.law is not None]
+        for law, mark in zip(fitted, drawn, strict=True):
+            assert mark.y == pytest.approx(law(mark.x))
+    single, best = charts.envelope_chart(finished).panels[0].marks
+    assert single.x == best.x == [2000, 4000] and not any(single.labels)
+    assert list(best.labels) == [str(answer.best["nll"]) for answer in finished.budgets]
+    with pytest.warns(DeprecationWarning, match=r"fit\.limit"):
+        assert finished.laws[0].law["limit"] == finished.laws[0].law.limit
 
 
 def test_curves_end_in_the_splits_and_laws_are_fitted(finished):
@@ -172,7 +192,6 @@ def test_a_prediction_trains_four_networks_a_width_and_says_what_that_costs(fini
     name = f"logits/width-{row.width:05d}.safetensors"
     few, many = (load_file(r.run / name)["logits"][:4] for r in (result, finished))
     assert few == pytest.approx(many, abs=1e-3)
-    assert SplitResult.load(Run.open(result.run)).to_dict() == json.loads(json.dumps(result.to_dict()))
 
 
 def test_sgd_trains_a_plain_network_too(tmp_path):
@@ -188,8 +207,8 @@ def test_on_the_sphere_at_the_elr_of_a_regime_map(tmp_path):
     write_json(regimes.result_path, {"boundaries": {"convergence": ends, "divergence": {"low": 1.0, "high": 2.0}}})
     fields = TINY | {"budget": [1000], "members": [1, 2], "curves": False, "lr": None}
     result = split_budget(**fields, geometry="sphere", map=str(regimes.folder), out=tmp_path / "run")
-    assert result.spec["map"] is None and result.spec["elr"] == 0.02
-    assert f"--elr {result.spec['elr']}" in command(result.spec)
+    assert result.spec.map is None and result.spec.elr == 0.02
+    assert "--elr 0.02" in repeated(result) and "--map" not in repeated(result)
     weights = load_file(next((result.run / "shards").iterdir()) / "weights.safetensors")
     norm = sum((weights[f"linear{i}.weight"].astype(float) ** 2).sum(axis=(1, 2)) for i in (1, 2))
     assert norm == pytest.approx(np.ones_like(norm), rel=1e-5)
@@ -218,7 +237,7 @@ def test_own_arrays_and_an_own_family(tmp_path):
         "optimizer": "adamw",
     }
     result = split_budget(own_family, arrays, **fields, out=tmp_path / "run")
-    assert result.spec["data"] == "arrays" and result.input_shape == (3,)
+    assert result.spec.data == "arrays" and result.input_shape == (3,)
     assert min(row.accuracy for row in result.budgets[0].splits) > 0.7
     assert "split_budget(model, arrays" in result.report.read_text()
     assert not math.isnan(result.budgets[0].splits[0].cnll)

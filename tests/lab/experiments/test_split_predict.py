@@ -103,7 +103,7 @@ def test_curves_lie_on_a_falling_law(world):
     values = [p.mean["nll"] for p in found]
     assert values == sorted(values, reverse=True)
     law = fit(10, "nll", found)
-    assert law.law["exponent"] < 0
+    assert law.law.exponent < 0
     assert law([1, 2, 4, 8]) == pytest.approx(values, abs=0.05)
     rows = [scores(pools[10], range(16 * seed, 16 * seed + 16), labels) for seed in range(2)]
     assert float(law(16)) == pytest.approx(np.mean([row["nll"] for row in rows]), abs=0.1)

@@ -32,7 +32,7 @@ const slide = (frame) => {
   const seen = { start: state() };
   slide(0); await wait();
   seen.first = state();
-  const pair = plot().data.flatMap((trace, i) => (trace.legendgroup === "pair 0" ? [i] : []));
+  const pair = plot().data.flatMap((trace, i) => (trace.legendgroup === "α = 1" ? [i] : []));
   await Plotly.restyle(plot(), { visible: "legendonly" }, pair);
   slide(2); await wait();
   seen.third = state();

@@ -2,22 +2,19 @@
 
 import dataclasses
 import json
-import shlex
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 from torch import nn
 
-from browser import attribute, needs_browser, open_page
-from command import here, onsphere
 from onsphere.lab import InputError, Interrupted, Run, resume_periods, train_periods
-from onsphere.lab.experiments.periods import terminal
-from onsphere.lab.experiments.periods.analyse import PeriodsRun
-from onsphere.lab.experiments.periods.page import command, write_page
-from onsphere.lab.experiments.periods.result import PeriodsResult
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
+from onsphere.lab.experiments.periods.run import EXPERIMENT
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.experiments.periods.view import thinned
+from onsphere.lab.frame import repeated
+from onsphere.lab.population.course import thinned
+from onsphere.lab.terminal import show
 
 SMALL = {"train": 100, "widths": [16], "steps": 600, "batch_size": "full", "evaluations": 4, "workers": 1, "seeds": 2}
 
@@ -45,7 +42,7 @@ def test_the_json_has_what_programs_read(periodic):
 
 def test_the_result_comes_back_from_disk_as_it_was(periodic):
     again = resume_periods(Run(periodic.run))
-    assert again == dataclasses.replace(periodic, seconds=again.seconds, cpu_seconds=again.cpu_seconds, spec=again.spec)
+    assert again == periodic
     assert isinstance(again.runs[0], PeriodsRun)
     frame = periodic.to_frame()
     assert len(frame) == 4 and "period" in frame.columns
@@ -54,23 +51,16 @@ def test_the_result_comes_back_from_disk_as_it_was(periodic):
 
 def test_the_report_is_written_again_and_the_terminal_says_the_same(periodic, capsys):
     before = periodic.report.read_text()
-    assert terminal.rewrite_report(Run(periodic.run)) == periodic.report
+    assert EXPERIMENT.rewrite(Run(periodic.run)) == periodic.report
     assert periodic.report.read_text() == before
-    terminal.show(periodic)
+    show(EXPERIMENT, periodic)
     said = capsys.readouterr().out
     assert "report.html" in said and "period" in said
-    assert "wd 0.01" in terminal.one_line(Run(periodic.run))
+    assert "wd 0.01" in EXPERIMENT.one_line(Run(periodic.run))
     names = {path.name for path in (periodic.run / "figures").iterdir()}
-    assert {"law.png", "law.svg", "course-lr1-wd0.01.png", "loop-lr1-wd0.01.svg"} <= names
-
-
-@needs_browser
-def test_the_page_opens_without_an_error_and_draws_every_chart(periodic):
-    document, console = open_page(periodic.report)
-    assert console == []
-    assert attribute(document, "data-charts") == str(document.count('<figure class="chart"'))
-    assert document.count('<figure class="chart"') == 6
-    assert not attribute(document, "data-errors")
+    drawn = ["course-lr1-wd0.003", "course-lr1-wd0.01", "loop-lr1-wd0.003", "loop-lr1-wd0.01"]
+    drawn += ["law", "sphere", "minima", "ensemble"]
+    assert names == {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
 
 
 def test_the_sphere_runs_lie_around_the_measured_elr(periodic):
@@ -83,11 +73,11 @@ def test_the_sphere_runs_lie_around_the_measured_elr(periodic):
 
 
 def test_the_command_on_the_page_names_every_field_that_differs(periodic):
-    words = command(periodic.spec).split()
+    words = repeated(periodic).split()
     assert words[:2] == ["onsphere", "periods"] and "--compare-sphere" in words and "--minima" in words
     assert words[words.index("--weight-decay") + 1] == "0.003,0.01"
-    assert command(PeriodsSpec().model_dump(mode="json")) == "onsphere periods"
-    full = command(PeriodsSpec(batch_size="full", train=512).model_dump(mode="json")).split()
+    assert repeated(dataclasses.replace(periodic, spec=PeriodsSpec())) == "onsphere periods"
+    full = repeated(dataclasses.replace(periodic, spec=PeriodsSpec(batch_size="full", train=512))).split()
     assert sorted(full[2:]) == ["--batch-size", "--train", "512", "full"]
 
 
@@ -120,7 +110,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bits(tmp_path):
 )
 def test_each_setup_trains_its_tensors_and_measures_the_invariant_ones(setup, momentum, trained, tmp_path):
     result = train_periods(**SMALL, lr=0.1, weight_decay=1e-2, setup=setup, out=tmp_path / "run")
-    assert result.engine["invariant"] == ["linear1.weight"]
+    assert result.engine.invariant == ["linear1.weight"]
     weights = load_file(tmp_path / "run/shards/space-000/weights.safetensors")
     untrained = train_periods(
         **SMALL | {"steps": 8, "burn_in": 0}, lr=1e-9, weight_decay=1e-2, setup=setup, out=tmp_path / "start"
@@ -147,9 +137,9 @@ def arrays():
 def test_ones_own_model_and_arrays(setup, tmp_path):
     fields = {"steps": 60, "seeds": 1, "batch_size": "full", "evaluations": 1, "burn_in": 10, "setup": setup}
     result = train_periods(net, arrays(), **fields, out=tmp_path / "run")
-    assert result.spec["data"] == "arrays" and result.runs[0].finite
+    assert result.spec.data == "arrays" and result.runs[0].finite
     # the bias before a norm moves nothing, so the weight is invariant with or without it
-    assert "1.weight" in result.engine["invariant"]
+    assert "1.weight" in result.engine.invariant
     (tmp_path / "run/result.json").unlink()
     with pytest.raises(InputError, match=r"resume_periods\(run, data="):
         resume_periods(Run(tmp_path / "run"))
@@ -178,7 +168,7 @@ def test_a_diverging_run_is_reported_and_drawn(tmp_path):
     assert {run.behaviour for run in result.runs} == {"non-finite"} and not result.runs[0].finite
     assert "finite" in result.report.read_text()
     assert PeriodsResult.load(Run(result.run)).runs == result.runs
-    assert write_page(Run(result.run), result).is_file()
+    assert EXPERIMENT.rewrite(Run(result.run)).is_file()
 
 
 def test_thinned_courses_keep_every_spike_and_leave_gaps():
@@ -193,42 +183,3 @@ def test_thinned_courses_keep_every_spike_and_leave_gaps():
         assert values[step] == value or np.isnan(value)
     steps, kept = thinned(values[:150], bins=100)
     assert steps.tolist() == list(range(150)) and (kept == values[:150]).all()
-
-
-def test_the_command_prints_one_json_object_and_its_run_can_be_listed_and_resumed(tmp_path):
-    def said_by(run, *words):
-        process = run(*words, folder=tmp_path)
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    (tmp_path / "spec.toml").write_text(
-        'train = 100\nbatch_size = "full"\n[periods]\nweight_decay = [3e-3, 1e-2]\nsteps = 9\n'
-    )
-    words = [
-        "--lr",
-        "1",
-        "--steps",
-        "300",
-        "--widths",
-        "16",
-        "--seeds",
-        "1",
-        "--evaluations",
-        "1",
-        "--workers",
-        "1",
-        "--config",
-        "spec.toml",
-    ]
-    said = said_by(onsphere, "periods", *words, "--out", "run", "--json")
-    assert len(said.splitlines()) == 1
-    result = json.loads(said)
-    assert [run["weight_decay"] for run in result["runs"]] == [3e-3, 1e-2]
-    assert result["spec"]["steps"] == 300 and result["spec"]["batch_size"] == "full"
-    assert "periods" in said_by(here, "runs", ".") and "lr 1, wd 0.01" in said_by(here, "runs", ".")
-    assert json.loads(said_by(here, "resume", "run", "--json")) == result
-    (tmp_path / "run/report.html").unlink()
-    assert said_by(here, "report", "run").strip() == "run/report.html" and (tmp_path / "run/report.html").is_file()
-    again = shlex.split(command(result["spec"]))
-    repeated = json.loads(said_by(here, *again[1:], "--out", "again", "--json"))
-    assert repeated["runs"] == result["runs"] and repeated["spec"] == result["spec"]

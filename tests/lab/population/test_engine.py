@@ -1,6 +1,7 @@
 """The population against plain PyTorch: same seeds, same batches, same numbers."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -129,16 +130,22 @@ def test_recomputed_and_frozen_parts_train_as_in_a_plain_loop(model, plan):
             torch.testing.assert_close(value[k], expected[name].detach(), rtol=0, atol=1e-9)
 
 
+@cache
+def convolutional(model, width):
+    """A problem, copies of it, and what a plain loop makes of each."""
+    options = {"width": width, "head_norm": 10.0, "eps": 1e-12}
+    this = problem(model=model, model_options=options, data=images(24, (3, 16, 16)), batch_size=8, steps=4)
+    copies = (Copy(0, 1e-3), Copy(1, 1e-2))
+    return this, copies, [plain_loop(this, copy, 4)[0] for copy in copies]
+
+
 @pytest.mark.parametrize("model", ["convnet", "resnet18"])
 @pytest.mark.parametrize("plan", [Plan("loop", 1, channels_last=True), Plan("loop", 1), Plan("vmap", 2)], ids=str)
 def test_convolutional_copies_equal_a_plain_loop(model, plan):
     # resnet18 is put in channels-last order from 8 channels on
-    options = {"width": 8 if plan.channels_last else 4, "head_norm": 10.0, "eps": 1e-12}
-    this = problem(model=model, model_options=options, data=images(24, (3, 16, 16)), batch_size=8, steps=4)
-    copies = (Copy(0, 1e-3), Copy(1, 1e-2))
+    this, copies, each = convolutional(model, 8 if plan.channels_last else 4)
     state, _ = run(this, copies, plan, 4)
-    for k, copy in enumerate(copies):
-        expected, _ = plain_loop(this, copy, 4)
+    for k, expected in enumerate(each):
         for name, value in zip(this.trained, state.params, strict=True):
             torch.testing.assert_close(value[k], expected[name].detach(), rtol=0, atol=1e-9)
 

@@ -9,7 +9,7 @@ import pytest
 
 from onsphere.lab.experiments.regimes.page import report_of
 from onsphere.lab.experiments.regimes.words import answer
-from onsphere.lab.report.frame import write_page
+from onsphere.lab.frame import write_page
 from onsphere.lab.store import Run
 from synthetic_map import Map, synthetic_map
 

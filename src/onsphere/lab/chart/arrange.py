@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .spec import Axis, Chart, Heat, Mark, Panel, Rule
+from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Span, Text
 
-__all__ = ["Limits", "Place", "arranged", "levels", "limits", "ticks_of"]
+__all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ragged", "ticks_of"]
 
 _MARGIN = 0.05  # of the length of an axis, at both ends
 
@@ -32,15 +32,16 @@ class Place:
     """A panel and where it stands.
 
     Attributes:
-        panel: The panel.
-        row: From above.
-        column: From the left.
-        x: Its x axis.
-        x_limits: What that holds.
+        panel: The panel that stands here.
+        row: Its row, counted from above.
+        column: Its column, counted from the left.
+        x: Its x axis, own or the chart's.
+        x_limits: What its x axis holds.
         y_limits: What its y axis holds.
         leader: Index of the panel whose x axis it shares; its own if none.
         shows_x: Whether numbers and title of the x axis stand at it.
         shows_y: Whether those of the y axis do.
+        over: What its axes say that they leave out of its own marks.
     """
 
     panel: Panel
@@ -52,13 +53,24 @@ class Place:
     leader: int
     shows_x: bool
     shows_y: bool
+    over: tuple[str, ...] = ()
+
+    def fraction(self, value: float) -> float:
+        """How far along the x axis a value is, 0 and 1 at its ends."""
+        low, high = self.x_limits.low, self.x_limits.high
+        return math.log(max(value, low) / low) / math.log(high / low) if self.x.log else (value - low) / (high - low)
+
+    def seen(self, span: Span) -> tuple[float, float, float] | None:
+        """Ends and middle of what is seen of a stretch of the x axis; None if nothing is."""
+        low, high = max(span.low, self.x_limits.low), min(span.high, self.x_limits.high)
+        return (low, high, math.sqrt(low * high) if self.x.log else (low + high) / 2) if low < high else None
 
 
 def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits:
     """Ends of an axis: its range if it says one, widened to hold the values unless it says that it cuts.
 
     Args:
-        axis: The axis.
+        axis: The axis whose ends are wanted.
         values: All that it has to hold, as arrays; what is not finite (or not positive, if logarithmic) is left out.
         margin: What is left free at both ends, as a fraction of the length.
     """
@@ -74,13 +86,18 @@ def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits
     start, end = (math.log10(least), math.log10(most)) if axis.log else (least, most)
     pad = margin * (end - start) if start < end else (0.5 if axis.log else 0.1 * abs(start) or 0.5)
     begin, stop = (start if least in axis.holds else start - pad), (end if most in axis.holds else end + pad)
-    low, high = (min(10.0**begin, least), max(10.0**stop, most)) if axis.log else (begin, stop)
+    low, high = (min(_power(begin), least), max(_power(stop), most)) if axis.log else (begin, stop)
     if axis.range is not None:
         left, right = sorted(axis.range)
         low, high = (left if left <= least else low), (right if right >= most else high)
     if not low < high:  # a single value, held on both sides
         low, high = (low / math.sqrt(10), high * math.sqrt(10)) if axis.log else (low - 0.5, high + 0.5)
     return Limits(low, high)
+
+
+def _power(exponent: float) -> float:
+    """Ten to a power, within what floats can say and an axis can show."""
+    return float(10.0 ** min(max(exponent, -323.0), 308.0))
 
 
 def arranged(chart: Chart) -> list[Place]:
@@ -114,6 +131,7 @@ def arranged(chart: Chart) -> list[Place]:
             leader=leaders[i],
             shows_x=last[i] == i,
             shows_y=not chart.share_y or i % chart.columns == 0,
+            over=_left_out(chart, axes[i], i),
         )
         for i, panel in enumerate(panels)
     ]
@@ -128,6 +146,14 @@ def _held(chart: Chart, axis: Axis, panels: Sequence[int], along: Literal["x", "
     return limits(axis, values, 0 if any(isinstance(mark, Heat) for mark in marks) else _MARGIN)
 
 
+def _left_out(chart: Chart, x: Axis, index: int) -> tuple[str, ...]:
+    """What the axes of a panel say of its own marks that they leave out."""
+    y = chart.panels[index].y
+    found = [x.over if x.over and _held(chart, x, [index], "x").cut else ""]
+    found.append(y.over if y.over and _held(chart, y, [index], "y").cut else "")
+    return tuple(text for text in found if text)
+
+
 def ticks_of(axis: Axis, marks: Sequence[Mark], along: Literal["x", "y"]) -> dict[float, str] | None:
     """Values and names of an axis that is no scale; of a long map every so many names, None for a scale."""
     if axis.ticks is not None:
@@ -136,6 +162,19 @@ def ticks_of(axis: Axis, marks: Sequence[Mark], along: Literal["x", "y"]) -> dic
     if names is None:
         return None
     return {float(i): name for i, name in enumerate(names) if i % math.ceil(len(names) / 14) == 0}
+
+
+def ragged(marks: Sequence[Mark]) -> bool:
+    """Whether there are maps of different names, one a frame: each then has axes of its own."""
+    return len({(tuple(mark.x), tuple(mark.y)) for mark in marks if isinstance(mark, Heat)}) > 1
+
+
+def names_above(chart: Chart, place: Place) -> list[tuple[float, str]]:
+    """Names of the rules along the x axis and texts that stand above a panel, each with its place on the axis."""
+    rules = [*place.panel.rules, *(chart.rules if place.row == 0 else ())]
+    found = [(rule.value, rule.name) for rule in rules if rule.along == "x" and rule.name]
+    texts = [mark for mark in place.panel.marks if isinstance(mark, Text) and mark.y is None]
+    return found + [(float(x), text) for mark in texts for x, text in zip(mark.x, mark.text, strict=True)]
 
 
 def levels(places: Sequence[float], widths: Sequence[float]) -> list[int]:

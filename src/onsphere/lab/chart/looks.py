@@ -6,9 +6,18 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .spec import Look, Marker, Scale
-from .theme import REGIME_COLOURS, REGIME_COLOURS_ON_DARK, elr_colours, elr_limits, series_colours
+from .theme import (
+    INK,
+    INK_ON_DARK,
+    REGIME_COLOURS,
+    REGIME_COLOURS_ON_DARK,
+    REGIME_NAMES,
+    elr_colours,
+    elr_limits,
+    series_colours,
+)
 
-__all__ = ["REGIME_MARKERS", "STEP_ZERO", "elr_looks", "elr_scale", "regime_look", "series_looks"]
+__all__ = ["REGIME_MARKERS", "STEP_ZERO", "elr_looks", "elr_scale", "phase_keys", "regime_look", "series_looks"]
 
 #: Where a logarithmic axis of steps shows step 0.
 STEP_ZERO = 0.7
@@ -40,6 +49,16 @@ def regime_look(regime: str, **look: Any) -> Look:
     """Colour and marker of a regime; `look` are further attributes, or others."""
     given = {"colour": REGIME_COLOURS[regime], "dark": REGIME_COLOURS_ON_DARK[regime], "marker": REGIME_MARKERS[regime]}
     return Look(**(given | look))
+
+
+def phase_keys(regimes: Iterable[str]) -> list[tuple[str, Look]]:
+    """What the ends of curves in a phase diagram mean: the start, and the end in each of the regimes."""
+    there, inked = set(regimes), Look(INK, INK_ON_DARK)
+    ends = [(name, marker) for name, marker in REGIME_MARKERS.items() if name in there]
+    return [
+        ("start", inked.but(marker="star", size=12)),
+        *((f"end in {REGIME_NAMES[name]}", inked.but(marker=marker, hollow=True)) for name, marker in ends),
+    ]
 
 
 def series_looks(keys: Iterable[Key], **look: Any) -> dict[Key, Look]:

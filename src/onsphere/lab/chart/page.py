@@ -14,7 +14,7 @@ import numpy as np
 
 from onsphere.lab.report import page as report
 
-from .arrange import Limits, Place, arranged
+from .arrange import Limits, Place, arranged, ragged
 from .page_layout import colour_bar, layout_of, safe
 from .spec import Band, Bars, Chart, Heat, Line, Look, Mark, Points, Scale, Text, numbers
 from .theme import INK, rgba, viridis
@@ -82,11 +82,12 @@ def _traces(mark: Mark, place: Place, places: Sequence[Place], chart: Chart) -> 
     if isinstance(mark, Band):
         return _band(mark, base)
     if isinstance(mark, Heat):
-        return [base | _heat(mark, colour_bar(chart, places, place))]
+        own = {"x": list(mark.x), "y": list(mark.y)} if ragged(place.panel.marks) else {}
+        return [base | _heat(mark, colour_bar(chart, places, place)) | own]
     if isinstance(mark, Bars):
         return [base | _bars(mark)]
     if isinstance(mark, Text):
-        return [base | _text(mark)]
+        return [] if mark.y is None else [base | _text(mark)]
     raise TypeError(f"cannot draw {type(mark).__name__}; allowed are Line, Points, Band, Heat, Bars, Text")
 
 

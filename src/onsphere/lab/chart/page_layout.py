@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .arrange import Limits, Place, levels, ticks_of
+from .arrange import Limits, Place, levels, names_above, ragged, ticks_of
 from .spec import Axis, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
@@ -31,7 +31,7 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
     """The layout of a chart as plotly.js takes it.
 
     Args:
-        chart: The chart.
+        chart: The chart that is laid out.
         places: Its panels, as `arrange.arranged` puts them.
     """
     frame = _Frame(chart, places)
@@ -41,11 +41,13 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
     for number, place in enumerate(places):
         panel, y = place.panel, _name("y", number)
         shown = _axis(panel.y, place.y_limits, ticks_of(panel.y, panel.marks, "y"))
+        shown = _named(shown) if ragged(panel.marks) else shown
         layout[f"yaxis{y[1:]}"] = shown | {"domain": frame.rows[place.row], "anchor": _name("x", place.leader)}
         if not place.shows_y:
             layout[f"yaxis{y[1:]}"] |= {"showticklabels": False, "title": {"text": ""}, "matches": "y"}
         if place.leader == number:
             x = _axis(place.x, place.x_limits, ticks_of(place.x, panel.marks, "x"))
+            x = _named(x) if ragged(panel.marks) else x
             x |= {"domain": frame.columns[place.column], "anchor": _name("y", last[number])}
             layout[f"xaxis{_name('x', number)[1:]}"] = x | ({"side": "top"} if place.x.opposite else {})
         drawn = _Drawn(place, number, whole=chart.columns == 1 and len(last) == 1)
@@ -77,7 +79,9 @@ class _Frame:
         ]
         parts = [max(place.panel.height for place in places if place.row == row) for row in range(count)]
         self.legend_rows = self._legend_rows() if chart.columns > 1 else 0
-        top, bottom = max(30, 12 + above[0]) + 22 * self.legend_rows, below[-1] + 6
+        # titles at the right would run into plotly's buttons, unless the legend stands between them
+        clear = 18 if chart.columns > 1 and above[0] and not self.legend_rows else 0
+        top, bottom = max(30, 12 + above[0]) + 22 * self.legend_rows + clear, below[-1] + 6
         gaps = [max(below[row] + above[row + 1], 0 if below[row] else 24) for row in range(count - 1)]
         inner = sum(parts) * (350 if count == 1 else 225 if count < 4 else 140)
         self.height = chart.height or round(top + bottom + sum(gaps) + inner)
@@ -140,12 +144,19 @@ def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str,
         # so few ticks that plotly keeps to powers of ten until somebody zooms in; over less 1, 2, 5 tell more
         few = max(1, min(5, int((high - low) / 0.71)))
         found |= {"type": "log", "exponentformat": "power", "nticks": few}
-        found |= {"dtick": "D2"} if 3 < ends.high / ends.low < 150 else {}
+        if ends.high / ends.low < 150:
+            found |= {"dtick": "D2"} if ends.high / ends.low > 12 else {"exponentformat": "none", "nticks": 8}
     if ticks is not None:
         found |= {"tickvals": list(ticks), "ticktext": [safe(name) for name in ticks.values()]}
         found |= {} if axis.log else {"showgrid": False}
         found.pop("dtick", None)
     return found
+
+
+def _named(axis: dict[str, Any]) -> dict[str, Any]:
+    """The axis of maps that change their names from frame to frame: it holds those of the one that is shown."""
+    kept = {name: value for name, value in axis.items() if name not in ("range", "tickvals", "ticktext")}
+    return kept | {"type": "category", "autorange": True, "nticks": 14}
 
 
 class _Drawn:
@@ -163,9 +174,7 @@ class _Drawn:
             self._span(span, {"yref": f"{self.y} domain"})
         for rule in panel.rules:
             self._rule(rule, {"yref": f"{self.y} domain"})
-        for axis, ends in ((self.place.x, self.place.x_limits), (panel.y, self.place.y_limits)):
-            if axis.over and ends.cut:
-                self.notes.append(self._corner(axis.over, "top"))
+        self.notes += [self._corner(over, "top") for over in self.place.over]
         if self.place.y_limits.empty or self.place.x_limits.empty:
             where = {"xref": f"{self.x} domain", "x": 0.5, "yref": f"{self.y} domain", "y": 0.5}
             self.notes.append(where | {"text": "no finite values", "showarrow": False})
@@ -230,16 +239,14 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
     """What stands above a panel: place along the x axis in data units, text, height in pixels."""
     first = place.row == 0
     spans = [s for s in (*place.panel.spans, *(chart.spans if first else ())) if s.along == "x"]
-    rules = [r for r in (*place.panel.rules, *(chart.rules if first else ())) if r.along == "x" and r.name]
     width = _WIDTH * _weight(chart, place)
     names: list[tuple[float, str]] = []
-    more: list[tuple[float, str]] = [(rule.value, rule.name) for rule in rules]
+    more = names_above(chart, place)
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if not low < high:
+        if (seen := place.seen(span)) is None:
             continue
-        middle = math.sqrt(low * high) if place.x.log else (low + high) / 2
-        room = width * abs(_fraction(place, high) - _fraction(place, low))
+        low, high, middle = seen
+        room = width * (place.fraction(high) - place.fraction(low))
         named = span.kind in ("region", "gap") and span.name
         if named:
             text = span.name if _LETTER * len(span.name) < room else span.name.replace(" ", "<br>")
@@ -251,7 +258,7 @@ def _above(chart: Chart, place: Place) -> list[tuple[float, str, int]]:
         sizes = [
             _LETTER * max(len(re.sub("<.*?>", "", line)) for line in text.split("<br>")) / width for _, text in texts
         ]
-        rows = levels([_fraction(place, value) for value, _ in texts], sizes)
+        rows = levels([place.fraction(value) for value, _ in texts], sizes)
         found += [(value, text, base + _LINE * lines * row) for (value, text), row in zip(texts, rows, strict=True)]
         base += _LINE * lines * (max(rows, default=-1) + 1) + (4 if texts else 0)
     return found
@@ -275,14 +282,6 @@ def _headings(chart: Chart, place: Place, number: int) -> list[dict[str, Any]]:
         top = _room_above(chart, place) - 20
         notes.append(_note(place.panel.title, 12.5) | base | {"xref": f"{x} domain", "x": 0.5, "yshift": top})
     return notes
-
-
-def _fraction(place: Place, value: float) -> float:
-    """How far along its x axis a value is."""
-    low, high = place.x_limits.low, place.x_limits.high
-    if place.x.log:
-        return math.log(max(value, low) / low) / math.log(high / low)
-    return (value - low) / (high - low)
 
 
 def _weight(chart: Chart, place: Place) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .arrange import Limits, Place, arranged, levels, ticks_of
+from .arrange import Limits, Place, arranged, levels, names_above, ticks_of
 from .paper_marks import DASHES, add_colour_bar, draw, legend_handle, plain
-from .spec import Axis, Chart, Look, Mark, Rule, Span
+from .spec import Axis, Chart, Look, Mark, Panel, Rule, Span
 from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
 from .theme import GREY
 
@@ -32,7 +33,7 @@ def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
     Args:
         charts: All charts of a page.
         subtitle: What was trained or simulated, the line below each title.
-        folder: The run's folder.
+        folder: The folder of the run.
     """
     for chart in charts:
         for name, frame in chart.figures:
@@ -45,16 +46,17 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
     """Draw a chart; call inside `style.style()`. Of several seeds the one shown at first is bold, the others faint.
 
     Args:
-        chart: What to draw.
+        chart: The chart that is drawn.
         subtitle: The line below the title.
         frame: Which of the slider's frames, where there are some.
     """
+    chart = replace(chart, panels=[replace(panel, marks=_shown(chart, panel, frame)) for panel in chart.panels])
     places = arranged(chart)
     rows, columns = max(p.row for p in places) + 1, max(p.column for p in places) + 1
     heights = [max(p.panel.height for p in places if p.row == row) for row in range(rows)]
     ribbon = columns == 1 and any(span.name and span.kind in ("region", "gap") for span in chart.spans)
     width, height = chart.size or _size(rows, columns, heights, ribbon)
-    entries = _entries(chart, frame)
+    entries = _entries(chart)
     legend_columns, legend_height = _legend_size(entries, chart, width)
     height += legend_height
     made = new_figure(width, height)
@@ -69,7 +71,7 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         axes.append(made.add_subplot(grid[place.row + ribbon, place.column], **shared))
     inches = 0.86 * width / columns
     for number, (own, place) in enumerate(zip(axes, places, strict=True)):
-        _panel(own, place, chart, frame, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
+        _panel(own, place, chart, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
         if columns > 1 or place.panel.title:
             _heading(own, place, number, chart, inches)
     if ribbon:
@@ -86,6 +88,13 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
     return made
 
 
+def _shown(chart: Chart, panel: Panel, frame: int) -> list[Mark]:
+    """The marks of a frame, which alone the axes of its figure have to hold."""
+    alone = chart.seed is not None and not chart.others
+    shown = [mark for mark in panel.marks if mark.frame in (None, frame)]
+    return [mark for mark in shown if mark.seed in (None, chart.seed)] if alone else shown
+
+
 def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tuple[float, float]:
     """Inches that the panels need."""
     if columns == 1:
@@ -96,15 +105,17 @@ def _size(rows: int, columns: int, heights: Sequence[float], ribbon: bool) -> tu
 def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
     parts = [subtitle] if subtitle else []
     if chart.frames:
-        parts.append(f"{chart.frame_name} {chart.frames[frame]}".strip())
+        # a frame of several words, such as "mean over seeds", says itself what it is
+        shown = chart.frames[frame]
+        parts.append(shown if " " in shown else f"{chart.frame_name} {shown}".strip())
     if chart.seed is not None and chart.seeds:
-        others = len(chart.seeds) - 1
+        others = len(chart.seeds) - 1 if chart.others else 0
         parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
     between = " · " if len(" · ".join(parts)) <= letters else "\n"
     return "\n".join([between.join(parts), *([plain(chart.note)] if chart.note else [])])
 
 
-def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, inch: float, ribbon: bool) -> None:
+def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
     panel = place.panel
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
         ticks = ticks_of(axis, panel.marks, which)  # type: ignore[arg-type]
@@ -112,17 +123,19 @@ def _panel(axes: Any, place: Place, chart: Chart, frame: int, *, inches: float, 
             ticks = dict(list(ticks.items())[:: math.ceil(_NAME * len(ticks) / inch)])
         _scale(axes, which, axis, ends, ticks)  # type: ignore[arg-type]
     for span in (*panel.spans, *chart.spans):
-        _shade(axes, span)
+        ends = place.x_limits if span.along == "x" else place.y_limits
+        low, high = max(span.low, ends.low), min(span.high, ends.high)
+        if low < high:
+            _shade(axes, replace(span, low=low, high=high))
     for mark in panel.marks:
-        if mark.frame in (None, frame):
-            draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
+        draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
     for rule in (*panel.rules, *chart.rules):
         _rule(axes, rule)
     for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
         low, high = (ends.high, ends.low) if axis.reverse else (ends.low, ends.high)
         (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
-        if axis.over and ends.cut:
-            _corner(axes, axis.over)
+    for over in place.over:
+        _corner(axes, over)
     if place.x_limits.empty or place.y_limits.empty:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
     if place.shows_y:
@@ -196,24 +209,28 @@ def _rule(axes: Any, rule: Rule) -> None:
 
 
 def _corner(axes: Any, text: str) -> None:
-    axes.annotate(text, (0.985, 0.985), xycoords="axes fraction", ha="right", va="top", fontsize=7.5, zorder=5)
+    ground = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
+    place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "top", "zorder": 5}
+    axes.annotate(text, (0.985, 0.985), fontsize=7.5, bbox=ground, **place)
 
 
 def _above(axes: Any, place: Place, chart: Chart, inches: float, *, ribbon: bool) -> None:
     """Names of rules and spans above a panel, as high as it takes for none to run into another."""
     first = place.row == 0
     spans = [*place.panel.spans, *(chart.spans if first and not ribbon else ())]
-    rules = [*place.panel.rules, *(chart.rules if first else ())]
-    texts = [(rule.value, rule.name) for rule in rules if rule.along == "x" and rule.name]
+    texts = names_above(chart, place)
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if span.along == "x" and low < high:
-            texts += [(_middle(place.x, low, high), text) for text in (span.name, span.numbers) if text]
-    rows = levels([_fraction(place, value) for value, _ in texts], [_LETTER * len(t) / inches for _, t in texts])
-    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        if span.along == "x" and (seen := place.seen(span)) is not None:
+            texts += [(seen[2], text) for text in (span.name, span.numbers) if text]
+    widths = [_LETTER * len(plain(text)) / inches for _, text in texts]
+    rows = levels([place.fraction(value) for value, _ in texts], widths)
+    inside = first and place.x.also is not None  # where the numbers of a second scale stand above the panel
+    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 7.5}
+    where |= {"ha": "left", "va": "top"} if inside else {"ha": "center", "va": "bottom"}
     for (value, text), row in zip(texts, rows, strict=True):
-        axes.annotate(plain(text), (value, 1), (0, 2 + _LINE * row), ha="center", va="bottom", fontsize=7.5, **where)
-    axes.lines_above = max(rows, default=-1) + 1
+        at = (4, -2 - _LINE * row) if inside else (0, 2 + _LINE * row)
+        axes.annotate(plain(text), (value, 1), at, weight="bold" if text.startswith("<b>") else "normal", **where)
+    axes.lines_above = 0 if inside else max(rows, default=-1) + 1
 
 
 def _heading(axes: Any, place: Place, number: int, chart: Chart, inches: float) -> None:
@@ -229,9 +246,9 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
     axes.axis("off")
     texts = []
     for span in spans:
-        low, high = max(span.low, place.x_limits.low), min(span.high, place.x_limits.high)
-        if not low < high:
+        if (seen := place.seen(span)) is None:
             continue
+        low, high, middle = seen
         look: dict[str, Any] = {"facecolor": "none", "edgecolor": "#888888", "linestyle": "--", "linewidth": 0.8}
         if span.kind == "region":
             look = {"color": span.colour or GREY, "alpha": 0.45, "linewidth": 0}
@@ -239,7 +256,7 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
             look = _hatched(span)
         if span.kind != "open":
             axes.add_patch(Rectangle((low, 0), high - low, 0.52, **look))
-        room, middle = abs(_fraction(place, high) - _fraction(place, low)) * inches, _middle(place.x, low, high)
+        room = (place.fraction(high) - place.fraction(low)) * inches
         if span.name:
             text = span.name if len(span.name) * 0.075 < room else span.name.replace(" ", "\n")
             longest = max(len(line) for line in text.split("\n"))
@@ -248,17 +265,17 @@ def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> No
             axes.text(middle, 0.26, text, ha="center", va="center", fontsize=size, linespacing=0.95, **form)
         if span.numbers:
             texts.append((middle, span.numbers))
-    rows = levels([_fraction(place, at) for at, _ in texts], [(_LETTER * len(t) + 0.08) / inches for _, t in texts])
+    rows = levels([place.fraction(at) for at, _ in texts], [(_LETTER * len(t) + 0.08) / inches for _, t in texts])
     for (at, text), row in zip(texts, rows, strict=True):
         where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
         axes.annotate(text, (at, 0.58), (0, (_LINE + 1) * row), **where)
 
 
-def _entries(chart: Chart, frame: int) -> dict[str, Mark | Look]:
+def _entries(chart: Chart) -> dict[str, Mark | Look]:
     """What the legend lists, by name; where there is a colour scale only what shapes mean."""
     shown: dict[str, Mark | Look] = {}
     for mark in (mark for panel in chart.panels for mark in panel.marks if chart.scale is None):
-        if mark.entry and mark.listed and mark.frame in (None, frame):
+        if mark.entry and mark.listed:
             shown.setdefault(mark.entry, mark)
     return shown | dict(chart.keys)
 
@@ -269,12 +286,3 @@ def _legend_size(entries: Collection[str], chart: Chart, width: float) -> tuple[
         return 1, 0
     columns = int(np.clip(width // (0.062 * max(map(len, entries)) + 0.45), 1, len(entries)))
     return columns, 0.15 * (math.ceil(len(entries) / columns) + bool(chart.legend and chart.scale is None)) + 0.1
-
-
-def _middle(axis: Axis, low: float, high: float) -> float:
-    return math.sqrt(low * high) if axis.log else (low + high) / 2
-
-
-def _fraction(place: Place, value: float) -> float:
-    low, high = place.x_limits.low, place.x_limits.high
-    return math.log(value / low) / math.log(high / low) if place.x.log else (value - low) / (high - low)

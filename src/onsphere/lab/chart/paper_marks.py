@@ -48,7 +48,7 @@ def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
 
     Args:
         axes: Matplotlib axes whose scales and limits are set.
-        mark: The mark.
+        mark: The mark that is drawn.
         place: Where its panel stands.
         bold: False for another seed than the one shown: faint, without markers along lines.
     """
@@ -63,7 +63,8 @@ def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
     elif isinstance(mark, Bars):
         _bars(axes, mark, place)
     elif isinstance(mark, Text):
-        _text(axes, mark)
+        if mark.y is not None:
+            _text(axes, mark)
     else:
         raise TypeError(f"cannot draw {type(mark).__name__}; allowed are Line, Points, Band, Heat, Bars, Text")
 
@@ -241,5 +242,5 @@ def _text(axes: Any, mark: Text) -> None:
 
 
 def _first(value: Any) -> Any:
-    """Of an attribute that differs from point to point the first that says something."""
+    """The first value that says something, where an attribute differs from point to point."""
     return next((one for one in value if one), value[0] if value else "") if isinstance(value, tuple) else value

@@ -153,7 +153,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     """Make the x or y axis logarithmic with a few readable ticks.
 
     Args:
-        axes: Where.
+        axes: The axes that get it.
         which: Which axis; call once for each, after the data are drawn.
     """
     smallest = axes.dataLim.minposx if which == "x" else axes.dataLim.minposy

@@ -126,7 +126,7 @@ def series_colours(n: int, *, dark: bool = False) -> list[str]:
     """Colours for n unordered series: six that differ well, or evenly spaced ones of viridis for more.
 
     Args:
-        n: How many.
+        n: How many series there are.
         dark: Whether the colours are for a dark background.
     """
     few = _SERIES_ON_DARK if dark else _SERIES

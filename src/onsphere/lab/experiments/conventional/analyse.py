@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from onsphere.lab.experiments.conventional.result import ConventionalRun
 from onsphere.lab.experiments.conventional.spec import Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.periods.analyse import Course, courses
 from onsphere.lab.experiments.regimes.classify import Cell, Regime, classify
 from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.population.course import Course, courses_of
 
 GUESSING = 0.9  # of the error of guessing
 Array = NDArray[np.float64]
@@ -57,11 +57,6 @@ def sphere_runs(cells: Sequence[Cell]) -> list[ConventionalRun]:
     ]
 
 
-def space_courses(problem: Problem, shard: ShardFolder, invariant: Sequence[str]) -> list[Course]:
-    """The courses of a shard in the whole space, over its scale-invariant tensors."""
-    return courses(shard.readings(), shard.copies(), invariant, problem.lr_factors(0, problem.steps))
-
-
 def space_runs(
     problem: Problem, shard: ShardFolder, setup: Setup, invariant: Sequence[str], sphere: SphereMap | None
 ) -> list[ConventionalRun]:
@@ -71,7 +66,7 @@ def space_runs(
     factors = problem.lr_factors(0, problem.steps)
     return [
         _run(course, setup, late[:, k], evaluations[-1, k], factors, problem.steps, problem.data.classes, sphere)
-        for k, course in enumerate(space_courses(problem, shard, invariant))
+        for k, course in enumerate(courses_of(shard, invariant, problem.schedule))
     ]
 
 

@@ -1,61 +1,83 @@
-"""The interactive charts of ordinary training beside the sphere: phase diagrams, loss over ELR, courses of the ELR."""
+"""The charts: phase diagrams of the set-ups, loss and error against ELR and learning rate, courses of the ELR."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onsphere.lab.chart.theme import REGIME_NAMES, elr_colours
-from onsphere.lab.experiments.conventional.bands import band_notes, band_shapes, turned
+from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys
+from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Span
+from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO, REGIME_COLOURS, REGIME_NAMES
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
 from onsphere.lab.experiments.conventional.spec import Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.conventional.view import NAMES, Curve, geometric_mean, rate_name
-from onsphere.lab.report.charts import GREY, REGIME_SYMBOLS, layout_of, legend_of, linear_axis, log_axis
-from onsphere.lab.report.page import Chart
+from onsphere.lab.experiments.conventional.words import NAMES, rate_name
 from onsphere.lab.report.words import format_number
 
-__all__ = ["LOOKS", "elr_chart", "loss_chart", "phase_chart", "rate_chart"]
+__all__ = ["Drawn", "elr_chart", "loss_chart", "phase_chart", "rate_chart"]
 
-#: Colour on light, on dark, plotly's and matplotlib's marker of each set-up.
-LOOKS: dict[Setup, tuple[str, str, str, str]] = {
-    "sphere": ("#222222", "#dddddd", "circle-open", "o"),
-    "invariant": ("#0072B2", "#56B4E9", "cross-thin-open", "+"),
-    "all": ("#D55E00", "#E8743B", "diamond-open", "D"),
+Array = NDArray[np.float64]
+_LOOKS: dict[Setup, Look] = {
+    "sphere": Look(INK, INK_ON_DARK, width=1.4, marker="circle", size=8, hollow=True),
+    "invariant": Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=1.4, marker="plus", size=8),
+    "all": Look(OKABE_ITO["vermillion"], "#E8743B", width=1.4, marker="diamond", size=8, hollow=True),
 }
+_OUTSIDE = "runs that explode are outside"
 
 
-def phase_chart(curves: Sequence[Curve]) -> Chart:
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One run as it is drawn.
+
+    Attributes:
+        run: Its numbers.
+        steps: Mean step of each point of the phase diagram.
+        loss: Mean minibatch loss there.
+        gradient: Mean effective gradient norm there.
+        elr_steps: Steps of the course of the ELR.
+        elr: The course, thinned so that the lowest and highest of each stretch stay.
+    """
+
+    run: ConventionalRun
+    steps: Array
+    loss: Array
+    gradient: Array
+    elr_steps: Array
+    elr: Array
+
+    @property
+    def name(self) -> str:
+        """Its learning rate in words."""
+        return f"{rate_name(self.run.setup)} {format_number(self.run.lr)}"
+
+
+def phase_chart(shown: Sequence[Drawn]) -> Chart:
     """Gradient norm over training loss, one panel a set-up, one curve a run, a star at its start."""
-    setups = list(dict.fromkeys(curve.setup for curve in curves))
-    light, dark = colours_of(curves), colours_of(curves, dark=True)
-    width = 1 / len(setups)
-    traces: list[dict[str, Any]] = []
-    layout: dict[str, Any] = layout_of(470, legend_of(""))
-    layout["annotations"] = []
-    for i, setup in enumerate(setups):
-        axis = "" if i == 0 else str(i + 1)
-        for curve in (curve for curve in curves if curve.setup == setup and curve.steps.size):
-            key = (curve.setup, curve.lr, curve.seed)
-            traces.append(_phase_trace(curve, light[key], dark[key]) | {"xaxis": f"x{axis}", "yaxis": f"y{axis}"})
-        domain = [i * width + (0.0 if i == 0 else 0.02), (i + 1) * width - (0.02 if i < len(setups) - 1 else 0)]
-        layout[f"xaxis{axis}"] = log_axis("training loss") | {"domain": domain, "anchor": f"y{axis}"}
-        layout[f"yaxis{axis}"] = log_axis("effective gradient norm" if i == 0 else "") | {"anchor": f"x{axis}"}
-        if i:
-            layout[f"yaxis{axis}"] |= {"matches": "y", "showticklabels": False}
-            layout[f"xaxis{axis}"] |= {"matches": "x"}
-        layout["annotations"].append(_heading(NAMES[setup], sum(domain) / 2))
-    calm = calm_curves(curves)
-    layout["yaxis"] |= _range([curve.gradient for curve in calm])
-    layout["xaxis"] |= _range([curve.loss for curve in calm])
-    layout["margin"] |= {"t": 52}
-    seeds = sorted({curve.seed for curve in curves})
+    drawn = [one for one in shown if one.steps.size]
+    calm, looks = _calm(drawn), _looks(shown)
+    x = _axis("training loss", (one.loss for one in calm))
+    y = _axis("effective gradient norm", (one.gradient for one in calm))
+    marks: dict[Setup, list[Mark]] = {one.run.setup: [] for one in shown}
+    for one in drawn:
+        run, size = one.run, one.steps.size
+        hover = (
+            f"<b>{one.name}</b> · seed {run.seed} · {REGIME_NAMES[run.regime]}<br>"
+            f"ELR at the end {format_number(run.elr)}<br>step {{step}}<br>loss {{x:.3g}} · gradient norm {{y:.3g}}"
+        )
+        look = looks(run).but(width=1.6).ends(size, "star", REGIME_MARKERS[run.regime])
+        labels = [*[""] * (size - 1), format_number(run.lr, 2)]
+        columns = {"step": np.round(one.steps)}
+        line = Line(one.loss, one.gradient, look, hover, columns, labels=labels, side="below", seed=run.seed)
+        marks[run.setup].append(line)
+    seeds = sorted({one.run.seed for one in shown})
     return Chart(
         id="phase-chart",
-        figure={"data": traces, "layout": layout},
+        title="Phase diagrams",
+        x=x,
+        panels=[Panel(y, own, title=NAMES[setup]) for setup, own in marks.items()],
         caption=(
             "One curve a run, named at its end by its learning rate and coloured by the effective learning rate of "
             "its last quarter, on one scale for all panels (dark: small). A star marks the start; a circle the end of "
@@ -63,76 +85,35 @@ def phase_chart(curves: Sequence[Curve]) -> Chart:
             "the scale-invariant weights at the unit sphere. Runs that explode leave the picture."
         ),
         label="Phase diagrams of the set-ups: effective gradient norm against training loss",
+        columns=len(marks),
+        share_y=True,
+        scale=replace(elr_scale(_elrs(shown), "ELR of the last quarter"), marks=()),
         seeds=seeds,
         seed=seeds[0],
+        others=False,
+        keys=phase_keys(one.run.regime for one in drawn),
+        note="numbers: learning rates; grey: divergence in the whole space",
+        height=470,
     )
-
-
-def _phase_trace(curve: Curve, light: str, dark: str) -> dict[str, Any]:
-    inner = curve.steps.size - 2
-    name = f"{rate_name(curve.setup)} {format_number(curve.lr)}"
-    elr = f"ELR at the end {format_number(curve.end_elr)}"
-    return {
-        "type": "scatter",
-        "x": curve.loss,
-        "y": curve.gradient,
-        "customdata": np.round(curve.steps),
-        "mode": "lines+markers+text",
-        "text": [*[""] * (inner + 1), format_number(curve.lr, 2)][-curve.steps.size :],
-        "textposition": "bottom center",
-        "textfont": {"size": 10},
-        "cliponaxis": False,
-        "marker": {
-            "symbol": ["star", *["circle"] * inner, REGIME_SYMBOLS[curve.regime]][: curve.steps.size],
-            "size": [12, *[3] * inner, 9][: curve.steps.size],
-            "color": light,
-            "opacity": 1,
-            "line": {"width": 0},
-        },
-        "line": {"color": light, "width": 1.6},
-        "name": name,
-        "legendgroup": f"{curve.setup} {curve.lr:.6g}",
-        "hovertemplate": (
-            f"<b>{name}</b> · seed {curve.seed} · {REGIME_NAMES[curve.regime]}<br>{elr}<br>step %{{customdata}}<br>"
-            "loss %{x:.3g} · gradient norm %{y:.3g}<extra></extra>"
-        ),
-        "meta": {"seed": curve.seed, "legend": False, "width": 1.6, "dark": dark},
-    }
 
 
 def loss_chart(result: ConventionalResult, sphere: SphereMap | None) -> Chart:
     """Loss and test error against the effective learning rate: the sphere's curve and the runs in the whole space."""
-    panels = (("loss", "training loss", 1.0), ("test_error", "test error (%)", 100.0))
-    traces: list[dict[str, Any]] = []
-    for i, (quantity, title, scale) in enumerate(panels):
-        axes = {} if i == 0 else {"xaxis": "x2", "yaxis": "y2"}
-        for setup in result.setups:
-            traces += [t | axes for t in _points(result, setup, "elr", quantity, title, scale, line=setup == "sphere")]
-    layout = _two_panels("effective learning rate, last quarter", panels)
-    layout["yaxis"] |= _range([[run.loss for run in calm_runs(result) if run.loss]])
-    if sphere is not None:
-        low, high = _elr_ends(result)
-        layout["shapes"] = [
-            shape
-            for axis in ("x", "x2")
-            for shape in band_shapes(sphere, low, high, axis, f"{axis.replace('x', 'y')} domain")
-        ]
-        layout["annotations"] = [
-            note
-            for axis in ("x", "x2")
-            for note in band_notes(sphere, low, high, axis, f"{axis.replace('x', 'y')} domain")
-        ]
-        for axis in ("xaxis", "xaxis2"):
-            layout[axis]["range"] = [math.log10(low), math.log10(high)]
+    calm = _calm_runs(result)
     return Chart(
         id="loss-chart",
-        figure={"data": traces, "layout": layout},
+        title="Against the effective learning rate",
+        x=_axis("effective learning rate, last quarter", [[run.elr for run in calm if run.elr]]),
+        panels=_panels(result, result.setups, calm, "elr"),
         caption=(
             "Every mark is a run at the effective learning rate of its last quarter, fixed on the sphere and measured "
             "in the whole space; the line joins the sphere's means over seeds. Left: mean minibatch loss of the last "
             "quarter. Right: test error at the end. Tints: regimes on the sphere."
         ),
         label="Training loss and test error against the effective learning rate in every set-up",
+        columns=2,
+        spans=_spans(sphere),
+        height=440,
     )
 
 
@@ -141,77 +122,45 @@ def rate_chart(result: ConventionalResult) -> Chart | None:
     setups = [setup for setup in result.setups if setup != "sphere"]
     if not setups:
         return None
-    panels = (("loss", "training loss", 1.0), ("test_error", "test error (%)", 100.0))
-    traces: list[dict[str, Any]] = []
-    for i, (quantity, title, scale) in enumerate(panels):
-        axes = {} if i == 0 else {"xaxis": "x2", "yaxis": "y2"}
-        for setup in setups:
-            traces += [trace | axes for trace in _points(result, setup, "lr", quantity, title, scale, line=True)]
-    layout = _two_panels("learning rate (lr)", panels)
-    layout["yaxis"] |= _range([[run.loss for run in calm_runs(result) if run.loss and run.setup != "sphere"]])
+    calm = [run for run in _calm_runs(result) if run.setup != "sphere"]
     return Chart(
         id="rate-chart",
-        figure={"data": traces, "layout": layout},
+        title="Against the learning rate",
+        x=Axis("learning rate (lr)", log=True),
+        panels=_panels(result, setups, calm, "lr"),
         caption=(
             "The same runs against their learning rate: with momentum the same lr is a larger step. Losses of runs "
             "that explode are outside the picture."
         ),
         label="Training loss and test error against the learning rate",
+        columns=2,
+        height=440,
     )
 
 
-def elr_chart(curves: Sequence[Curve], sphere: SphereMap | None) -> Chart | None:
+def elr_chart(shown: Sequence[Drawn], sphere: SphereMap | None) -> Chart | None:
     """The effective learning rate over steps of the runs in the whole space; None without any."""
-    own = [curve for curve in curves if curve.setup != "sphere" and curve.elr.size]
+    own = [one for one in shown if one.run.setup != "sphere" and one.elr.size]
     if not own:
         return None
-    setups = list(dict.fromkeys(curve.setup for curve in own))
-    light, dark = colours_of(curves), colours_of(curves, dark=True)
-    traces: list[dict[str, Any]] = []
-    layout: dict[str, Any] = layout_of(440, legend_of("")) | {"annotations": [], "shapes": []}
-    width = 1 / len(setups)
-    layout["margin"] |= {"t": 52}
-    values = np.concatenate([curve.elr[np.isfinite(curve.elr)] for curve in calm_curves(own)])
-    low, high = float(values.min()) / 1.5, float(values.max()) * 1.5
-    for i, setup in enumerate(setups):
-        axis = "" if i == 0 else str(i + 1)
-        for curve in (curve for curve in own if curve.setup == setup):
-            key = (curve.setup, curve.lr, curve.seed)
-            traces.append(
-                {
-                    "type": "scatter",
-                    "x": curve.elr_steps,
-                    "y": curve.elr,
-                    "xaxis": f"x{axis}",
-                    "yaxis": f"y{axis}",
-                    "mode": "lines+text",
-                    "text": [*[""] * (curve.elr.size - 1), f" {format_number(curve.lr, 2)}"],
-                    "textposition": "middle right",
-                    "textfont": {"size": 10},
-                    "cliponaxis": False,
-                    "line": {"color": light[key], "width": 1.4},
-                    "name": f"lr {format_number(curve.lr)}",
-                    "legendgroup": f"{setup} {curve.lr:.6g}",
-                    "hovertemplate": (
-                        f"<b>lr {format_number(curve.lr)}</b> · seed {curve.seed}<br>"
-                        "step %{x} · ELR %{y:.3g}<extra></extra>"
-                    ),
-                    "meta": {"seed": curve.seed, "legend": False, "width": 1.4, "dark": dark[key]},
-                }
-            )
-        domain = [i * width + (0.0 if i == 0 else 0.06), (i + 1) * width - 0.04]
-        layout[f"xaxis{axis}"] = linear_axis("step") | {"domain": domain, "anchor": f"y{axis}", "rangemode": "tozero"}
-        layout[f"yaxis{axis}"] = log_axis("measured ELR" if i == 0 else "") | {
-            "anchor": f"x{axis}",
-            "range": [math.log10(low), math.log10(high)],
-        }
-        layout["annotations"].append(_heading(NAMES[setup], sum(domain) / 2))
-        if sphere is not None:
-            layout["shapes"] += [turned(s) for s in band_shapes(sphere, low, high, f"y{axis}", f"x{axis} domain")]
-    seeds = sorted({curve.seed for curve in own})
+    looks, marks = _looks(shown), {one.run.setup: list[Mark]() for one in own}
+    for one in own:
+        hover = f"<b>{one.name}</b> · seed {one.run.seed}<br>step {{x}} · ELR {{y:.3g}}"
+        labels = [*[""] * (one.elr.size - 1), f" {format_number(one.run.lr, 2)}"]
+        look = looks(one.run).but(width=1.4)
+        marks[one.run.setup].append(Line(one.elr_steps, one.elr, look, hover, labels=labels, seed=one.run.seed))
+    y = _axis("measured ELR", (one.elr for one in _calm(own)))
+    seeds = sorted({one.run.seed for one in own})
+    tints = [replace(span, along="y") for span in _spans(sphere)]
+    names = ", ".join(dict.fromkeys(span.name for span in tints))
     return Chart(
         id="elr-chart",
-        figure={"data": traces, "layout": layout},
+        title="Effective learning rates",
+        x=Axis("step", holds=(0.0,)),
+        panels=[
+            Panel(replace(y, title="" if number else y.title), lines, title=NAMES[setup], spans=tints)
+            for number, (setup, lines) in enumerate(marks.items())
+        ],
         caption=(
             "ELR = lr / ((1 − momentum) norm²) of the scale-invariant weights at every step, thinned so that the "
             "lowest and highest of each stretch stay; numbers are learning rates. Tints: the regime that the sphere "
@@ -219,99 +168,83 @@ def elr_chart(curves: Sequence[Curve], sphere: SphereMap | None) -> Chart | None
             "lower the ELR and weight decay raises it, until both balance."
         ),
         label="Effective learning rate against steps in the whole space, over the regimes of the sphere",
+        columns=len(marks),
         seeds=seeds,
         seed=seeds[0],
+        others=False,
+        note=f"numbers: learning rates{f'; tints, from below: {names}' if names else ''}",
+        height=440,
     )
 
 
-def calm_curves(curves: Sequence[Curve]) -> list[Curve]:
+def _calm(shown: Sequence[Drawn]) -> Sequence[Drawn]:
     """Those that do not diverge, which axes are made for; all of them if there are none."""
-    return [curve for curve in curves if curve.regime != "divergence"] or list(curves)
+    return [one for one in shown if one.run.regime != "divergence"] or shown
 
 
-def calm_runs(result: ConventionalResult) -> list[ConventionalRun]:
+def _calm_runs(result: ConventionalResult) -> Sequence[ConventionalRun]:
     """The runs on the sphere, and those in the whole space that do not diverge: what axes are made for."""
-    return [run for run in result.runs if run.setup == "sphere" or run.regime != "divergence"] or list(result.runs)
+    return [run for run in result.runs if run.setup == "sphere" or run.regime != "divergence"] or result.runs
 
 
-def colours_of(curves: Sequence[Curve], *, dark: bool = False) -> dict[tuple[Setup, float, int], str]:
-    """A colour for every run by the ELR of its last quarter; grey for divergence in the whole space."""
-    shown = {
-        (curve.setup, curve.lr, curve.seed): curve.end_elr
-        for curve in curves
-        if curve.end_elr and (curve.setup == "sphere" or curve.regime != "divergence")
-    }
-    colours = elr_colours(shown.values(), dark=dark) if shown else {}
-    keys = [(curve.setup, curve.lr, curve.seed) for curve in curves]
-    return {key: colours[shown[key]] if key in shown else GREY for key in keys}
+def _elr(run: ConventionalRun) -> float | None:
+    """The ELR that colours a run; divergence in the whole space is grey."""
+    return run.elr if run.setup == "sphere" or run.regime != "divergence" else None
 
 
-def _points(
-    result: ConventionalResult, setup: Setup, x: str, quantity: str, title: str, scale: float, *, line: bool
-) -> list[dict[str, Any]]:
-    """Marks of a set-up's runs, and a line through means over seeds."""
-    light, dark, symbol, _ = LOOKS[setup]
-    runs = [run for run in result.of(setup) if getattr(run, x) and getattr(run, quantity) is not None]
-    shared = {"type": "scatter", "name": NAMES[setup], "legendgroup": setup, "meta": {"dark": dark}}
-    traces = [
-        shared
-        | {
-            "x": [getattr(run, x) for run in runs],
-            "y": [scale * getattr(run, quantity) for run in runs],
-            "text": [_said(run) for run in runs],
-            "mode": "markers",
-            "marker": {"color": light, "size": 8, "symbol": symbol, "line": {"width": 1.6, "color": light}},
-            "hovertemplate": f"%{{text}}<br>%{{x:.3g}} · {title} %{{y:.3g}}<extra></extra>",
-        }
-    ]
-    if line:
-        rates = sorted({run.lr for run in runs})
-        groups = [[getattr(run, quantity) for run in runs if run.lr == rate] for rate in rates]
-        means = [geometric_mean(g) if quantity == "loss" else float(np.mean(g)) for g in groups]
-        traces.append(
-            shared
-            | {
-                "x": rates,
-                "y": [None if mean is None else scale * mean for mean in means],
-                "mode": "lines",
-                "line": {"color": light, "width": 1.4},
-                "hoverinfo": "skip",
-                "meta": {"dark": dark, "legend": False},
-            }
-        )
-    return traces
+def _elrs(shown: Sequence[Drawn]) -> list[float]:
+    """All ELRs that colour runs; one is made up where there are none."""
+    return [elr for one in shown if (elr := _elr(one.run))] or [1.0]
 
 
-def _said(run: ConventionalRun) -> str:
-    rate = f"{rate_name(run.setup)} {format_number(run.lr)}"
-    return f"<b>{rate}</b> · seed {run.seed} · {REGIME_NAMES[run.regime]}"
+def _looks(shown: Sequence[Drawn]) -> Callable[[ConventionalRun], Look]:
+    """The look of every run by the ELR of its last quarter."""
+    known = elr_looks(_elrs(shown))
+    return lambda run: known.get(_elr(run) or 0.0, Look(GREY))
 
 
-def _two_panels(x: str, panels: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
-    layout = layout_of(440, legend_of("") | {"orientation": "h", "x": 0, "y": 1.2})
-    layout["xaxis"] = log_axis(x) | {"domain": [0, 0.45]}
-    layout["yaxis"] = log_axis(panels[0][1])
-    layout["xaxis2"] = log_axis(x) | {"domain": [0.55, 1], "anchor": "y2"}
-    layout["yaxis2"] = linear_axis(panels[1][1]) | {"anchor": "x2", "rangemode": "tozero"}
-    layout["margin"] |= {"t": 84}
-    return layout
+def _axis(title: str, values: Iterable[Sequence[float] | Array]) -> Axis:
+    """A logarithmic axis with some room around the values that it is made for."""
+    flat = np.concatenate([np.asarray(one, dtype=np.float64) for one in values] or [np.empty(0)])
+    flat = flat[np.isfinite(flat) & (flat > 0)]
+    if not flat.size:
+        return Axis(title, log=True)
+    return Axis(title, log=True, range=(float(flat.min()) / 1.6, 1.6 * float(flat.max())), over=_OUTSIDE)
 
 
-def _elr_ends(result: ConventionalResult) -> tuple[float, float]:
-    values = [run.elr for run in calm_runs(result) if run.elr]
-    return min(values) / 1.5, max(values) * 1.5
+def _spans(sphere: SphereMap | None) -> list[Span]:
+    """Tints of the regimes that the sphere has along an axis of effective learning rates."""
+    bands = [] if sphere is None else sphere.bands()
+    return [Span(low, high, REGIME_COLOURS[regime], REGIME_NAMES[regime]) for regime, low, high in bands]
 
 
-def _heading(text: str, x: float) -> dict[str, Any]:
-    place = {"x": x, "y": 1.0, "xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom"}
-    return place | {"text": text, "showarrow": False}
+def _panels(
+    result: ConventionalResult, setups: Sequence[Setup], calm: Sequence[ConventionalRun], x: str
+) -> list[Panel]:
+    """Loss and test error over an attribute of the runs; the sphere's means are joined, over lr all of them."""
+    marks: list[list[Mark]] = [[], []]
+    for own, quantity, said, scale in zip(
+        marks, ("loss", "test_error"), ("training loss", "test error (%)"), (1.0, 100.0), strict=True
+    ):
+        for setup in setups:
+            look = _LOOKS[setup]
+            runs = [run for run in result.of(setup) if getattr(run, x) and getattr(run, quantity) is not None]
+            hover = [
+                f"<b>{rate_name(setup)} {format_number(run.lr)}</b> · seed {run.seed} · {REGIME_NAMES[run.regime]}<br>"
+                f"{format_number(getattr(run, x))} · {said} {format_number(scale * getattr(run, quantity))}"
+                for run in runs
+            ]
+            values = [scale * getattr(run, quantity) for run in runs]
+            own.append(Points([getattr(run, x) for run in runs], values, look, hover, entry=NAMES[setup]))
+            if setup == "sphere" or x == "lr":
+                rates = sorted({run.lr for run in runs})
+                groups = [[value for run, value in zip(runs, values, strict=True) if run.lr == r] for r in rates]
+                means = [_geometric_mean(group) if quantity == "loss" else float(np.mean(group)) for group in groups]
+                own.append(Line(rates, means, look.but(marker=""), entry=NAMES[setup], listed=False))
+    loss = _axis("training loss", [[run.loss for run in calm if run.loss]])
+    return [Panel(loss, marks[0]), Panel(Axis("test error (%)", holds=(0.0,)), marks[1])]
 
 
-def _range(values: Sequence[Any]) -> dict[str, Any]:
-    """Range of a logarithmic axis with some room around the values."""
-    positive = np.concatenate([np.asarray(v, dtype=np.float64) for v in values])
-    positive = positive[np.isfinite(positive) & (positive > 0)]
-    if not positive.size:
-        return {}
-    low, high = math.log10(float(positive.min())), math.log10(float(positive.max()))
-    return {"range": [low - 0.15 - 0.05 * (high - low), high + 0.1 + 0.05 * (high - low)]}
+def _geometric_mean(values: Sequence[float]) -> float | None:
+    """Geometric mean; None if a value is not positive."""
+    return float(np.exp(np.log(values).mean())) if min(values) > 0 else None

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import mean
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.conventional.answer import answer, warnings_of
-from onsphere.lab.experiments.conventional.charts import elr_chart, loss_chart, phase_chart, rate_chart
-from onsphere.lab.experiments.conventional.figures import figures_of
-from onsphere.lab.experiments.conventional.result import ConventionalResult
-from onsphere.lab.experiments.conventional.spec import ConventionalSpec
-from onsphere.lab.experiments.conventional.tables import runs_table
-from onsphere.lab.experiments.conventional.view import curves_of, sphere_map_of
-from onsphere.lab.report.page import Block, Page, Section, Text
-from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.words import format_duration, format_number
+import numpy as np
+
+from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
+from onsphere.lab.experiments.conventional.charts import Drawn, elr_chart, loss_chart, phase_chart, rate_chart
+from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
+from onsphere.lab.experiments.conventional.sphere_map import SphereMap
+from onsphere.lab.experiments.conventional.words import warnings_of
+from onsphere.lab.frame import Report
+from onsphere.lab.population import ShardFolder
+from onsphere.lab.population.course import courses_of, thinned
+from onsphere.lab.report.page import Cell, Section, Table, Text
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.smoothing import binned_mean
+from onsphere.lab.report.subtitles import subtitle
+from onsphere.lab.report.table import SORT, Column, table
+from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
 
-__all__ = ["command", "subtitle", "write_page"]
+__all__ = ["drawn", "printed", "report", "sphere_map_of"]
+
+PHASE_BINS, ELR_BINS = 28, 150
+_SHORT = {"convergence": "convergence", "chaotic_equilibrium": "equilibrium", "divergence": "divergence"}
 
 _MEASUREMENTS = (
     (
@@ -55,76 +62,107 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: ConventionalResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
+def _label(run: ConventionalRun) -> Cell:
+    return Cell(REGIME_NAMES[run.regime], colour=REGIME_COLOURS[run.regime], hint=run.reason)
 
-    Args:
-        run: The run; its shards hold the readings.
-        result: Its result.
 
-    Returns:
-        The page.
-    """
-    line, curves, sphere = subtitle(result), curves_of(run, result), sphere_map_of(result)
-    with style():
-        drawn = {name: draw() for name, draw in figures_of(result, curves, sphere, line).items()}
-    for name, figure in drawn.items():
-        save_figure(figure, run.folder / "figures" / name)
-    courses, rates = elr_chart(curves, sphere), rate_chart(result)
-    timings = read_engine(run)["timings"]
-    engine = {name: value for name, value in result.engine.items() if name != "invariant"}
-    warnings: list[Block] = [Text(text, tone="warning") for text in warnings_of(result)]
-    page = Page(
+_RUNS = (
+    Column("set-up", "setup", kind="text"),
+    Column("lr", "lr", "on the sphere the effective learning rate"),
+    Column("seed", "seed"),
+    Column("label", _label, "by the rules of onsphere regimes; rest on it for the reason", kind="text"),
+    Column("ELR", "elr", "geometric mean of the last quarter"),
+    Column("lowest", "lowest_elr", "ELR of the whole run"),
+    Column("highest", "highest_elr", "ELR of the whole run"),
+    Column("loss", "loss", "mean minibatch loss of the last quarter"),
+    Column("of sphere's", "ratio", "loss over the sphere's loss at the same ELR", digits=2),
+    Column("train err (%)", "train_error", "mean of the evaluations in the last quarter", kind="percent"),
+    Column("test err (%)", "test_error", "at the end", kind="percent"),
+    Column("gradient", "gradient_norm", "mean effective gradient norm of the last quarter"),
+    Column("angle", "angular_update", "mean angle of a step in the last quarter, rad; none with momentum", digits=2),
+    Column(
+        "at this ELR",
+        lambda run: REGIME_NAMES[run.sphere_regime] if run.sphere_regime else MISSING,
+        "regime on the sphere",
+        kind="text",
+    ),
+)
+
+
+def _mean(name: str, scale: float = 1) -> Callable[[Sequence[ConventionalRun]], float | None]:
+    """The mean over the runs that have a value."""
+
+    def over(runs: Sequence[ConventionalRun]) -> float | None:
+        known = [value for run in runs if (value := getattr(run, name)) is not None]
+        return scale * mean(known) if known else None
+
+    return over
+
+
+_PRINTED = (
+    Column("set-up", lambda runs: runs[0].setup, kind="text"),
+    Column("lr", lambda runs: runs[0].lr),
+    Column("label", lambda runs: " / ".join(dict.fromkeys(_SHORT[run.regime] for run in runs)), kind="text"),
+    Column("ELR", _mean("elr")),
+    Column("loss", _mean("loss")),
+    Column("x sphere", _mean("ratio"), digits=2),
+    Column("test %", _mean("test_error", 100)),
+)
+
+
+def report(run: Run, result: ConventionalResult) -> Report:
+    """What is to be read about a comparison; the shards of the run hold the courses."""
+    spec, sphere, shown = result.spec, sphere_map_of(result), drawn(run, result)
+    rates, elrs = rate_chart(result), elr_chart(shown, sphere)
+    decay = f"weight decay {format_number(spec.weight_decay)}"
+    ordinary = f"ordinary: momentum {format_number(spec.momentum)}, {spec.schedule} lr"
+    runs = table(result.runs, _RUNS, f"All runs. {SORT}")
+    return Report(
         title="Ordinary training, seen from the sphere",
-        subtitle=line,
-        answer=answer(result),
-        summary=[
-            counted(len(result.runs), "run"),
-            counted(len(result.setups), "set-up"),
-            format_duration(result.seconds),
-        ],
+        subtitle=" · ".join([subtitle(spec), *["augmented"] * spec.augment, decay, ordinary]),
+        summary=[counted(len(result.runs), "run"), counted(len(result.setups), "set-up")],
         sections=[
-            Section("phase", "Phase diagrams", [*warnings, phase_chart(curves)]),
+            Section(
+                "phase",
+                "Phase diagrams",
+                [*(Text(text, tone="warning") for text in warnings_of(result)), phase_chart(shown)],
+            ),
             Section("loss", "Loss against the ELR", [loss_chart(result, sphere)]),
-            *([Section("courses", "Where the ELR goes", [courses])] if courses is not None else []),
+            *([Section("courses", "Where the ELR goes", [elrs])] if elrs is not None else []),
             *([Section("rates", "Against the learning rate", [rates])] if rates is not None else []),
-            Section("runs", "All runs", [runs_table(result)], folded=len(result.runs) > 10),
-            measured_section(
-                ("word", "what it is"),
-                _MEASUREMENTS,
-                note="Angles are in radians, times in steps; log is the natural logarithm.",
-            ),
-            cost_section(
-                result.seconds,
-                len(result.runs),
-                engine | {"timings (CPU s per copy and step)": timings},
-                run.manifest["environment"],
-            ),
-            repeat_section(command(result.spec), to_toml(result.spec)),
+            Section("runs", "All runs", [runs], folded=len(result.runs) > 10),
         ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=result.to_dict() | {"version": __version__},
+        measured=_MEASUREMENTS,
+        heading="word",
+        engine={name: value for name, value in asdict(result.engine).items() if name != "invariant"},
     )
-    return page.write(run.folder / "report.html")
 
 
-def subtitle(result: ConventionalResult) -> str:
-    """What was trained on what, in a line."""
-    spec = result.spec
-    images = f"{spec['train']} images" if spec["train"] else "all training images"
-    noise = f", {100 * spec['label_noise']:g} % label noise" if spec["label_noise"] else ""
-    widths = spec["widths"] or ((64, 64) if spec["model"] == "mlp" else ())
-    width = spec["width"] or (32 if spec["model"] in ("convnet", "resnet18") else "")
-    size = "-".join(map(str, widths)) or (f"of width {width}" if width else "")
-    augmented = ", augmented" if spec["augment"] else ""
-    parts = [f"{spec['data']}, {images}{noise}{augmented}", f"{spec['model']} {size}".strip(), spec["loss"]]
-    decay = f"weight decay {format_number(spec['weight_decay'])}"
-    momentum = f"ordinary: momentum {format_number(spec['momentum'])}, {spec['schedule']} lr"
-    return " · ".join([*parts, f"{spec['steps']} steps, batch {spec['batch_size']}", decay, momentum])
+def printed(result: ConventionalResult) -> list[Table | str]:
+    """Each set-up's learning rates as a table, means over seeds, and what limits the comparison."""
+    groups = [result.of(setup, lr) for setup in result.setups for lr in sorted({run.lr for run in result.of(setup)})]
+    return [table(groups, _PRINTED), *warnings_of(result)]
 
 
-def command(spec: dict[str, object]) -> str:
-    """The shell command that repeats the run: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.compare_conventional(model, arrays, **fields)  # own arrays, in Python; fields below"
-    return to_command("landscape conventional", ConventionalSpec, spec, none={"train": "all"})
+def drawn(run: Run, result: ConventionalResult) -> list[Drawn]:
+    """The runs as they are drawn, by set-up, learning rate, seed."""
+    known = {(r.setup, r.lr, r.seed): i for i, r in enumerate(result.runs)}
+    found: dict[int, Drawn] = {}
+    for setup in result.setups:
+        schedule = result.spec.schedule if setup == "all" else "constant"
+        for folder in run.shard_folders(setup):
+            for course in courses_of(ShardFolder(folder), result.engine.invariant[setup], schedule):
+                place = known[setup, course.copy.lr, course.copy.seed]
+                one, steps = result.runs[place], np.arange(len(course.loss), dtype=np.float64)
+                elr = np.full(len(steps), one.lr) if setup == "sphere" else course.elr
+                points, loss, gradient = binned_mean(
+                    steps, course.loss, course.gradient, bins=PHASE_BINS, spacing="log"
+                )
+                found[place] = Drawn(one, points, loss, gradient, *thinned(elr, ELR_BINS))
+    return [found[place] for place in sorted(found)]
+
+
+def sphere_map_of(result: ConventionalResult) -> SphereMap | None:
+    """The sphere's map; None without runs on the sphere."""
+    own = result.of("sphere")
+    return SphereMap.of(own) if own else None

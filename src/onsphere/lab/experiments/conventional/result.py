@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+from pydantic import computed_field
 
-from onsphere.lab.experiments.conventional.spec import SETUPS, Setup
+from onsphere.lab.experiments.conventional.spec import SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.regimes.classify import Regime
-from onsphere.lab.old_result import frame, vouched
-from onsphere.lab.store import Run
-from onsphere.lab.store.seal import plain
+from onsphere.lab.result import Engine, TrainedResult
 
 #: Relative difference of losses within which a run counts as close to the sphere.
 CLOSE = 0.15
@@ -63,6 +61,7 @@ class ConventionalRun:
     sphere_loss: float | None
     shares: dict[str, float] | None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def ratio(self) -> float | None:
         """Loss over the sphere's loss at the same effective learning rate."""
@@ -90,27 +89,31 @@ class Distance:
     close: int
 
 
-@dataclass(frozen=True, repr=False)
-class ConventionalResult:
-    """What :func:`onsphere.lab.experiments.conventional.run.compare_conventional` returns.
+@dataclass(frozen=True)
+class ConventionalEngine(Engine):
+    """What executed the copies, and what ELR, norm and gradient are those of.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
-        runs: One row a run, by set-up, learning rate, seed.
-        spec: What was asked for.
-        engine: How it was executed: mode, chunk, compiled, workers; and the scale-invariant tensors of each set-up.
-        seconds: Wall-clock seconds of this call.
-        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
+        invariant: Names of the scale-invariant tensors of each set-up.
     """
 
-    run: Path
-    report: Path
+    invariant: dict[Setup, list[str]]
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ConventionalResult(TrainedResult):
+    """What :func:`onsphere.lab.compare_conventional` returns.
+
+    Attributes:
+        runs: One row a run, by set-up, learning rate, seed.
+    """
+
+    command: ClassVar[str] = "landscape conventional"
+    rows_field: ClassVar[str] = "runs"
+
+    spec: ConventionalSpec
+    engine: ConventionalEngine
     runs: list[ConventionalRun]
-    spec: dict[str, Any]
-    engine: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
 
     def of(self, setup: Setup, lr: float | None = None) -> list[ConventionalRun]:
         """The runs of a set-up, or of one learning rate of it."""
@@ -121,50 +124,11 @@ class ConventionalResult:
         """The set-ups that were run."""
         return [setup for setup in SETUPS if self.of(setup)]
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def distances(self) -> list[Distance]:
         """How far each set-up in the whole space is from the sphere."""
         return [distance(setup, self.of(setup)) for setup in self.setups if setup != "sphere"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
-        values = {
-            "command": "landscape conventional",
-            "run": str(self.run),
-            "report": str(self.report),
-            "distances": [asdict(distance) for distance in self.distances],
-            "runs": [asdict(run) | {"ratio": run.ratio} for run in self.runs],
-            "spec": self.spec,
-            "engine": self.engine,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-        }
-        return dict(plain(values))
-
-    @classmethod
-    @vouched
-    def load(cls, run: Run) -> ConventionalResult:
-        """Read the result of an ended run.
-
-        Raises:
-            InputError: The run has no result yet.
-        """
-        stored = run.result()
-        rows = [{name: value for name, value in row.items() if name != "ratio"} for row in stored["runs"]]
-        return cls(
-            run=run.folder,
-            report=run.folder / "report.html",
-            runs=[ConventionalRun(**row) for row in rows],
-            **{name: stored[name] for name in ("spec", "engine", "seconds", "cpu_seconds")},
-        )
-
-    def to_frame(self) -> Any:
-        """The runs as a pandas data frame.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        return frame(self.to_dict()["runs"])
 
     def __repr__(self) -> str:
         lines = [f"ConventionalResult: {len(self.runs)} runs, {self.seconds:.0f} s"]

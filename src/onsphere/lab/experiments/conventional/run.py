@@ -7,50 +7,27 @@ round "all"        an ordinary network: every parameter trained, affine norms an
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from onsphere.lab.engine_file import engine_summary
-from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.conventional.analyse import space_runs, sphere_runs
+from onsphere.lab.experiments.conventional.page import printed, report
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
-from onsphere.lab.experiments.periods.setups import prepare, set_up
+from onsphere.lab.experiments.conventional.words import answer, describe
+from onsphere.lab.experiments.periods.setups import Ready, ready
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.old_result import conclude, elapsed
-from onsphere.lab.population import Copy, Problem
+from onsphere.lab.population import Copy
 from onsphere.lab.progress import Progress
-from onsphere.lab.store import Run
-from onsphere.lab.threads import one_thread
-from onsphere.lab.training import (
-    Data,
-    Model,
-    cpu_seconds,
-    fields_of_call,
-    open_trainer,
-    prepared,
-    problem_of,
-    spec_of_run,
-    validated,
-)
+from onsphere.lab.training import Data, Model, problem_of
 
-COMMAND = "landscape conventional"
 TITLES = {"sphere": "sphere", "invariant": "whole space", "all": "ordinary network"}
 
 
-def compare_conventional(
-    model: Model = "mlp",
-    data: Data = "digits",
-    *,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    **fields: Any,
-) -> ConventionalResult:
+def compare_conventional(model: Model = "mlp", data: Data = "digits", **given: Any) -> ConventionalResult:
     """Set ordinary training against the sphere: its effective learning rate, its regime, its loss.
 
     Args:
@@ -59,12 +36,8 @@ def compare_conventional(
             others; reference networks get affine norms and a trained head in "all".
         data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
             with x [N, ...] and integer labels y [N].
-        out: Folder of the run; must be new or empty. Default: ``runs/landscape-conventional-DATE-TIME``.
-        progress: Told what happens.
-        stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
-        **fields: Any field of :class:`~onsphere.lab.experiments.conventional.spec.ConventionalSpec`. With an own
-            callable the default of ``workers`` is 1; with more it must be importable and the script guarded by
-            ``__main__``.
+        **given: The fields of :class:`~onsphere.lab.experiments.conventional.spec.ConventionalSpec`, and ``out``,
+            ``progress`` and ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         The result; everything is also on disk.
@@ -75,119 +48,57 @@ def compare_conventional(
 
     Source: Kodryan et al., NeurIPS 2022, section 6 (conventional training).
     """
-    fields = {n: [v] if n in ("lr", "elr") and isinstance(v, int | float) else v for n, v in fields.items()}
-    spec = validated(ConventionalSpec, fields_of_call(model, data, fields))
-    work = _Work(spec, model, data, progress or Progress(), stop)
-    run = Run.create(None if out is None else Path(out), COMMAND, spec.model_dump(mode="json"))
-    return work.do(run)
+    return EXPERIMENT.start(model, data, **given)
 
 
-def resume_conventional(
-    run: Run,
-    *,
-    model: Model | None = None,
-    data: Data | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> ConventionalResult:
-    """Continue an interrupted run to the same bits, or return the result of one that has ended.
-
-    Args:
-        run: Its folder.
-        model: The callable, if the run was started with one.
-        data: The data, if the run was started with own arrays.
-        progress: Told what happens.
-        stop: As in :func:`compare_conventional`.
-
-    Raises:
-        InputError: The spec is damaged, the data or model cannot be found again, or the data have changed.
-    """
-    if run.done:
-        return ConventionalResult.load(run)
-    spec = spec_of_run(ConventionalSpec, run, model, data, "resume_conventional")
-    return _Work(spec, model or spec.model, data or spec.data, progress or Progress(), stop).do(run)
+def prepare(spec: ConventionalSpec, model: Model, data: Data, progress: Progress) -> dict[Setup, Ready]:
+    """The problem of each set-up that was asked for."""
+    problem, found = problem_of(spec, model, data, augment=spec.augment), dict[Setup, Ready]()
+    if {"sphere", "invariant"} & set(spec.setups):
+        sphere = ready(problem, "scale-invariant", progress)
+        whole = replace(sphere, problem=replace(sphere.problem, geometry="space", radius=None))
+        found |= {"sphere": sphere, "invariant": whole}
+    if "all" in spec.setups:
+        options = problem.model_options | {"eps": ORDINARY_EPS}
+        ordinary = replace(problem, geometry="space", radius=None, schedule=spec.schedule, model_options=options)
+        found["all"] = ready(ordinary, "all-parameters", progress)
+    return found
 
 
-class _Work:
-    """One call: everything that can be wrong is found in the constructor, before a folder is made."""
-
-    def __init__(
-        self, spec: ConventionalSpec, model: Model, data: Data, progress: Progress, stop: Callable[[], bool]
-    ) -> None:
-        self.spec, self.progress, self.stop = spec, progress, stop
-        self.started = time.monotonic()
-        problem = problem_of(spec, model, data, augment=spec.augment)
-        self.invariant: dict[Setup, tuple[str, ...]] = {}
-        self.problems: dict[Setup, Problem] = {}
-        if {"sphere", "invariant"} & set(spec.setups):
-            sphere = prepared(problem, progress)
-            self.problems |= {"sphere": sphere, "invariant": replace(sphere, geometry="space", radius=None)}
-            self.invariant |= dict.fromkeys(("sphere", "invariant"), sphere.trained)
-        if "all" in spec.setups:
-            ordinary = replace(
-                problem,
-                geometry="space",
-                radius=None,
-                schedule=spec.schedule,
-                model_options=problem.model_options | {"eps": ORDINARY_EPS},
-            )
-            self.problems["all"] = prepared(set_up(ordinary, "all-parameters"), progress, self._prepare)
-
-    def _prepare(self, problem: Problem) -> tuple[Problem, list[str]]:
-        ready, self.invariant["all"], notes = prepare(problem, "all-parameters")
-        return ready, notes
-
-    def _copies(self, setup: Setup) -> list[Copy]:
-        spec = self.spec
-        decay = 0.0 if setup == "sphere" else spec.weight_decay
-        momentum = spec.momentum if setup == "all" else 0.0
-        return [Copy(seed, lr, decay, momentum) for lr in spec.rates(setup) for seed in range(spec.seeds)]
-
-    def do(self, run: Run) -> ConventionalResult:
-        self.progress.folder(run.folder)
-        runs: list[ConventionalRun] = []
-        sphere: SphereMap | None = None
-        engine: dict[str, Any] = {}
-        with run.lock(), one_thread():
-            for setup in self.spec.setups:
-                problem, copies = self.problems[setup], self._copies(setup)
-                with open_trainer(problem, run, self.spec, len(copies), self.progress, self.stop) as trainer:
-                    shards = sorted(trainer.round(setup, copies, TITLES[setup]), key=lambda s: s.folder.name)
-                    engine = trainer.engine
-                if setup == "sphere":
-                    runs += sphere_runs([cell for shard in shards for cell in read_cells(shard, 0)])
-                    sphere = SphereMap.of(runs)
-                else:
-                    for shard in shards:
-                        runs += space_runs(problem, shard, setup, self.invariant[setup], sphere)
-                self.progress.finding(describe(runs))
-            runs.sort(key=lambda r: (SETUPS.index(r.setup), r.lr, r.seed))
-            return self._conclude(run, runs, engine)
-
-    def _conclude(self, run: Run, runs: list[ConventionalRun], engine: dict[str, Any]) -> ConventionalResult:
-        from onsphere.lab.experiments.conventional.page import write_page
-
-        result = ConventionalResult(
-            run=run.folder,
-            report=run.folder / "report.html",
-            runs=runs,
-            spec=self.spec.model_dump(mode="json"),
-            engine=engine_summary(engine) | {"invariant": {name: list(v) for name, v in self.invariant.items()}},
-            seconds=elapsed(self.started),
-            cpu_seconds=cpu_seconds(run),
-        )
-        return conclude(run, result, write_page)
+def measure(session: Session[ConventionalSpec, Mapping[Setup, Ready]]) -> dict[str, Any]:
+    """Train every set-up and label its runs, those in the whole space by the map of the sphere."""
+    spec, runs = session.spec, list[ConventionalRun]()
+    sphere: SphereMap | None = None
+    for setup in spec.setups:
+        given = session.given[setup]
+        shards = session.train(given.problem, setup, copies_of(spec, setup), TITLES[setup])
+        if setup == "sphere":
+            runs += sphere_runs([cell for shard in shards for cell in read_cells(shard, 0)])
+            sphere = SphereMap.of(runs)
+        else:
+            for shard in shards:
+                runs += space_runs(given.problem, shard, setup, given.invariant, sphere)
+        session.progress.finding(describe(runs))
+    runs.sort(key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
+    return {"runs": runs, "engine": {"invariant": {name: one.invariant for name, one in session.given.items()}}}
 
 
-def describe(runs: list[ConventionalRun]) -> str:
-    """Labels so far in one line."""
-    parts = []
-    for setup in SETUPS:
-        own = [run for run in runs if run.setup == setup]
-        if own:
-            counts = {name: sum(run.regime == name for run in own) for name in dict.fromkeys(r.regime for r in own)}
-            parts.append(f"{setup}: " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items()))
-    return "; ".join(parts)
+def copies_of(spec: ConventionalSpec, setup: Setup) -> list[Copy]:
+    """The runs of a set-up."""
+    decay = 0.0 if setup == "sphere" else spec.weight_decay
+    momentum = spec.momentum if setup == "all" else 0.0
+    return [Copy(seed, lr, decay, momentum) for lr in spec.rates(setup) for seed in range(spec.seeds)]
 
 
-__all__ = ["Interrupted", "compare_conventional", "describe", "resume_conventional"]
+EXPERIMENT = Experiment(
+    spec=ConventionalSpec,
+    result=ConventionalResult,
+    prepare=prepare,
+    measure=measure,
+    report=report,
+    answer=answer,
+    describe=lambda result: describe(result.runs),
+    runs=lambda result: len(result.runs),
+    printed=printed,
+)
+resume_conventional = EXPERIMENT.resume

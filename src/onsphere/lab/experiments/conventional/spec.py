@@ -12,6 +12,7 @@ from onsphere.lab.options import (
     EngineOptions,
     NetworkOptions,
     Options,
+    Rates,
     TrainingOptions,
     list_text,
     split_list,
@@ -19,12 +20,7 @@ from onsphere.lab.options import (
 
 Setup = Literal["sphere", "invariant", "all"]
 SETUPS: tuple[Setup, ...] = ("sphere", "invariant", "all")
-Rates = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    BeforeValidator(split_list),
-    Field(min_length=1, max_length=24),
-    Parameter(negative="", show_default=list_text),
-]
+Several = Annotated[Rates, Field(min_length=1, max_length=24)]
 #: Batch-norm eps of an ordinary network: torch's own.
 ORDINARY_EPS = 1e-5
 
@@ -40,9 +36,9 @@ class ConventionalOptions(Options):
     ] = SETUPS
     """sphere: scale-invariant weights at fixed ELRs; invariant: the same network in the whole space with --lr and
     --weight-decay; all: an ordinary network, every parameter trained, with --momentum and --schedule as well."""
-    elr: Rates = (1e-3, 4e-3, 8e-3, 1.5e-2, 2.5e-2, 5e-2, 0.1, 0.3)
+    elr: Several = (1e-3, 4e-3, 8e-3, 1.5e-2, 2.5e-2, 5e-2, 0.1, 0.3)
     """Effective learning rates on the sphere (lr / norm², dimensionless), comma separated."""
-    lr: Rates = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    lr: Several = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     """Learning rates in the whole space, comma separated."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """Weight decay as in torch's SGD (added to the gradient); times each lr it is below 1."""
@@ -66,8 +62,6 @@ class ConventionalSpec(EngineOptions, ConventionalOptions, TrainingOptions, Netw
     @field_validator("elr", "lr")
     @classmethod
     def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
         return tuple(sorted(values))
 
     @field_validator("setups")

@@ -47,6 +47,8 @@ CONNECTED_ERROR = 0.01  # of the training examples
 CONNECTED_NOISE = 2.0  # standard errors
 WITHIN = 10.0  # times the threshold: where Sadrtdinov et al. find the best starts
 
+Errors = dict[int, float]  # by seed
+
 
 def analyse(
     cells: Sequence[Cell],
@@ -66,47 +68,52 @@ def analyse(
     limits = threshold(cells)
     best = [best_start([c for c in continuations if c.end == end], end, limits) for end in ends]
     lowest = min(best, key=lambda one: one.test_error)
-    drop = [c for c in continuations if (c.start, c.end) == (lowest.start, lowest.end)]
+    errors = errors_of(continuations)
     return Analysis(
         matrix=[_cell([c for c in continuations if (c.start, c.end) == (s, e)], s, e) for e in ends for s in starts],
         threshold=limits,
         best=best,
         classes=[classify_start(s, cells, paths) for s in starts],
-        constant=None if lowest.gain is None else best_constant(best, continuations, drop),
-        average=best_average(averages, drop),
+        constant=None if lowest.gain is None else best_constant(best, errors),
+        average=best_average(averages, errors[lowest.end][lowest.start]),
     )
 
 
-def best_constant(best: Sequence[Best], rows: Sequence[Continuation], drop: Sequence[Continuation]) -> BestConstant:
-    """The best final effective learning rate without a drop, beside a drop.
+def errors_of(rows: Sequence[Continuation]) -> dict[float, dict[float, Errors]]:
+    """Test errors of the runs that stayed finite, by final, then starting effective learning rate, then seed."""
+    found: dict[float, dict[float, Errors]] = {}
+    for row in sorted(rows, key=lambda row: (row.start, row.seed)):
+        if row.finite:
+            found.setdefault(row.end, {}).setdefault(row.start, {})[row.seed] = row.test_error
+    return found
+
+
+def best_constant(best: Sequence[Best], errors: Mapping[float, Mapping[float, Errors]]) -> BestConstant:
+    """The best final effective learning rate without a drop, beside the best drop of all.
 
     Args:
         best: Of every final effective learning rate.
-        rows: All continuations.
-        drop: Those of the best drop.
+        errors: By :func:`errors_of`.
     """
-    found = min(best, key=lambda one: one.no_drop)
-    constant = {row.seed: row.test_error for row in rows if row.start == row.end == found.end and row.finite}
-    dropped = {row.seed: row.test_error for row in drop if row.finite}
-    return BestConstant(found.end, found.no_drop, paired(dropped, constant))
+    found, drop = min(best, key=lambda one: one.no_drop), min(best, key=lambda one: one.test_error)
+    return BestConstant(found.end, found.no_drop, paired(errors[drop.end][drop.start], errors[found.end][found.end]))
 
 
-def best_average(averages: Sequence[Average], drop: Sequence[Continuation]) -> BestAverage | None:
+def best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | None:
     """The best average of snapshots beside a drop.
 
     Args:
         averages: Of every start and seed.
-        drop: The continuations of the best drop.
+        drop: Test errors of the best drop.
     """
-    errors: dict[float, dict[int, float]] = {}
+    errors: dict[float, Errors] = {}
     for one in averages:
         errors.setdefault(one.start, {})[one.seed] = one.test_error
     if not errors:
         return None
     start = min(errors, key=lambda s: _mean(list(errors[s].values())))
     values = list(errors[start].values())
-    over = paired(errors[start], {row.seed: row.test_error for row in drop if row.finite})
-    return BestAverage(start, _mean(values), standard_error(values), over)
+    return BestAverage(start, _mean(values), standard_error(values), paired(errors[start], drop))
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -121,7 +128,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(mean, mean - reach, mean + reach, len(d))
 
 
-def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
+def paired(a: Errors, b: Errors) -> Difference:
     """The mean of a - b over the seeds that both have."""
     seeds = sorted(set(a) & set(b))
     return difference([a[s] for s in seeds], [b[s] for s in seeds])
@@ -158,9 +165,7 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
     Raises:
         InputError: Every run that stays at ``end`` became non-finite.
     """
-    starts = sorted({row.start for row in rows})
-    errors = {s: {r.seed: r.test_error for r in rows if r.start == s and r.finite} for s in starts}
-    errors = {s: own for s, own in errors.items() if own}
+    errors = errors_of(rows).get(end, {})
     if end not in errors:
         raise InputError(
             f"--ends: {end:g} is not allowed: every run that stays at that ELR became non-finite, so that there is "
@@ -188,7 +193,7 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
     )
 
 
-def _held_out(errors: dict[float, dict[int, float]], end: float) -> float | None:
+def _held_out(errors: Mapping[float, Errors], end: float) -> float | None:
     """Mean gain over no drop if every seed's start is chosen by the other seeds."""
     seeds = sorted(set.intersection(*(set(own) for own in errors.values())))
     if len(seeds) < 3:

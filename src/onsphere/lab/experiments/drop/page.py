@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import fmean
 
 from onsphere.lab.chart.theme import REGIME_NAMES
-from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR, paired
+from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR, errors_of, paired
 from onsphere.lab.experiments.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
 from onsphere.lab.experiments.drop.findings import PAIRS, Best, Difference, MatrixCell, StartClass
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.words import interval
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import data_words, network_words
@@ -95,32 +96,23 @@ def printed(result: DropResult) -> list[Table | str]:
 def _best_table(result: DropResult) -> Table:
     """The best start of every final ELR and how sure it is."""
 
-    def beside(best: Best, *, larger: bool) -> Cell:
-        return _points(next((d for start, d in best.neighbours if (start > best.start) == larger), None))
+    def beside(name: str, way: int) -> Column:
+        def shown(best: Best) -> Cell:
+            return _points(next((d for start, d in best.neighbours if way * (start - best.start) > 0), None))
+
+        return Column(f"over {name}", shown, f"best minus the next {name} start, with its 95 % interval")
 
     columns = (
         Column("to ELR", "end", "effective learning rate after the drop"),
         Column("best start", "start", "the start with the lowest mean test error"),
         Column("test error (%)", _share, "its mean over seeds ± one standard error"),
-        Column(
-            "no drop (%)",
-            lambda best: _share(best, "no_drop"),
-            "the final ELR throughout, with as many steps",
-        ),
-        Column("gain (points)", lambda best: _points(best.gain), "best minus no drop, with its 95 % interval"),
-        Column(
-            "over smaller",
-            lambda best: beside(best, larger=False),
-            "best minus the next smaller start, with its 95 % interval",
-        ),
-        Column(
-            "over larger",
-            lambda best: beside(best, larger=True),
-            "best minus the next larger start, with its 95 % interval",
-        ),
+        Column("no drop (%)", lambda b: _share(b, "no_drop"), "the final ELR throughout, with as many steps"),
+        Column("gain (points)", lambda b: _points(b.gain), "best minus no drop, with its 95 % interval"),
+        beside("smaller", -1),
+        beside("larger", 1),
         Column(
             "by others",
-            lambda best: _hundredths(best.held_out),
+            lambda b: _hundredths(b.held_out),
             "mean gain if every seed's start is chosen by the other seeds",
         ),
         Column("gradient ratio", "gradient_ratio", "gradient norm after the drop over that without a drop", digits=2),
@@ -131,33 +123,29 @@ def _best_table(result: DropResult) -> Table:
 
 def _matrix_table(result: DropResult) -> Table:
     """Every start and final ELR."""
-    errors: dict[tuple[float, float], dict[int, float]] = {}
-    for row in result.continuations:
-        if row.finite:
-            errors.setdefault((row.start, row.end), {})[row.seed] = row.test_error
+    errors = errors_of(result.continuations)
 
     def gain(cell: MatrixCell) -> Cell:
         if cell.start == cell.end:
             return Cell("no drop", 0.0)
-        return _points(paired(errors.get((cell.start, cell.end), {}), errors[cell.end, cell.end]))
+        return _points(paired(errors[cell.end].get(cell.start, {}), errors[cell.end][cell.end]))
+
+    def train_loss(cell: MatrixCell) -> Cell:
+        return Cell(f"{format_number(cell.train_loss)} ({100 * cell.train_error:.1f} %)", cell.train_loss)
 
     columns = [
         Column("from ELR", "start", "effective learning rate before the drop"),
         Column("to ELR", "end", "after it; equal: no drop"),
         Column("test error (%)", _share, "mean over seeds ± one standard error"),
         Column("minus no drop", gain, "in points, with its 95 % interval over seeds"),
-        Column("test loss", lambda cell: _mean(cell, "test_loss"), "mean ± one standard error"),
-        Column(
-            "train loss (error)",
-            lambda cell: Cell(f"{format_number(cell.train_loss)} ({100 * cell.train_error:.1f} %)", cell.train_loss),
-            "means over seeds",
-        ),
+        Column("test loss", _mean("test_loss"), "mean ± one standard error"),
+        Column("train loss (error)", train_loss, "means over seeds"),
         Column(
             "gradient norm",
-            lambda cell: _mean(cell, "gradient_norm"),
+            _mean("gradient_norm"),
             "stochastic, over the last quarter after the drop ± one standard error",
         ),
-        Column("top eigenvalue", lambda cell: _mean(cell, "sharpness"), "on the unit sphere ± one standard error"),
+        Column("top eigenvalue", _mean("sharpness"), "on the unit sphere ± one standard error"),
         Column("angle (rad)", "angle", "from the drop to the end"),
     ]
     shown = [column for column in columns if result.sharp or column.heading != "top eigenvalue"]
@@ -176,10 +164,8 @@ def _classes_table(result: DropResult) -> Table:
         return ", ".join(f"{count} {REGIME_NAMES[name]}" for name, count in one.regimes.items())
 
     def barriers(pair: str) -> Column:
-        heading = f"{pair.replace('-', '–')} (%)"
-        return Column(
-            heading, lambda one: _hundredths(one.barriers.get(pair)), f"mean error barrier between {ends[pair]}"
-        )
+        heading, hint = f"{pair.replace('-', '–')} (%)", f"mean error barrier between {ends[pair]}"
+        return Column(heading, lambda one: _hundredths(one.barriers.get(pair)), hint)
 
     columns = [
         Column("start", "start", "effective learning rate before the drop"),
@@ -212,12 +198,16 @@ def _share(of: Best | MatrixCell, name: str = "test_error") -> Cell:
     return Cell(f"{100 * value:.2f} ± {100 * error:.2f}", value)
 
 
-def _mean(cell: MatrixCell, name: str) -> Cell:
-    """A mean of the matrix with its standard error."""
-    value, error = getattr(cell, name), getattr(cell, f"{name}_se")
-    if value is None or math.isnan(value):
-        return Cell(MISSING, math.nan)
-    return Cell(f"{format_number(value)} ± {format_number(error, 2)}", value)
+def _mean(name: str) -> Callable[[MatrixCell], Cell]:
+    """What shows a mean of the matrix with its standard error."""
+
+    def shown(cell: MatrixCell) -> Cell:
+        value, error = getattr(cell, name), getattr(cell, f"{name}_se")
+        if value is None or math.isnan(value):
+            return Cell(MISSING, math.nan)
+        return Cell(f"{format_number(value)} ± {format_number(error, 2)}", value)
+
+    return shown
 
 
 def _points(found: Difference | None) -> Cell:

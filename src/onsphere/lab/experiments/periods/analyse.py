@@ -19,198 +19,21 @@ Source: Lobacheva, Kodryan et al., NeurIPS 2021, sections 3 and 4; Wan et al., S
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onsphere.dynamics import (
-    cosine_distance,
-    default_delta,
-    equilibrium,
-    generalised_equilibrium,
-    recovery_steps,
-    zigzag_jumps,
-)
-from onsphere.lab.population import Copy, Readings
+from onsphere.dynamics import default_delta, equilibrium, generalised_equilibrium, recovery_steps, zigzag_jumps
+from onsphere.lab.experiments.periods.result import Behaviour, PeriodsRun
+from onsphere.lab.population.course import Array, Course, decay_of
 
-Array = NDArray[np.float64]
-Behaviour = Literal["periodic", "equilibrium", "undecided", "non-finite"]
+__all__ = ["analyse", "count_jumps"]
 
 #: Jumps from which a run counts as periodic: two whole periods.
 PERIODIC = 3
 #: Standard deviation of log ELR below which it counts as steady.
 STEADY = 0.1
-
-
-@dataclass(frozen=True)
-class PeriodsRun:
-    """One run in numbers.
-
-    Attributes:
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        seed: Seed.
-        behaviour: "periodic" (at least three jumps), "equilibrium" (from ``start`` on no jump and a steady ELR, over at
-            least 2 τ), "non-finite", or "undecided".
-        finite: Whether loss and weights stayed finite.
-        jumps: Steps of the jumps.
-        delta_jumps: How many steps made a δ-jump, with a pause of τ/5 after each; None with momentum or a schedule.
-        period: Median distance of consecutive jumps, steps; None with fewer than two.
-        period_tau: The same in units of τ = 1 / (2 lr weight_decay).
-        first_jump: Step of the first jump.
-        predicted_first_jump: Predicted from the lowest ELR before it.
-        measured_recovery: Median steps from the lowest ELR after a jump to the next jump.
-        predicted_recovery: Median of what the norm recurrence predicts for the same recoveries.
-        recovery_ratio: Median of measured over predicted.
-        elr_jump: Median ELR at the jumps.
-        elr_drop: Median factor by which a jump divides the ELR.
-        rms_angular_update: Root mean square of the angle of a step after ``start``, radians; None with momentum or a
-            schedule.
-        predicted_angular_update: Its value at equilibrium; with a schedule at the mean lr after ``start``.
-        start: First step of the window in which the equilibrium is measured.
-        mean_elr: Geometric mean of the ELR there.
-        predicted_elr: The ELR that balances the mean squared effective gradient there; None with a schedule.
-        elr_spread: Standard deviation of log ELR there.
-        jumpiness: Excess of the mean squared effective step over its equilibrium; None with momentum or a schedule.
-        loss: Mean minibatch loss there.
-        train_loss: On all training images, at the end.
-        train_error: The same, fraction.
-        test_error: On all test images, at the end, fraction.
-    """
-
-    lr: float
-    weight_decay: float
-    seed: int
-    behaviour: Behaviour
-    finite: bool
-    jumps: list[int]
-    delta_jumps: int | None
-    period: float | None
-    period_tau: float | None
-    first_jump: int | None
-    predicted_first_jump: float | None
-    measured_recovery: float | None
-    predicted_recovery: float | None
-    recovery_ratio: float | None
-    elr_jump: float | None
-    elr_drop: float | None
-    rms_angular_update: float | None
-    predicted_angular_update: float
-    start: int
-    mean_elr: float | None
-    predicted_elr: float | None
-    elr_spread: float | None
-    jumpiness: float | None
-    loss: float | None
-    train_loss: float | None
-    train_error: float | None
-    test_error: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dictionary."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Course:
-    """The course of one copy, each [T], as far as it is finite.
-
-    Attributes:
-        copy: Which.
-        loss: Minibatch loss.
-        elr: Effective learning rate of the scale-invariant weights.
-        gradient: Their effective gradient norm.
-        radius: Their norm.
-        cosine_distance: 1 - cos of each step's angle; None with momentum, whose updates are not those of a gradient,
-            and with a schedule, under which no one δ tells jumps from other steps.
-        finite: Whether the whole run is finite.
-        factors: What the schedule multiplies the copy's lr by; None where it is constant.
-    """
-
-    copy: Copy
-    loss: Array
-    elr: Array
-    gradient: Array
-    radius: Array
-    cosine_distance: Array | None
-    finite: bool
-    factors: Array | None = None
-
-    @property
-    def norm_elr(self) -> Array:
-        """The ELR with the lr of step 0: what of it changes with the norm."""
-        return self.elr if self.factors is None else np.asarray(self.elr / self.factors)
-
-    def copy_at(self, steps: int | slice) -> Copy:
-        """The copy with its lr at a step, or its mean lr over several."""
-        if self.factors is None:
-            return self.copy
-        return replace(self.copy, lr=self.copy.lr * float(np.mean(self.factors[steps])))
-
-    @property
-    def effective_step(self) -> Array:
-        """The effective step s: ELR times the effective gradient norm."""
-        return np.asarray(self.elr * self.gradient)
-
-    @property
-    def decay(self) -> float:
-        """1 - b: the share of the norm that weight decay takes in a step without gradient."""
-        return decay_of(self.copy)
-
-    @property
-    def tau(self) -> float:
-        """The natural unit of time, 1 / (2 (1 - b)), steps."""
-        return 1 / (2 * self.decay)
-
-
-def decay_of(copy: Copy) -> float:
-    """1 - b, b the factor by which a step without gradient multiplies the weights."""
-    product, alpha = copy.lr * copy.weight_decay, copy.momentum
-    if alpha == 0:
-        return product
-    middle = 1 + alpha - product
-    inner = middle**2 - 4 * alpha
-    # with a negative discriminant the weights swing while they shrink, by √α a step
-    return 1 - (math.sqrt(alpha) if inner < 0 else (middle + math.sqrt(inner)) / 2)
-
-
-def courses(
-    readings: Readings,
-    copies: Sequence[Copy],
-    invariant: Sequence[str] | None = None,
-    factors: Array | None = None,
-) -> list[Course]:
-    """The courses of a shard's copies.
-
-    Args:
-        readings: Of the shard.
-        copies: Its copies.
-        invariant: Names of the scale-invariant tensors among the trained ones; None for all.
-        factors: [T], of a schedule (``Problem.lr_factors``); all 1 or None for a constant lr.
-    """
-    here = [i for i, name in enumerate(readings.names) if invariant is None or name in invariant]
-    norm2 = readings.moment("norm2")[..., here].sum(-1)
-    gradient2 = readings.moment("gradient2")[..., here].sum(-1)
-    loss = readings.loss
-    scheduled = None if factors is None or (factors == 1).all() else factors
-    return [_course(copy, loss[:, k], norm2[:, k], gradient2[:, k], scheduled) for k, copy in enumerate(copies)]
-
-
-def _course(copy: Copy, loss: Array, norm2: Array, gradient2: Array, factors: Array | None) -> Course:
-    good = np.isfinite(loss) & np.isfinite(gradient2) & np.isfinite(norm2) & (norm2 > 0)
-    end = len(good) if good.all() else int(np.argmin(good))
-    loss, norm2, gradient = loss[:end], norm2[:end], np.sqrt(norm2[:end] * gradient2[:end])
-    elr = copy.lr / ((1 - copy.momentum) * norm2)
-    distance = None
-    if factors is not None:
-        factors = factors[:end]
-        elr = factors * elr
-    elif copy.momentum == 0 and end:
-        distance = np.asarray(cosine_distance(elr * gradient, copy.lr, copy.weight_decay))
-    return Course(copy, loss, elr, gradient, np.sqrt(norm2), distance, end == len(good), factors)
 
 
 def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> PeriodsRun:

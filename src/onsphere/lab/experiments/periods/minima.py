@@ -9,7 +9,7 @@ Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 5 (minima of different 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -17,55 +17,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.periods.analyse import Course, PeriodsRun, courses
-from onsphere.lab.experiments.periods.result import Minima
-from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
+from onsphere.lab.experiments.periods.again import Again, trained_again
+from onsphere.lab.experiments.periods.result import Minima, PeriodsRun
+from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.population.course import Course, courses_of
 from onsphere.lab.population.evaluate import BATCH
 from onsphere.lab.population.step import loss_function
-from onsphere.lab.progress import Progress
 from onsphere.lab.store.files import read_tensors, write_tensors
-from onsphere.lab.threads import one_thread
 from onsphere.normalisation import reestimate_batch_statistics
 
 MOST = 12  # minima of a run; further periods are thinned out evenly
-PIECE = 256  # steps between two looks at ``stop``
 
 
-def find_minima(
-    problem: Problem,
-    plan: Plan,
-    shards: Sequence[ShardFolder],
-    invariant: Sequence[str],
-    runs: Sequence[PeriodsRun],
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> list[Minima]:
+def find_minima(session: Again, shards: Sequence[ShardFolder], runs: Sequence[PeriodsRun]) -> list[Minima]:
     """Keep and compare the minima of every run with at least two.
 
     Args:
-        problem: What was trained.
-        plan: How.
+        session: What was trained, and how.
         shards: The ended shards.
-        invariant: Names of the scale-invariant tensors, between which angles are measured.
         runs: What was measured.
-        progress: Told the copy-steps done.
-        stop: Asked between pieces of work.
 
     Raises:
-        Interrupted: ``stop`` returned True; shards whose minima are on disk are not trained again.
+        Interrupted: The run was asked to stop; shards whose minima are on disk are not trained again.
     """
-    wanted = {shard.folder: _steps_of(shard, invariant, runs) for shard in shards}
-    work = sum(max(map(max, steps.values())) * len(s.copies()) for s in shards if (steps := wanted[s.folder]))
-    progress.begin("minima of the periods", work)
-    found = []
-    for shard in shards:
-        if wanted[shard.folder]:
-            with one_thread():
-                weights = _weights(problem, plan, shard, wanted[shard.folder], progress, stop)
-                found += _compare(problem, shard, invariant, wanted[shard.folder], weights)
+    invariant = session.given.invariant
+    found = [(shard, _steps_of(shard, invariant, runs)) for shard in shards]
+    wanted = [(shard, steps) for shard, steps in found if steps]
+    session.progress.begin("minima of the periods", sum(_work(*one) for one in wanted))
+    rows = []
+    for shard, steps in wanted:
+        weights = _weights(session, shard, steps)
+        rows += _compare(session.given.problem, shard, invariant, steps, weights)
     order = {(run.lr, run.weight_decay, run.seed): i for i, run in enumerate(runs)}
-    return sorted(found, key=lambda m: order[m.lr, m.weight_decay, m.seed])
+    return sorted(rows, key=lambda m: order[m.lr, m.weight_decay, m.seed])
 
 
 def minima_steps(course: Course, jumps: Sequence[int]) -> list[int]:
@@ -84,7 +68,7 @@ def _steps_of(shard: ShardFolder, invariant: Sequence[str], runs: Sequence[Perio
     """Which steps of which copies are kept, by the copy's place in the shard."""
     own = {(run.lr, run.weight_decay, run.seed): run.jumps for run in runs}
     found = {}
-    for k, course in enumerate(courses(shard.readings(), shard.copies(), invariant)):
+    for k, course in enumerate(courses_of(shard, invariant)):
         copy = course.copy
         steps = minima_steps(course, own[copy.lr, copy.weight_decay, copy.seed])
         if len(steps) >= 2:
@@ -92,38 +76,24 @@ def _steps_of(shard: ShardFolder, invariant: Sequence[str], runs: Sequence[Perio
     return found
 
 
-def _weights(
-    problem: Problem,
-    plan: Plan,
-    shard: ShardFolder,
-    wanted: dict[int, list[int]],
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> dict[str, Tensor]:
+def _work(shard: ShardFolder, wanted: dict[int, list[int]]) -> int:
+    return max(map(max, wanted.values())) * len(shard.copies())
+
+
+def _weights(session: Again, shard: ShardFolder, wanted: dict[int, list[int]]) -> dict[str, Tensor]:
     """The kept tensors ``COPY/STEP/NAME``, from disk or by training again; the constants ``COPY/NAME`` as well."""
     path = shard.folder / "minima.safetensors"
-    copies = tuple(shard.copies())
     if path.exists():
-        progress.advance(max(map(max, wanted.values())) * len(copies))
+        session.progress.advance(_work(shard, wanted))
         return read_tensors(path)[0]
-    engine = Engine(problem, copies, plan)
-    state = engine.initial_state()
-    ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
-    kept = {
-        f"{k}/{name}": values[k].cpu().clone()
-        for name, values in zip(engine.constant_names, state.constants, strict=True)
-        for k in wanted
-    }
-    for step in sorted({step for steps in wanted.values() for step in steps}):
-        while state.step < step:
-            before = state.step
-            state = engine.advance(state, min(step, before + PIECE), ring)
-            progress.advance((state.step - before) * len(copies))
-            if stop():
-                raise Interrupted
-        for k in (k for k, steps in wanted.items() if step in steps):
-            for name, values in zip(problem.trained, state.params, strict=True):
-                kept[f"{k}/{step}/{name}"] = values[k].cpu().contiguous().clone()
+    kept: dict[str, Tensor] = {}
+    for engine, state in trained_again(session, shard, {step for steps in wanted.values() for step in steps}):
+        if not kept:
+            constants = list(zip(engine.constant_names, state.constants, strict=True))
+            kept = {f"{k}/{name}": values[k].cpu().clone() for name, values in constants for k in wanted}
+        for k in (k for k, steps in wanted.items() if state.step in steps):
+            for name, values in zip(session.given.problem.trained, state.params, strict=True):
+                kept[f"{k}/{state.step}/{name}"] = values[k].cpu().contiguous().clone()
     write_tensors(path, kept)
     return kept
 
@@ -135,6 +105,7 @@ def _compare(
     wanted: dict[int, list[int]],
     weights: dict[str, Tensor],
 ) -> list[Minima]:
+    """Predictions of the minima of a shard's copies, and how far they are from one another."""
     copies, network = shard.copies(), problem.build(0).to(problem.device, problem.dtype)
     own = dict(network.named_parameters()) | dict(network.named_buffers())
     data = problem.data.to(problem.device, problem.dtype)

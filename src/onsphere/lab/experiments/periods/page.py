@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import mean
 
-from onsphere import __version__
-from onsphere.lab.chart.style import save_figure, style
-from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import read_engine
-from onsphere.lab.experiments.periods.answer import answer
-from onsphere.lab.experiments.periods.charts import course_chart, law_chart, loop_chart
-from onsphere.lab.experiments.periods.figures import figures_of
+import numpy as np
+
+from onsphere.lab.chart.spec import Chart
+from onsphere.lab.experiments.periods.charts import Drawn, course_chart, law_chart, loop_chart
 from onsphere.lab.experiments.periods.followup_charts import ensemble_chart, minima_chart, sharpness_chart, sphere_chart
-from onsphere.lab.experiments.periods.result import PeriodsResult, summaries
+from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.experiments.periods.tables import (
-    comparison_table,
-    equilibrium_table,
-    minima_table,
-    predictions_table,
-    runs_table,
-    sharpness_table,
-)
-from onsphere.lab.experiments.periods.view import shown_runs
-from onsphere.lab.report.page import Block, Chart, Page, Section, Text
-from onsphere.lab.report.sections import cost_section, counted, measured_section, repeat_section
-from onsphere.lab.report.words import format_duration, format_number
+from onsphere.lab.frame import Report
+from onsphere.lab.population import ShardFolder
+from onsphere.lab.population.course import courses_of
+from onsphere.lab.report.page import Block, Cell, Section, Table, Text
+from onsphere.lab.report.sections import counted
+from onsphere.lab.report.subtitles import data_words, network_words
+from onsphere.lab.report.table import SORT, Column, table
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 
-__all__ = ["answer", "command", "write_page"]
+__all__ = ["SHARPNESS", "drawn", "printed", "report"]
+
+MOST_COURSES = 24  # on the page, over all settings
+MOST_SEEDS = 5  # of a setting
 
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
@@ -57,95 +55,218 @@ _MEASUREMENTS = (
 )
 
 
-def write_page(run: Run, result: PeriodsResult) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
+def _median(name: str) -> Callable[[Setting], float | None]:
+    return lambda setting: setting.median(name)
 
-    Args:
-        run: The run; its shards hold the readings.
-        result: Its result.
 
-    Returns:
-        The page.
-    """
-    shown, line = shown_runs(run, result), subtitle(result)
-    with style():
-        drawn = {name: draw() for name, draw in figures_of(result, shown, line).items()}
-    for name, figure in drawn.items():
-        save_figure(figure, run.folder / "figures" / name)
-    timings = read_engine(run)["timings"]
-    engine = result.engine | {"timings (CPU s per copy and step)": timings}
-    given = {name: value for name, value in result.spec.items() if value is not None}
-    page = Page(
+def _off(measured: str, predicted: str) -> Callable[[Setting], float | None]:
+    """How far the median of the first is from that of the second, percent."""
+
+    def percent(setting: Setting) -> float | None:
+        one, other = setting.median(measured), setting.median(predicted)
+        return 100 * (one / other - 1) if one and other else None
+
+    return percent
+
+
+def _jumps(setting: Setting) -> Cell:
+    low, high = setting.jumps
+    return Cell(str(low) if low == high else f"{low}–{high}", (low + high) / 2)
+
+
+def _longer(setting: Setting) -> float | None:
+    ratio = setting.median("recovery_ratio")
+    return None if ratio is None else 100 * (ratio - 1)
+
+
+def _angle(run: PeriodsRun) -> float | None:
+    return None if run.rms_angular_update is None else run.rms_angular_update / run.predicted_angular_update
+
+
+def _consecutive(one: Minima) -> float:
+    return mean(one.angles[i][i + 1] for i in range(len(one.steps) - 1))
+
+
+def _disagreement(one: Minima) -> float:
+    return 100 * mean(one.disagreement[i][j] for i in range(len(one.steps)) for j in range(i))
+
+
+def _control(row: Sharpness) -> list[float]:
+    return [value for value in row.control if value is not None]
+
+
+_SETTING = (Column("lr", "lr"), Column("wd", "weight_decay", "weight decay"))
+_RUN = (*_SETTING, Column("seed", "seed"))
+
+PREDICTIONS = (
+    *_SETTING,
+    Column(
+        "behaviour",
+        "behaviour",
+        "periodic: at least three jumps; equilibrium: a steady ELR without jumps after 3 τ",
+        kind="text",
+    ),
+    Column("jumps", _jumps, "fewest and most in a run"),
+    Column("period", _median("period"), "median distance of jumps, steps"),
+    Column("of τ", _median("period_tau"), "period times 2 lr wd", digits=2),
+    Column("first jump", _median("first_jump"), "step, measured"),
+    Column("predicted", _median("predicted_first_jump"), "from the lowest ELR before the first jump"),
+    Column("recovery", _median("measured_recovery"), "steps from the lowest ELR after a jump to the next one"),
+    Column("predicted", _median("predicted_recovery"), "by the norm recurrence without gradients"),
+    Column("off (%)", _longer, "median over recoveries of measured over predicted", digits=2),
+)
+EQUILIBRIUM = (
+    *_SETTING,
+    Column("rms angle", _median("rms_angular_update"), "radians, after 3 τ"),
+    Column("√(2 lr wd)", _median("predicted_angular_update"), "its value at equilibrium"),
+    Column("off (%)", _off("rms_angular_update", "predicted_angular_update")),
+    Column("ELR", _median("mean_elr"), "geometric mean after 3 τ"),
+    Column("balance", _median("predicted_elr"), "the ELR at which decay and the mean squared gradient balance"),
+    Column("off (%)", _off("mean_elr", "predicted_elr")),
+    Column("spread", _median("elr_spread"), "standard deviation of log ELR"),
+    Column(
+        "jumpiness",
+        _median("jumpiness"),
+        "mean squared effective step over its equilibrium, less 1: 0 for steps of one size",
+    ),
+    Column("loss", _median("loss"), "mean of minibatches after 3 τ"),
+)
+RUNS = (
+    *_RUN,
+    Column("behaviour", "behaviour", kind="text"),
+    Column("jumps", lambda run: len(run.jumps), "by the zigzag rule"),
+    Column("δ-jumps", "delta_jumps", "steps with 1 − cos above δ"),
+    Column("period", "period", "steps"),
+    Column("recovery", "recovery_ratio", "measured over predicted"),
+    Column("ELR drop", "elr_drop", "median factor of a jump"),
+    Column("rms angle", _angle, "over √(2 lr wd)"),
+    Column("ELR spread", "elr_spread", "standard deviation of log ELR"),
+    Column("loss", "loss", "mean of minibatches after 3 τ"),
+    Column("test err (%)", "test_error", "at the end", kind="percent"),
+)
+COMPARISON = (
+    *_SETTING,
+    Column("ELR", "elr", "geometric mean in the whole space after 3 τ"),
+    Column("loss", "loss", "mean minibatch loss there, geometric mean over seeds"),
+    Column("on the sphere", "sphere_loss", "at the same ELR, by interpolation on logarithmic scales"),
+    Column("ratio", "ratio"),
+    Column("δ-jumps", "delta_jumps", "a run, in the whole space"),
+    Column("on the sphere", "sphere_delta_jumps", "δ-jumps a run at that ELR"),
+)
+MINIMA = (
+    *_RUN,
+    Column("minima", lambda one: len(one.steps), "periods whose minimum was kept"),
+    Column("angle", _consecutive, "mean between consecutive minima, radians"),
+    Column("disagreement (%)", _disagreement, "mean over all pairs: test images labelled differently"),
+    Column("test err, first (%)", lambda one: 100 * one.test_error[0], "of the first period's minimum"),
+    Column("test err, mean (%)", lambda one: 100 * mean(one.test_error), "of all minima"),
+    Column(
+        "ensemble (%)",
+        lambda one: 100 * one.ensemble_error[-1],
+        "test error of the averaged predictions of all minima",
+    ),
+)
+SHARPNESS = (
+    *_RUN,
+    Column("jump", "jump", "step"),
+    Column("threshold", "threshold", "2, or 2 (1 + α) / (1 − α) with momentum α"),
+    Column("highest before", "highest", "ELR · sharpness in the steps before the jump, without the jump itself"),
+    Column("passed", "crossing", "steps before the jump at which it was first seen above the threshold"),
+    Column(
+        "control, mean",
+        lambda row: mean(_control(row)) if _control(row) else None,
+        "midway between the jump before (or step 0) and this one",
+    ),
+    Column("control, highest", lambda row: max(_control(row), default=None)),
+)
+
+
+def report(run: Run, result: PeriodsResult) -> Report:
+    """What is to be read about the periods; the shards of the run hold the courses."""
+    settings, shown = summaries(result.runs), drawn(run, result)
+    left = len(result.runs) - len(shown)
+    note = [Text(f"{counted(left, 'more run')} in the tables below, not drawn.", tone="note")] if left else []
+    jumps = sum(len(one.jumps) for one in result.runs)
+    return Report(
         title="The periods of training with weight decay",
-        subtitle=line,
-        answer=answer(result),
-        summary=_summary(result),
+        subtitle=subtitle(result.spec),
+        summary=[counted(len(result.runs), "run"), counted(len(settings), "setting"), counted(jumps, "jump")],
         sections=[
-            Section("course", "Course of training", [course_chart(shown), *_left_out(result, len(shown))]),
+            Section("course", "Course of training", [course_chart(shown), *note]),
             *_section("loop", "One period as a loop", [loop_chart(shown)]),
             *_section("law", "Period against lr · wd", [law_chart(result)]),
-            Section("predictions", "Predicted and measured", [predictions_table(result), equilibrium_table(result)]),
-            *_section("sphere", "The same on the sphere", [sphere_chart(result)], [comparison_table(result)]),
+            Section(
+                "predictions",
+                "Predicted and measured",
+                [
+                    table(settings, PREDICTIONS, f"Medians over seeds. {SORT}"),
+                    table(settings, EQUILIBRIUM, "The equilibrium, medians over seeds."),
+                ],
+            ),
+            *_section(
+                "sphere",
+                "The same on the sphere",
+                [sphere_chart(result)],
+                table(result.comparison, COMPARISON, "Whole space and sphere."),
+            ),
             *_section(
                 "minima",
                 "Minima of different periods",
                 [minima_chart(result), ensemble_chart(result)],
-                [minima_table(result)],
+                table(result.minima, MINIMA, "Minima of a run's periods."),
             ),
-            *_section("sharpness", "Sharpness at jumps", [sharpness_chart(result)], [sharpness_table(result)]),
-            Section("runs", "All runs", [runs_table(result)], folded=len(result.runs) > 10),
-            measured_section(
-                ("quantity", "what it is"),
-                _MEASUREMENTS,
-                note="Angles are in radians, times in steps; log is the natural logarithm.",
+            *_section(
+                "sharpness",
+                "Sharpness at jumps",
+                [sharpness_chart(result)],
+                table(result.sharpness, SHARPNESS, "ELR · sharpness at jumps."),
             ),
-            cost_section(result.seconds, len(result.runs) + len(result.sphere), engine, run.manifest["environment"]),
-            repeat_section(command(result.spec), to_toml(given)),
+            Section(
+                "runs", "All runs", [table(result.runs, RUNS, f"One row a run. {SORT}")], folded=len(result.runs) > 10
+            ),
         ],
-        footer=f"Made by onsphere {__version__}. The figures folder beside this page holds its charts as PNG and SVG.",
-        data=result.to_dict() | {"version": __version__},
+        measured=_MEASUREMENTS,
     )
-    return page.write(run.folder / "report.html")
 
 
-def _section(id: str, title: str, charts: list[Chart | None], more: list[Block] | None = None) -> list[Section]:
+def printed(result: PeriodsResult) -> list[Table | str]:
+    """The settings as a table, medians over seeds."""
+    columns = [PREDICTIONS[i] for i in (0, 1, 3, 4, 5, 8, 9)]
+    columns += [EQUILIBRIUM[2], replace(EQUILIBRIUM[3], heading="predicted"), EQUILIBRIUM[5]]
+    return [table(summaries(result.runs), columns)]
+
+
+def _section(id: str, title: str, charts: list[Chart | None], *more: Block) -> list[Section]:
     """A section, if its charts could be drawn."""
-    drawn: list[Block] = [chart for chart in charts if chart is not None]
-    return [Section(id, title, [*drawn, *(more or [])])] if drawn else []
+    found = [chart for chart in charts if chart is not None]
+    return [Section(id, title, [*found, *more])] if found else []
 
 
-def _left_out(result: PeriodsResult, shown: int) -> list[Block]:
-    left = len(result.runs) - shown
-    return [Text(f"{counted(left, 'more run')} in the tables below, not drawn.", tone="note")] if left else []
+def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
+    """The courses that are drawn: the first seeds of every setting, in the order of the result."""
+    seeds = max(1, min(MOST_SEEDS, MOST_COURSES // len(summaries(result.runs))))
+    wanted = {(r.lr, r.weight_decay, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
+    noisy = result.spec.batch_size != "full"
+    found: dict[int, Drawn] = {}
+    for folder in run.shard_folders("space"):
+        shard = ShardFolder(folder)
+        keys = [(copy.lr, copy.weight_decay, copy.seed) for copy in shard.copies()]
+        if wanted.keys().isdisjoint(keys):
+            continue
+        steps, evaluations = shard.evaluations()
+        found |= {
+            wanted[key]: Drawn(result.runs[wanted[key]], course, steps.astype(np.float64), evaluations[:, k, 3], noisy)
+            for k, (key, course) in enumerate(
+                zip(keys, courses_of(shard, result.engine.invariant, result.spec.schedule), strict=True)
+            )
+            if key in wanted
+        }
+    return [found[place] for place in sorted(found)]
 
 
-def _summary(result: PeriodsResult) -> list[str]:
-    jumps = sum(len(run.jumps) for run in result.runs)
-    return [
-        counted(len(result.runs), "run"),
-        counted(len(summaries(result.runs)), "setting"),
-        counted(jumps, "jump"),
-        format_duration(result.seconds),
-    ]
-
-
-def subtitle(result: PeriodsResult) -> str:
+def subtitle(spec: PeriodsSpec) -> str:
     """What was trained on what, in a line."""
-    spec = result.spec
-    images = f"{spec['train']} images" if spec["train"] else "all training images"
-    noise = f", {100 * spec['label_noise']:g} % label noise" if spec["label_noise"] else ""
-    widths = spec["widths"] or ((32, 32) if spec["model"] == "mlp" else ())
-    width = spec["width"] or (32 if spec["model"] in ("convnet", "resnet18") else "")
-    size = "-".join(map(str, widths)) or (f"of width {width}" if width else "")
-    batch = "full batch" if spec["batch_size"] == "full" else f"batch {spec['batch_size']}"
-    momentum = spec["momentum"] if spec["momentum"] is not None else (0.9 if spec["setup"] == "practical" else 0)
-    optimiser = f"SGD, momentum {format_number(momentum)}" if momentum else "SGD"
-    parts = [f"{spec['data']}, {images}{noise}", f"{spec['model']} {size}".strip(), spec["setup"].replace("-", " ")]
-    return " · ".join([*parts, spec["loss"], f"{optimiser}, {spec['steps']} steps, {batch}"])
-
-
-def command(spec: dict[str, object]) -> str:
-    """The shell command that repeats the study: the fields that differ from the defaults."""
-    if spec["data"] == "arrays":
-        return "onsphere.lab.train_periods(model, arrays, **fields)  # own arrays, in Python; the fields are below"
-    return to_command("periods", PeriodsSpec, spec, none={"train": "all"})
+    batch = "full batch" if spec.batch_size == "full" else f"batch {spec.batch_size}"
+    momentum = f", momentum {format_number(spec.momentum_used)}" if spec.momentum_used else ""
+    words = [data_words(spec), network_words(spec, spec.widths_used), spec.setup.replace("-", " "), spec.loss]
+    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}"])

@@ -2,16 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import ClassVar, Literal
 
-from onsphere.lab.experiments.periods.analyse import PeriodsRun
-from onsphere.lab.old_result import frame, vouched
-from onsphere.lab.store import Run
-from onsphere.lab.store.seal import plain
+from onsphere.lab.experiments.periods.spec import PeriodsSpec
+from onsphere.lab.result import Engine, TrainedResult
+
+Behaviour = Literal["periodic", "equilibrium", "undecided", "non-finite"]
+
+
+@dataclass(frozen=True)
+class PeriodsRun:
+    """One run in numbers.
+
+    Attributes:
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        seed: Seed.
+        behaviour: "periodic" (at least three jumps), "equilibrium" (from ``start`` on no jump and a steady ELR, over at
+            least 2 τ), "non-finite", or "undecided".
+        finite: Whether loss and weights stayed finite.
+        jumps: Steps of the jumps.
+        delta_jumps: How many steps made a δ-jump, with a pause of τ/5 after each; None with momentum or a schedule.
+        period: Median distance of consecutive jumps, steps; None with fewer than two.
+        period_tau: The same in units of τ = 1 / (2 lr weight_decay).
+        first_jump: Step of the first jump.
+        predicted_first_jump: Predicted from the lowest ELR before it.
+        measured_recovery: Median steps from the lowest ELR after a jump to the next jump.
+        predicted_recovery: Median of what the norm recurrence predicts for the same recoveries.
+        recovery_ratio: Median of measured over predicted.
+        elr_jump: Median ELR at the jumps.
+        elr_drop: Median factor by which a jump divides the ELR.
+        rms_angular_update: Root mean square of the angle of a step after ``start``, radians; None with momentum or a
+            schedule.
+        predicted_angular_update: Its value at equilibrium; with a schedule at the mean lr after ``start``.
+        start: First step of the window in which the equilibrium is measured.
+        mean_elr: Geometric mean of the ELR there.
+        predicted_elr: The ELR that balances the mean squared effective gradient there; None with a schedule.
+        elr_spread: Standard deviation of log ELR there.
+        jumpiness: Excess of the mean squared effective step over its equilibrium; None with momentum or a schedule.
+        loss: Mean minibatch loss there.
+        train_loss: On all training images, at the end.
+        train_error: The same, fraction.
+        test_error: On all test images, at the end, fraction.
+    """
+
+    lr: float
+    weight_decay: float
+    seed: int
+    behaviour: Behaviour
+    finite: bool
+    jumps: list[int]
+    delta_jumps: int | None
+    period: float | None
+    period_tau: float | None
+    first_jump: int | None
+    predicted_first_jump: float | None
+    measured_recovery: float | None
+    predicted_recovery: float | None
+    recovery_ratio: float | None
+    elr_jump: float | None
+    elr_drop: float | None
+    rms_angular_update: float | None
+    predicted_angular_update: float
+    start: int
+    mean_elr: float | None
+    predicted_elr: float | None
+    elr_spread: float | None
+    jumpiness: float | None
+    loss: float | None
+    train_loss: float | None
+    train_error: float | None
+    test_error: float | None
 
 
 @dataclass(frozen=True)
@@ -129,87 +193,45 @@ class Sharpness:
         return next((self.jump - step for step, v in pairs if v is not None and v > self.threshold), None)
 
 
-@dataclass(frozen=True, repr=False)
-class PeriodsResult:
+@dataclass(frozen=True)
+class PeriodsEngine(Engine):
+    """What executed the copies, and what ELR, norm and gradient are those of.
+
+    Attributes:
+        invariant: Names of the scale-invariant tensors.
+    """
+
+    invariant: list[str]
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class PeriodsResult(TrainedResult):
     """What :func:`onsphere.lab.train_periods` returns.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
         runs: One row a run, by lr, weight decay, seed.
         comparison: Each setting against the sphere, if asked for.
         sphere: The runs on the sphere, if asked for.
         minima: The minima of the periods, one entry a run that has two or more, if asked for.
         sharpness: ELR times sharpness around the first jumps of each setting's first seed, if asked for.
-        spec: What was asked for.
-        engine: How it was executed: mode, chunk, compiled, workers.
-        seconds: Wall-clock seconds of this call.
-        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
     """
 
-    run: Path
-    report: Path
+    command: ClassVar[str] = "periods"
+    rows_field: ClassVar[str] = "runs"
+
+    spec: PeriodsSpec
+    engine: PeriodsEngine
     runs: list[PeriodsRun]
-    comparison: list[Comparison]
-    sphere: list[SphereRun]
-    minima: list[Minima]
-    sharpness: list[Sharpness]
-    spec: dict[str, Any]
-    engine: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
-        values = {
-            "command": "periods",
-            "run": str(self.run),
-            "report": str(self.report),
-            **{name: [asdict(row) for row in getattr(self, name)] for name in _TABLES},
-            "spec": self.spec,
-            "engine": self.engine,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-        }
-        return dict(plain(values))
-
-    @classmethod
-    @vouched
-    def load(cls, run: Run) -> PeriodsResult:
-        """Read the result of an ended run.
-
-        Raises:
-            InputError: The run has no result yet.
-        """
-        stored = run.result()
-        tables: dict[str, Any] = {
-            name: [row(**values) for values in stored.get(name, [])] for name, row in _TABLES.items()
-        }
-        kept = {name: stored[name] for name in ("spec", "engine", "seconds", "cpu_seconds")}
-        return cls(run=run.folder, report=run.folder / "report.html", **tables, **kept)
-
-    def to_frame(self) -> Any:
-        """The runs as a pandas data frame.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        return frame([run.to_dict() for run in self.runs])
+    comparison: list[Comparison] = field(default_factory=list)
+    sphere: list[SphereRun] = field(default_factory=list)
+    minima: list[Minima] = field(default_factory=list)
+    sharpness: list[Sharpness] = field(default_factory=list)
 
     def __repr__(self) -> str:
         lines = [f"PeriodsResult: {len(self.runs)} runs, {self.seconds:.0f} s"]
         lines += [f"  {setting}" for setting in summaries(self.runs)]
         lines.append(f"  page: {self.report}")
         return "\n".join(lines)
-
-
-_TABLES: dict[str, Callable[..., Any]] = {
-    "runs": PeriodsRun,
-    "comparison": Comparison,
-    "sphere": SphereRun,
-    "minima": Minima,
-    "sharpness": Sharpness,
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -257,16 +279,9 @@ class Setting:
         return words if period is None else f"{words}, period {period:.0f} steps"
 
 
-def summaries(runs: list[PeriodsRun]) -> list[Setting]:
+def summaries(runs: Sequence[PeriodsRun]) -> list[Setting]:
     """The settings, in the order of the runs."""
     groups: dict[tuple[float, float], list[PeriodsRun]] = {}
     for run in runs:
         groups.setdefault((run.lr, run.weight_decay), []).append(run)
     return [Setting(lr, decay, rows) for (lr, decay), rows in groups.items()]
-
-
-def describe(runs: list[PeriodsRun]) -> str:
-    """The result so far in one line."""
-    settings = [str(setting) for setting in summaries(runs)]
-    more = f"; and {len(settings) - 3} more" if len(settings) > 3 else ""
-    return "; ".join(settings[:3]) + more

@@ -22,7 +22,9 @@ from onsphere.lab import models
 from onsphere.lab.experiments.periods.spec import Setup
 from onsphere.lab.models import ModelError
 from onsphere.lab.population import Problem
-from onsphere.lab.preparation import check_output, prepare_model, split_trainable
+from onsphere.lab.preparation import check_output, split_trainable
+from onsphere.lab.progress import Progress
+from onsphere.lab.training import prepared
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -57,32 +59,47 @@ class AllTrained:
         return network
 
 
-def set_up(problem: Problem, setup: Setup) -> Problem:
-    """The problem with the set-up's network."""
-    return problem if setup == "scale-invariant" else replace(problem, model=AllTrained(problem.model))
+@dataclass(frozen=True)
+class Ready:
+    """A problem that can be trained.
+
+    Attributes:
+        problem: It, with its trained tensors named.
+        invariant: Names of the scale-invariant ones among them.
+    """
+
+    problem: Problem
+    invariant: tuple[str, ...]
 
 
-def prepare(problem: Problem, setup: Setup) -> tuple[Problem, tuple[str, ...], list[str]]:
-    """Name the trained and the scale-invariant tensors.
+def ready(problem: Problem, setup: Setup, progress: Progress) -> Ready:
+    """Give a problem the network of a set-up, and name its trained and its scale-invariant tensors.
 
     Args:
-        problem: What :func:`set_up` gave.
+        problem: Not yet prepared.
         setup: Which set-up.
-
-    Returns:
-        The problem with ``trained`` set, the names of its scale-invariant tensors, and sentences about changes.
+        progress: Told what was changed in the network.
 
     Raises:
-        ModelError: The network cannot be trained so, or nothing in it is scale-invariant.
+        InputError: The network cannot be trained so, or nothing in it is scale-invariant.
     """
     if setup == "scale-invariant":
-        ready, notes = prepare_model(problem)
-        return ready, ready.trained, notes
-    network = problem.build(0)
-    check_output(problem, network)
-    invariant, rest = split_trainable(problem, network)
-    if not invariant:
-        raise ModelError("no trainable tensor is scale-invariant: follow linear or convolution layers by norm layers")
-    order = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    notes = [f"trained: {len(invariant)} scale-invariant tensors and {len(rest)} others"]
-    return replace(problem, trained=tuple(order)), tuple(invariant), notes
+        whole = prepared(problem, progress)
+        return Ready(whole, whole.trained)
+    invariant: list[str] = []
+
+    def prepare(given: Problem) -> tuple[Problem, list[str]]:
+        network = given.build(0)
+        check_output(given, network)
+        found, rest = split_trainable(given, network)
+        if not found:
+            raise ModelError(
+                "no trainable tensor is scale-invariant: follow linear or convolution layers by norm layers"
+            )
+        invariant.extend(found)
+        trained = tuple(name for name, parameter in network.named_parameters() if parameter.requires_grad)
+        notes = [f"trained: {len(found)} scale-invariant tensors and {len(rest)} others"]
+        return replace(given, trained=trained), notes
+
+    whole = prepared(replace(problem, model=AllTrained(problem.model)), progress, prepare)
+    return Ready(whole, tuple(invariant))

@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Options, list_text, split_list
+from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Options, Rates, split_list
 
 Setup = Literal["scale-invariant", "all-parameters", "practical"]
-Rates = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    BeforeValidator(split_list),
-    Field(min_length=1, max_length=64),
-    Parameter(negative="", show_default=list_text),
-]
+Several = Annotated[Rates, Field(min_length=1, max_length=64)]
 #: Settings times seeds whose jumps are still worth a page.
 MOST_RUNS = 2000
 
@@ -23,9 +18,9 @@ MOST_RUNS = 2000
 class PopulationOptions(Options):
     """Which runs: every learning rate with every weight decay and every seed."""
 
-    lr: Rates = (1.0,)
+    lr: Several = (1.0,)
     """Learning rates of SGD in the whole space, comma separated."""
-    weight_decay: Rates = (3e-3,)
+    weight_decay: Several = (3e-3,)
     """Weight decays as in torch's SGD (added to the gradient), comma separated; each times each lr is below 1."""
     seeds: Annotated[int, Field(ge=1)] = 5
     """Runs at each setting: initial weights, frozen head and batch order differ."""
@@ -83,13 +78,6 @@ class PeriodsSpec(EngineOptions, FollowUps, PeriodsTraining, PopulationOptions, 
         tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
     ] = None
     """Hidden widths of the mlp, comma separated (default 32,32)."""
-
-    @field_validator("lr", "weight_decay")
-    @classmethod
-    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> PeriodsSpec:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics import default_delta
-from onsphere.lab.experiments.periods.analyse import PeriodsRun, count_jumps
-from onsphere.lab.experiments.periods.result import Comparison, Setting, SphereRun, summaries
+from onsphere.lab.experiments.periods.analyse import count_jumps
+from onsphere.lab.experiments.periods.result import Comparison, PeriodsRun, Setting, SphereRun, summaries
 from onsphere.lab.population import Copy, Problem, ShardFolder
 
 FACTORS = (1 / 1.8, 1.0, 1.8)
@@ -45,7 +45,7 @@ def sphere_side(problem: Problem, runs: Sequence[PeriodsRun]) -> tuple[Problem, 
         runs: What was measured there.
     """
     wanted = []
-    for setting in summaries(list(runs)):
+    for setting in summaries(runs):
         elr = _mean_elr(setting)
         if elr is not None:
             for factor in FACTORS:
@@ -64,7 +64,7 @@ def compare(
         shards: The ended shards on the sphere.
         burn_in: Steps at the start in which jumps are not counted.
     """
-    settings = {(s.lr, s.weight_decay): s for s in summaries(list(runs))}
+    settings = {(s.lr, s.weight_decay): s for s in summaries(runs)}
     measured: dict[tuple[float, int], list[SphereRun]] = {}
     keys: dict[tuple[float, int], list[Wanted]] = {}
     for entry in wanted:

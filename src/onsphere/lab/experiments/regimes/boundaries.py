@@ -53,7 +53,7 @@ class Boundary:
         low: The largest effective learning rate at and under which every run of every seed is below the boundary.
         high: The smallest at and over which every run of every seed is above it.
         resolved: Whether both ends are known and mean what they say.
-        reason: Why, in words.
+        reason: Why it is or is not, in words.
         per_seed: Each seed's own bracket.
     """
 
@@ -64,7 +64,7 @@ class Boundary:
     per_seed: list[Bracket] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The fields as plain values."""
         return asdict(self)
 
     def __str__(self) -> str:

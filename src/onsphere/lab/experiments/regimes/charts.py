@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, regime_look
+from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys, regime_look
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule, Span
-from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, REGIME_COLOURS, REGIME_NAMES
+from onsphere.lab.chart.theme import GREY, REGIME_COLOURS, REGIME_NAMES
 from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell
 from onsphere.lab.experiments.regimes.courses import Course
 from onsphere.lab.experiments.regimes.regions import brackets, elr_range, gaps, regions
@@ -129,14 +129,7 @@ def phase_chart(courses: Sequence[Course]) -> Chart:
         scale=elr_scale(looks),
         seeds=seeds,
         seed=seeds[0],
-        keys=[
-            ("start", Look(INK, INK_ON_DARK, marker="star", size=12)),
-            *(
-                (f"end in {REGIME_NAMES[regime]}", Look(INK, INK_ON_DARK, marker=marker, hollow=True))
-                for regime, marker in REGIME_MARKERS.items()
-                if any(course.regime == regime for course in courses)
-            ),
-        ],
+        keys=phase_keys(course.regime for course in courses),
         height=560,
     )
 

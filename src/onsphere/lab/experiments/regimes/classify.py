@@ -33,9 +33,9 @@ class Cell:
     """One run: one effective learning rate, one seed.
 
     Attributes:
-        elr: Effective learning rate.
+        elr: Effective learning rate of the run.
         seed: Index of the seed.
-        regime: Its label.
+        regime: The label of the run.
         reason: Which rule gave the label, with the numbers.
         loss: Mean minibatch loss over Q4, batch statistics of the minibatch.
         train_loss: Mean training loss of the evaluations in Q4: all training examples, batch statistics over them.
@@ -70,7 +70,7 @@ class Cell:
         return self.finite and self.train_error < INTERPOLATES
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The fields as plain values."""
         return asdict(self)
 
     @property
@@ -122,7 +122,7 @@ def summarise(
         readings: Readings of the whole run, T steps.
         evaluations: Steps [E], first 0; and train loss, train error, test loss, test error, [E, K, 4].
         elrs: Effective learning rates, [K].
-        seeds: Seed indices, [K].
+        seeds: Indices of the seeds, [K].
         round_number: 0 for the grid.
     """
     steps = len(readings.values)

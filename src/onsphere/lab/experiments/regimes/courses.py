@@ -22,9 +22,9 @@ class Course:
     """One run along its steps.
 
     Attributes:
-        elr: Effective learning rate.
+        elr: Effective learning rate of the run.
         seed: Index of the seed.
-        regime: Its label.
+        regime: The label of the run.
         steps: [T] steps around which minibatches are averaged, ascending.
         loss: [T] training loss, mean of the minibatch losses around the step (train-mode batch statistics).
         gradient_norm: [T] mean effective gradient norm.

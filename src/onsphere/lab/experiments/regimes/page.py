@@ -11,8 +11,8 @@ from onsphere.lab.experiments.regimes.charts import map_chart, overview_chart, p
 from onsphere.lab.experiments.regimes.courses import Course, courses
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.words import MEASURED, UNITS, unresolved
+from onsphere.lab.frame import Report
 from onsphere.lab.report import page as blocks
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle

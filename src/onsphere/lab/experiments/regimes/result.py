@@ -16,7 +16,7 @@ class RegimesResult(TrainedResult):
     """What :func:`onsphere.lab.map_regimes` returns.
 
     Attributes:
-        boundaries: ``convergence`` and ``divergence``.
+        boundaries: Both boundaries by name, ``convergence`` and ``divergence``.
         cells: One row a run, by effective learning rate, then seed.
         radius: Radius of the sphere, or None where each run kept its initial norm.
     """

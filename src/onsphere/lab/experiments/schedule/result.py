@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import computed_field
 
 from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
+from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.intervals import Interval, difference, interval
-from onsphere.lab.old_result import frame, vouched
-from onsphere.lab.store import Run
-from onsphere.lab.store.seal import plain
+from onsphere.lab.result import Keyed, Real, TrainedResult, frame
 
-MEASURES = ("test_error", "test_loss", "train_error", "train_loss", "validation_error")
+Measure = Literal["test_error", "test_loss", "train_error", "train_loss", "validation_error"]
+MEASURES: tuple[Measure, ...] = ("test_error", "test_loss", "train_error", "train_loss", "validation_error")
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Method:
         weight_decay: In the whole space; 0 on the sphere.
         tuned: Whether it is the best of its family where methods were tuned.
         test_error: Of each seed at the end, fraction; NaN where the run became non-finite.
-        test_loss: Likewise.
-        train_error: Likewise, on all training images as they are labelled.
-        train_loss: Likewise.
-        validation_error: Likewise, on the validation images; empty without them.
+        test_loss: Of each seed at the end, on the test images.
+        train_error: Of each seed at the end, on all training images as they are labelled.
+        train_loss: Of each seed at the end, on all training images.
+        validation_error: Of each seed at the end, on the validation images; empty without them.
     """
 
     family: Family
@@ -39,31 +40,75 @@ class Method:
     end_lr: float
     weight_decay: float
     tuned: bool
-    test_error: tuple[float, ...]
-    test_loss: tuple[float, ...]
-    train_error: tuple[float, ...]
-    train_loss: tuple[float, ...]
-    validation_error: tuple[float, ...] = ()
+    test_error: tuple[Real, ...]
+    test_loss: tuple[Real, ...]
+    train_error: tuple[Real, ...]
+    train_loss: tuple[Real, ...]
+    validation_error: tuple[Real, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def name(self) -> str:
+        """The method in words."""
+        return NAMES[self.family]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def means(self) -> dict[str, Interval]:
+        """Mean, standard error and t-interval of every measure that there is."""
+        return {name: self.over_seeds(name) for name in MEASURES if getattr(self, name)}
 
     @property
     def on_sphere(self) -> bool:
         """Whether it trains on the sphere."""
         return not self.family.startswith("space")
 
-    @property
-    def name(self) -> str:
-        """The method in words."""
-        return NAMES[self.family]
-
-    def over_seeds(self, measure: str) -> Interval:
+    def over_seeds(self, measure: Measure) -> Interval:
         """Mean, standard error and t-interval of a measure."""
         return interval(getattr(self, measure))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, means and intervals included."""
-        found = asdict(self) | {"name": self.name}
-        measures = [name for name in MEASURES if getattr(self, name)]
-        return found | {"means": {name: self.over_seeds(name).to_dict() for name in measures}}
+    def level(self, measure: Measure) -> float:
+        """Mean of a measure; infinite where a seed became non-finite, so that it is never the lowest."""
+        mean = self.over_seeds(measure).mean
+        return mean if math.isfinite(mean) else math.inf
+
+
+@dataclass(frozen=True)
+class Proposal(Keyed):
+    """The proposed schedule.
+
+    Attributes:
+        start_elr: Effective learning rate that is held first.
+        end_elr: Effective learning rate at the end.
+        threshold: ELR at which convergence ends.
+        hold: Fraction of the steps at the start ELR.
+        tail: Fraction of the steps at the end ELR.
+        shape: The way from start to end.
+        limited: Whether the start was lowered to stay clear of divergence.
+        basis: What the threshold follows from: ``boundary``, ``labels`` or ``divergence``.
+    """
+
+    start_elr: float
+    end_elr: float
+    threshold: float
+    hold: float
+    tail: float
+    shape: str
+    limited: bool
+    basis: str
+
+
+@dataclass(frozen=True)
+class Boundaries(Keyed):
+    """The boundaries as they were used.
+
+    Attributes:
+        convergence: ELRs between which convergence ends.
+        divergence: ELR at which divergence begins, where it is known.
+    """
+
+    convergence: tuple[float, float]
+    divergence: float | None
 
 
 @dataclass(frozen=True)
@@ -75,96 +120,47 @@ class Verdict:
         difference: Mean over seeds.
         standard_error: Of that mean.
         low: Lower end of its 95 % t-interval.
-        high: Upper end.
+        high: Upper end of its 95 % t-interval.
         not_worse: Whether the difference is at most one standard error.
         better: Whether the whole interval is below 0.
-        differences: The same against the tuned method of every family, by family.
+        differences: Those from the tuned method of every family, by family.
     """
 
     family: Family
-    difference: float
-    standard_error: float
-    low: float
-    high: float
+    difference: Real
+    standard_error: Real
+    low: Real
+    high: Real
     not_worse: bool
     better: bool
-    differences: dict[str, dict[str, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    differences: dict[Family, Interval]
 
 
-@dataclass(frozen=True, repr=False)
-class ScheduleResult:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ScheduleResult(TrainedResult):
     """What :func:`onsphere.lab.compare_schedules` returns.
 
     Attributes:
-        run: The run's folder.
-        report: The page.
-        proposal: ``start_elr``, ``end_elr``, ``threshold``, ``hold``, ``tail``, ``shape``, ``limited``, ``basis``.
-        boundaries: ``convergence`` (low, high) and ``divergence`` (a number or None), as they were used.
-        methods: Every method, families together, the proposal first.
-        tuned_on: ``validation`` or ``test``: where the best of each family was chosen.
+        proposal: The schedule that was proposed.
+        boundaries: The boundaries of the regimes that it follows from.
         verdict: The proposal against the best of the others.
-        spec: What was asked for.
-        engine: How it was executed.
-        seconds: Wall-clock seconds of this call.
-        cpu_seconds: Processor seconds of all shards, those of earlier, interrupted calls included.
+        tuned_on: ``validation`` or ``test``: where the best of each family was chosen.
+        methods: Every method, families together, the proposal first.
     """
 
-    run: Path
-    report: Path
-    proposal: dict[str, Any]
-    boundaries: dict[str, Any]
-    methods: list[Method]
-    tuned_on: str
+    command: ClassVar[str] = "schedule"
+
+    spec: ScheduleSpec
+    proposal: Proposal
+    boundaries: Boundaries
     verdict: Verdict
-    spec: dict[str, Any]
-    engine: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
+    tuned_on: Literal["validation", "test"]
+    methods: list[Method]
 
     @property
     def tuned(self) -> list[Method]:
         """The proposal and the best of each family."""
         return [method for method in self.methods if method.tuned]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``--json`` prints and ``result.json`` holds."""
-        found: dict[str, Any] = plain(
-            {
-                "command": "schedule",
-                "run": str(self.run),
-                "report": str(self.report),
-                "proposal": self.proposal,
-                "boundaries": self.boundaries,
-                "verdict": self.verdict.to_dict(),
-                "tuned_on": self.tuned_on,
-                "methods": [method.to_dict() for method in self.methods],
-                "spec": self.spec,
-                "engine": self.engine,
-                "seconds": self.seconds,
-                "cpu_seconds": self.cpu_seconds,
-            }
-        )
-        return found
-
-    @classmethod
-    @vouched
-    def load(cls, run: Run) -> ScheduleResult:
-        """Read the result of an ended run.
-
-        Raises:
-            InputError: The run has no result yet.
-        """
-        stored = run.result()
-        kept = ("proposal", "boundaries", "tuned_on", "spec", "engine", "seconds", "cpu_seconds")
-        methods = [_method(row) for row in stored["methods"]]
-        values = {name: stored[name] for name in kept}
-        return cls(
-            run=run.folder, report=run.folder / "report.html", methods=methods, verdict=verdict(methods), **values
-        )
 
     def to_frame(self) -> Any:
         """One row a method and seed, as a pandas data frame.
@@ -172,18 +168,19 @@ class ScheduleResult:
         Raises:
             ImportError: pandas is not installed.
         """
-        rows = []
-        for method in self.methods:
-            labels = {name: getattr(method, name) for name in ("family", "lr", "end_lr", "weight_decay", "tuned")}
-            measures = [name for name in MEASURES if getattr(method, name)]
-            rows += [
-                labels | {"seed": seed} | {name: getattr(method, name)[seed] for name in measures}
+        labels = ("family", "lr", "end_lr", "weight_decay", "tuned")
+        return frame(
+            [
+                {name: getattr(method, name) for name in labels}
+                | {"seed": seed}
+                | {name: getattr(method, name)[seed] for name in method.means}
+                for method in self.methods
                 for seed in range(len(method.test_error))
             ]
-        return frame(rows)
+        )
 
     def __repr__(self) -> str:
-        start, end = self.proposal["start_elr"], self.proposal["end_elr"]
+        start, end = self.proposal.start_elr, self.proposal.end_elr
         lines = [f"ScheduleResult: ELR {start:.3g} to {end:.3g}, {len(self.methods)} methods, {self.seconds:.0f} s"]
         for method in self.tuned:
             error = method.over_seeds("test_error")
@@ -191,20 +188,17 @@ class ScheduleResult:
         return "\n".join([*lines, f"  page: {self.report}"])
 
 
-def choose(methods: Sequence[Method]) -> tuple[list[Method], str]:
+def choose(methods: Sequence[Method]) -> tuple[list[Method], Literal["validation", "test"]]:
     """Mark the best of each family: lowest mean validation error, or test error where there is no validation set.
 
     Returns:
         The methods, and where they were tuned: ``validation`` or ``test``.
     """
-    where = "validation" if all(method.validation_error for method in methods) else "test"
-
-    def key(method: Method) -> float:
-        mean = method.over_seeds(f"{where}_error").mean
-        return mean if math.isfinite(mean) else math.inf
-
-    best = [min((m for m in methods if m.family == family), key=key) for family in FAMILIES]
-    return [replace(method, tuned=any(method is chosen for chosen in best)) for method in methods], where
+    validated = all(method.validation_error for method in methods)
+    measure: Measure = "validation_error" if validated else "test_error"
+    best = [min((m for m in methods if m.family == family), key=lambda m: m.level(measure)) for family in FAMILIES]
+    marked = [replace(method, tuned=any(method is chosen for chosen in best)) for method in methods]
+    return marked, "validation" if validated else "test"
 
 
 def verdict(methods: Sequence[Method]) -> Verdict:
@@ -212,13 +206,9 @@ def verdict(methods: Sequence[Method]) -> Verdict:
     tuned = {method.family: method for method in methods if method.tuned}
     own = tuned.pop("proposed")
     gaps = {family: difference(own.test_error, rival.test_error) for family, rival in tuned.items()}
-
-    def level_of(method: Method) -> float:
-        mean = method.over_seeds("test_error").mean
-        return mean if math.isfinite(mean) else math.inf
-
-    best = min(tuned, key=lambda family: level_of(tuned[family]))
-    gap, survived_alone = gaps[best], math.isfinite(level_of(own)) and math.isinf(level_of(tuned[best]))
+    best = min(tuned, key=lambda family: tuned[family].level("test_error"))
+    gap = gaps[best]
+    survived_alone = math.isfinite(own.level("test_error")) and math.isinf(tuned[best].level("test_error"))
     return Verdict(
         family=best,
         difference=gap.mean,
@@ -227,12 +217,5 @@ def verdict(methods: Sequence[Method]) -> Verdict:
         high=gap.high,
         not_worse=gap.mean <= gap.standard_error or survived_alone,
         better=gap.high < 0,
-        differences={family: gaps[family].to_dict() for family in gaps},
+        differences=gaps,
     )
-
-
-def _method(row: dict[str, Any]) -> Method:
-    values = {field.name: row[field.name] for field in fields(Method)}
-    for name in MEASURES:
-        values[name] = tuple(math.nan if value is None else value for value in values[name])
-    return Method(**values)

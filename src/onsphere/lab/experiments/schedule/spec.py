@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from onsphere.lab.options import (
     DataOptions,
     EngineOptions,
     NetworkOptions,
     Options,
+    Rates,
     TrainingOptions,
-    list_text,
     split_list,
 )
 
@@ -25,12 +25,7 @@ FROM_MAP = (
 )
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Numbers = Annotated[
-    tuple[Positive, ...],
-    BeforeValidator(split_list),
-    Field(min_length=1, max_length=64),
-    Parameter(negative="", show_default=list_text),
-]
+Numbers = Annotated[Rates, Field(min_length=1, max_length=64)]
 
 
 class MapOptions(Options):
@@ -90,13 +85,6 @@ class ScheduleSpec(
     """Fraction of training labels replaced by another class, 0 to 1."""
     evaluations: Annotated[int, Field(ge=1)] = 20
     """Evaluations on all training and test images along each run (one more is made at the start)."""
-
-    @field_validator("constant", "peaks", "lr", "weight_decay")
-    @classmethod
-    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> ScheduleSpec:

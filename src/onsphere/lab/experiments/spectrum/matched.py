@@ -26,7 +26,7 @@ from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.spectrum.measure import TrainLoss
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
+from onsphere.lab.population import Engine, Problem, ShardFolder
 from onsphere.lab.store.files import read_tensors, write_tensors
 
 PIECE = 256  # steps between two looks at ``stop``
@@ -133,7 +133,7 @@ def _closest(
     """Train a shard again and keep each copy where it is closest, by its place in the shard."""
     problem, copies = session.given, tuple(shard.copies())
     loss_at = TrainLoss(problem, session.spec.gradients)
-    engine = Engine(problem, copies, Plan(**session.engine["plan"]))
+    engine = Engine(problem, copies, session.execution.plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
     found: dict[int, Match] = {}

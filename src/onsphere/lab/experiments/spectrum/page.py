@@ -15,7 +15,7 @@ from onsphere.lab.experiments.spectrum.charts import (
 )
 from onsphere.lab.experiments.spectrum.result import Place, SpectrumResult, SpectrumRun, Trend
 from onsphere.lab.experiments.spectrum.words import NAMES, change_text, place_name, warnings_of
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from onsphere.lab.experiments.split.measure import METRICS, mean
 from onsphere.lab.intervals import LEVEL, quantile, standard_error
+from onsphere.lab.result import Real
 
 Word = Literal["advantage", "no advantage", "unclear"]
 Advantage = Literal["unclear"] | bool
@@ -37,18 +38,18 @@ class Gain:
     """What a split gains over the single network.
 
     Attributes:
-        members: Of the split.
+        members: Members of the split.
         mean: Nats, or fraction of accuracy; above 0 the split is better. NaN where seeds are missing.
         low: Lower end of the 95 % interval, Bonferroni-corrected for the number of splits.
-        high: Upper end.
+        high: Its upper end.
         upper: Upper end of the plain 95 % interval.
     """
 
     members: int
-    mean: float
-    low: float
-    high: float
-    upper: float
+    mean: Real
+    low: Real
+    high: Real
+    upper: Real
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Verdict:
         best: Members of the best split.
         close: Members of the splits that are not worse than it beyond their plain 95 % interval, the best among them.
         word: ``advantage``, ``no advantage`` or ``unclear``.
-        gains: Of every split with more than one member.
+        gains: What every split with more than one member gains.
         probability: In a prediction, that a split with more than one member is best; None otherwise.
     """
 
@@ -71,30 +72,12 @@ class Verdict:
     gains: tuple[Gain, ...]
     probability: float | None = None
 
-    def gain(self) -> Gain | None:
-        """Of the best split with more than one member."""
-        known = [g for g in self.gains if math.isfinite(g.mean)]
-        return max(known, key=lambda g: g.mean) if known else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {"close": list(self.close), "gains": [asdict(g) for g in self.gains]}
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Verdict:
-        """What :meth:`to_dict` wrote."""
-        stored: list[dict[str, Any]] = [
-            {k: math.nan if v is None else v for k, v in gain.items()} for gain in values["gains"]
-        ]
-        gains = tuple(Gain(**gain) for gain in stored)
-        return cls(**{**values, "close": tuple(values["close"]), "gains": gains})
-
 
 def verdict(metric: str, values: Values) -> Verdict:
     """What one metric says.
 
     Args:
-        metric: Which.
+        metric: ``nll``, ``cnll`` or ``accuracy``.
         values: ``values[members]``, one a seed, None where it is missing.
     """
     sign = 1.0 if metric == "accuracy" else -1.0
@@ -111,10 +94,8 @@ def verdict(metric: str, values: Values) -> Verdict:
     return Verdict(metric, best, tuple(close), word, gains)
 
 
-def predicted_verdict(metric: str, best: int, chances: Mapping[int, float] | None) -> Verdict:
+def predicted_verdict(metric: str, best: int, chances: Mapping[int, float]) -> Verdict:
     """What a prediction says: an advantage where the single network is best with a chance of at most 2.5 %."""
-    if chances is None:
-        return Verdict(metric, best, (best,), "unclear", ())
     single = chances.get(1)
     tail = (1 - LEVEL) / 2
     word: Word = "unclear"
@@ -135,7 +116,7 @@ def advantage(verdicts: Sequence[Verdict]) -> Advantage:
 
 
 def verdicts(values: Mapping[str, Values]) -> tuple[Verdict, ...]:
-    """Of all metrics; ``values[metric][members]``, one a seed."""
+    """What all metrics say; ``values[metric][members]``, one a seed."""
     return tuple(verdict(metric, values[metric]) for metric in METRICS)
 
 

@@ -7,13 +7,12 @@ share a network. Networks that failed to train are left out of their ensemble, w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onsphere.ensembles import (
     PowerLaw,
@@ -27,10 +26,11 @@ from onsphere.ensembles import (
 )
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiments.split.pools import Pool
+from onsphere.lab.experiments.split.study import Labels
 from onsphere.lab.intervals import standard_error
+from onsphere.lab.result import Keyed, Real, plain_of, typed
 
 METRICS = ("accuracy", "nll", "cnll")
-Labels = NDArray[np.int64]
 Scores = dict[str, float]
 Stop = Callable[[], bool]
 
@@ -45,7 +45,7 @@ class Point:
     """Ensembles of one size of one width.
 
     Attributes:
-        width: Of the networks.
+        width: Width of the networks.
         size: How many of them an ensemble has.
         groups: How many ensembles; 0 where all subsets of a small pool were taken.
         mean: Accuracy (fraction), NLL and CNLL (nats).
@@ -55,12 +55,33 @@ class Point:
     width: int
     size: int
     groups: int
-    mean: dict[str, float]
+    mean: dict[str, Real]
     standard_error: dict[str, float | None]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Fit(Keyed):
+    """A fitted law as the result keeps it; see :class:`onsphere.ensembles.PowerLaw`.
+
+    Attributes:
+        limit: What infinitely many networks reach.
+        scale: Factor of the power.
+        exponent: Negative.
+        intervals: Ends for each of the three; None where the data do not bound it.
+        confidence: Confidence of the intervals.
+        residual: Root mean square deviation of the values, in their unit.
+        sizes: The sizes fitted to.
+        fixed_exponent: Whether the exponent was given rather than fitted.
+    """
+
+    limit: float
+    scale: float
+    exponent: float
+    intervals: dict[str, tuple[float | None, float | None]]
+    confidence: float
+    residual: Real
+    sizes: tuple[float, ...]
+    fixed_exponent: bool
 
 
 @dataclass(frozen=True)
@@ -68,27 +89,23 @@ class Law:
     """The law of one width and metric, limit + scale * size^exponent.
 
     Attributes:
-        width: Which.
-        metric: Which.
-        law: What :meth:`onsphere.ensembles.PowerLaw.to_dict` says; None where none fits.
+        width: Width of the networks.
+        metric: ``nll``, ``cnll`` or ``accuracy``.
+        law: The fit; None where none fits.
         note: Why there is none, or that its exponent was fixed.
     """
 
     width: int
     metric: str
-    law: dict[str, Any] | None
+    law: Fit | None
     note: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
     def __call__(self, sizes: Any) -> Any:
         """The law at ensemble sizes; NaN without one."""
         n = np.asarray(sizes, dtype=np.float64)
         if self.law is None:
             return np.full_like(n, np.nan)
-        return self.law["limit"] + self.law["scale"] * n ** self.law["exponent"]
+        return self.law.limit + self.law.scale * n**self.law.exponent
 
 
 def scores(pool: Pool, members: Sequence[int], labels: Labels, repeats: int = REPEATS) -> Scores | None:
@@ -107,6 +124,11 @@ def of_split(pool: Pool, split: Split, seeds: int, labels: Labels, stop: Stop) -
     for seed in range(seeds):
         _ask(stop)
         rows.append(scores(pool, range(seed * n, (seed + 1) * n), labels))
+    return columns(rows)
+
+
+def columns(rows: Sequence[Scores | None]) -> dict[str, list[float | None]]:
+    """Every metric of some ensembles."""
     return {name: [None if row is None else row[name] for row in rows] for name in METRICS}
 
 
@@ -119,34 +141,28 @@ def curve(pool: Pool, split: Split, seeds: int, labels: Labels, stop: Stop) -> l
             _ask(stop)
             first = seed * split.members
             rows.append(scores(pool, range(first, first + size), labels, CURVE_REPEATS))
-        found.append(point(split.width, size, rows))
+        found.append(point(split.width, size, columns(rows)))
         size *= 2
     return [p for p in found if p.groups]
 
 
-def point(width: int, size: int, rows: Sequence[Scores | None]) -> Point:
-    """Mean and standard error over ensembles."""
-    known = [row for row in rows if row is not None]
-    values = {name: [row[name] for row in known] for name in METRICS}
-    return Point(
-        width,
-        size,
-        len(known),
-        {name: mean(v) for name, v in values.items()},
-        {name: error_of_known(v) for name, v in values.items()},
-    )
+def point(width: int, size: int, values: Mapping[str, Sequence[float | None]]) -> Point:
+    """Mean and standard error of every metric over ensembles."""
+    means = {name: mean(own) for name, own in values.items()}
+    errors = {name: error_of_known(own) for name, own in values.items()}
+    return Point(width, size, sum(value is not None for value in values["nll"]), means, errors)
 
 
 def mean(values: Sequence[float | None]) -> float:
-    """Of those that are known; NaN if none is."""
+    """Mean of the values that are known; NaN if none is."""
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known else math.nan
 
 
 def error_of_known(values: Sequence[float | None]) -> float | None:
-    """Of the mean of those that are known; None for fewer than two."""
-    known = [v for v in values if v is not None]
-    return standard_error(known) if len(known) > 1 else None
+    """Standard error of the mean of the values that are known; None for fewer than two, or if one is not finite."""
+    error = standard_error([v for v in values if v is not None])
+    return error if math.isfinite(error) else None
 
 
 def subsets(pool: Pool, members: Sequence[int], labels: Labels, stop: Stop) -> dict[tuple[int, ...], Scores]:
@@ -185,7 +201,7 @@ def law_of(width: int, metric: str, law: PowerLaw | None) -> Law:
     """A fitted law as the result keeps it."""
     if law is None:
         return Law(width, metric, None, "no law fits")
-    return Law(width, metric, law.to_dict(), "exponent fixed at -1" if law.fixed_exponent else "")
+    return Law(width, metric, typed(Fit, plain_of(law.to_dict())), "exponent fixed at -1" if law.fixed_exponent else "")
 
 
 def _ask(stop: Stop) -> None:

@@ -8,10 +8,9 @@ Everything that follows is computed from the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onsphere.ensembles import failed_members
-from onsphere.lab.experiments.split.family import Family, prepare_whole
+from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.split.spec import SplitSpec
+from onsphere.lab.experiments.split.study import Labels, Study, copies_of
 from onsphere.lab.networks import batches, network
-from onsphere.lab.population import Copy, Problem, ShardFolder
-from onsphere.lab.progress import Progress
-from onsphere.lab.store import Damaged, Run
+from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.store import Damaged
 from onsphere.lab.store.files import read_tensors, write_tensors
-from onsphere.lab.training import open_trainer, prepared
 from onsphere.normalisation import norm_layers, reestimate_batch_statistics
 
 
@@ -35,10 +33,10 @@ class Failed:
     """A network that did not learn.
 
     Attributes:
-        width: Of its pool.
+        width: The width of its pool.
         member: Its index in the pool, which is its seed.
         reason: ``non-finite`` or ``chance``.
-        accuracy: A fraction; None where its logits are not finite.
+        accuracy: A fraction of the test images; None where its logits are not finite.
     """
 
     width: int
@@ -56,9 +54,9 @@ class Pool:
     """The networks of one width.
 
     Attributes:
-        width: Theirs.
+        width: Width of the networks.
         logits: float32 [members, examples, classes].
-        failed: Those that did not learn.
+        failed: Networks that did not learn.
     """
 
     width: int
@@ -66,85 +64,41 @@ class Pool:
     failed: tuple[Failed, ...]
 
     def usable(self, members: Sequence[int]) -> list[int]:
-        """Those of some members that did learn."""
+        """The members that did learn, of some."""
         out = {f.member for f in self.failed}
         return [i for i in members if i not in out]
 
 
-class Trainer:
-    """Trains the pools of a run, one width after another, narrow ones first; finished ones are found on disk.
-
-    Args:
-        spec: How.
-        family: Of the networks.
-        base: The problem, all but the network's width.
-        sizes: How many networks of each width.
-        lr: Learning rate, on the sphere the effective one.
-        progress: Told what happens.
-        stop: Asked often.
+def trained_pools(session: Session[SplitSpec, Study]) -> dict[int, Pool]:
+    """All pools, one width after another, narrow ones first; finished ones are found on disk.
 
     Raises:
-        InputError: The networks cannot be trained so.
+        Interrupted: The run was asked to stop.
     """
+    study, folder = session.given, session.run.folder / "logits"
+    folder.mkdir(exist_ok=True)
+    most = max(study.sizes.values())  # the plan is chosen once, for the largest pool
+    found = {}
+    for width, problem in study.problems.items():
+        path = folder / f"{_name(width)}.safetensors"
+        if not path.exists():
+            copies = copies_of(session.spec, study.sizes[width])
+            shards = session.train(problem, _name(width), copies, f"width {width}: {len(copies)} networks", most=most)
+            logits, alive = zip(*(member_logits(problem, shard) for shard in shards), strict=True)
+            write_tensors(path, {"logits": torch.cat(logits), "alive": torch.cat(alive)})
+        found[width] = read_pool(path, width, study.labels)
+    return found
 
-    def __init__(
-        self,
-        spec: SplitSpec,
-        family: Family,
-        base: Problem,
-        sizes: Mapping[int, int],
-        lr: float,
-        progress: Progress,
-        stop: Callable[[], bool],
-    ) -> None:
-        self.spec, self.sizes, self.lr, self.progress, self.stop = spec, dict(sorted(sizes.items())), lr, progress, stop
-        narrowest = replace(base, model_options=family.options(min(sizes)))
-        ready = (
-            prepared(narrowest, progress) if spec.geometry == "sphere" else prepared(narrowest, progress, prepare_whole)
-        )
-        self.problems = {width: replace(ready, model_options=family.options(width)) for width in self.sizes}
 
-    def copies(self, members: int) -> list[Copy]:
-        """The networks of a pool."""
-        if self.spec.geometry == "sphere":
-            return [Copy(seed, self.lr) for seed in range(members)]
-        momentum = self.spec.momentum if self.spec.optimizer == "sgd" else 0.0
-        return [Copy(seed, self.lr, self.spec.weight_decay, momentum) for seed in range(members)]
-
-    def train(self, run: Run) -> dict[int, Pool]:
-        """All pools.
-
-        Raises:
-            Interrupted: The run was asked to stop.
-        """
-        (run.folder / "logits").mkdir(exist_ok=True)
-        labels = self.problems[min(self.sizes)].data.y_test.cpu().numpy()
-        found = {}
-        for width, members in self.sizes.items():
-            path = run.folder / "logits" / f"width-{width:05d}.safetensors"
-            if not path.exists():
-                self._train(run, width, members, path)
-            found[width] = read_pool(path, width, labels)
-        return found
-
-    def _train(self, run: Run, width: int, members: int, path: Path) -> None:
-        problem = self.problems[width]
-        most = max(self.sizes.values())  # the plan is chosen once, for the largest pool
-        with open_trainer(problem, run, self.spec, most, self.progress, self.stop) as trainer:
-            folders = list(trainer.round(_name(width), self.copies(members), f"width {width}: {members} networks"))
-        parts = [member_logits(problem, shard) for shard in sorted(folders, key=lambda s: s.folder.name)]
-        tensors = {"logits": torch.cat([p[0] for p in parts]), "alive": torch.cat([p[1] for p in parts])}
-        write_tensors(path, tensors)
-
-    def networks(self, run: Run, width: int, members: Sequence[int]) -> list[nn.Module]:
-        """Trained networks, on the CPU, with batch statistics of the whole training set."""
-        problem, found = self.problems[width], {}
-        for folder in run.shard_folders(_name(width)):
-            shard = ShardFolder(folder)
-            for row, copy in enumerate(shard.copies()):
-                if copy.seed in members:
-                    found[copy.seed] = ready_network(problem, shard.weights(), row, copy.seed).cpu()
-        return [found[member] for member in members]
+def networks(session: Session[SplitSpec, Study], width: int, members: Sequence[int]) -> list[nn.Module]:
+    """Trained networks of a width, on the CPU, with batch statistics of the whole training set."""
+    problem, found = session.given.problems[width], {}
+    for folder in session.run.shard_folders(_name(width)):
+        shard = ShardFolder(folder)
+        for row, copy in enumerate(shard.copies()):
+            if copy.seed in members:
+                found[copy.seed] = ready_network(problem, shard.weights(), row, copy.seed).cpu()
+    return [found[member] for member in members]
 
 
 def _name(width: int) -> str:
@@ -162,7 +116,7 @@ def ready_network(problem: Problem, weights: Mapping[str, Tensor], row: int, see
 @torch.no_grad()
 def member_logits(problem: Problem, shard: ShardFolder) -> tuple[Tensor, Tensor]:
     """Logits [K, examples, classes] float32 of a shard's networks on the test examples, and who stayed finite [K]."""
-    weights: dict[str, Any] = shard.weights()
+    weights = shard.weights()
     test = [x for x, _ in batches(problem, "test", size=2000)]
     rows = []
     for row, copy in enumerate(shard.copies()):
@@ -171,7 +125,7 @@ def member_logits(problem: Problem, shard: ShardFolder) -> tuple[Tensor, Tensor]
     return torch.stack(rows), weights["alive"].cpu()
 
 
-def read_pool(path: Path, width: int, labels: NDArray[np.int64]) -> Pool:
+def read_pool(path: Path, width: int, labels: Labels) -> Pool:
     """A pool from its file."""
     tensors = read_tensors(path)[0]
     if not {"logits", "alive"} <= tensors.keys():

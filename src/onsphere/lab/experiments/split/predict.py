@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onsphere.ensembles import PowerLawError, Split, SplitPrediction, predict_split
-from onsphere.lab.experiments.split.measure import METRICS, Labels, Law, Point, Scores, Stop, law_of, subsets
+from onsphere.lab.experiments.split.measure import METRICS, Law, Point, Scores, Stop, law_of, subsets
 from onsphere.lab.experiments.split.pools import Pool
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL
+from onsphere.lab.experiments.split.study import Labels
 
 Subsets = Mapping[tuple[int, ...], Scores]
 DRAWS = 20_000
@@ -46,11 +47,11 @@ class Prediction:
     """What one metric predicts for one budget.
 
     Attributes:
-        metric: Which.
+        metric: ``nll``, ``cnll`` or ``accuracy``.
         best: Members of the predicted best split.
-        estimates: By members.
-        chances: Of being best, by members.
-        laws: Of every width.
+        estimates: The predicted values, by members.
+        chances: Chance of each split to be the best, by members.
+        laws: The laws of every width.
     """
 
     metric: str
@@ -81,9 +82,9 @@ def predict(metric: str, splits: Sequence[Split], measured: Mapping[int, Subsets
 
     Args:
         metric: ``nll``, ``cnll`` or ``accuracy``.
-        splits: Of the budget.
+        splits: The splits of the budget.
         measured: Subsets of every width.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     whole = _fit(metric, splits, measured)
     left: dict[int, list[float]] = {s.members: [] for s in splits}

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, Options, list_text, split_list
+from onsphere.lab.options import DataOptions, EngineOptions, Options, different, list_text, split_list
 
 Metric = Literal["nll", "cnll", "accuracy"]
 Count = Annotated[int, Field(ge=1)]
+#: Whole numbers, comma separated, each named once; they are put into ascending order.
+Counts = Annotated[
+    tuple[Count, ...],
+    AfterValidator(lambda values: tuple(sorted(different(values)))),
+    Parameter(negative="", show_default=list_text),
+]
 
 _SUFFIXES = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 #: Trained networks, over all widths, that are still worth a page.
@@ -20,9 +26,9 @@ PREDICTION_POOL = 4
 
 
 def read_budgets(value: Any) -> Any:
-    """``16k,1M`` as [16000, 1000000]; what is no number stays for pydantic to refuse."""
+    """``16k,1M`` as (16000, 1000000); what is no number stays for pydantic to refuse."""
     parts = split_list(value)
-    return [_amount(part) for part in parts] if isinstance(parts, list) else parts
+    return tuple(map(_amount, parts)) if isinstance(parts, tuple) else parts
 
 
 def _amount(part: Any) -> Any:
@@ -39,19 +45,9 @@ def _amount(part: Any) -> Any:
 class BudgetOptions(Options):
     """What may be spent, and which ways of spending it are tried."""
 
-    budget: Annotated[
-        tuple[Count, ...],
-        BeforeValidator(read_budgets),
-        Field(min_length=1, max_length=16),
-        Parameter(negative="", show_default=list_text),
-    ] = (16_000,)
+    budget: Annotated[Counts, BeforeValidator(read_budgets), Field(min_length=1, max_length=16)] = (16_000,)
     """Parameters of all members together: 16000, 16k or 1M; several, comma separated, draw the envelope."""
-    members: Annotated[
-        tuple[Count, ...],
-        BeforeValidator(split_list),
-        Field(min_length=1, max_length=32),
-        Parameter(negative="", show_default=list_text),
-    ] = (1, 2, 4, 8, 16)
+    members: Annotated[Counts, BeforeValidator(split_list), Field(min_length=1, max_length=32)] = (1, 2, 4, 8, 16)
     """Numbers of networks that a budget is split into, comma separated; 1 is the single wide network."""
     unit: Literal["parameters", "bytes"] = "parameters"
     """What --budget counts: parameters, or bytes of parameters and buffers."""
@@ -114,13 +110,6 @@ class SplitSpec(EngineOptions, BudgetOptions, SplitTraining, SplitNetwork, DataO
     """Average-pool images by this factor or to this side, whichever leaves larger ones (fashion-mnist: 4 or 7: 7x7)."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Worker processes, one thread each (1: no other process); every width starts its own."""
-
-    @field_validator("budget", "members")
-    @classmethod
-    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("every value must be named once")
-        return tuple(sorted(values))
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitSpec:

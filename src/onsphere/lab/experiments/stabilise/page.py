@@ -16,8 +16,8 @@ from onsphere.lab.experiments.stabilise.charts import (
 )
 from onsphere.lab.experiments.stabilise.result import Level, StabiliseResult, Stay
 from onsphere.lab.experiments.stabilise.words import unexpected
+from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle

@@ -11,7 +11,7 @@ from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
 from onsphere.lab.experiments.symmetries.names import folded, pattern
 from onsphere.lab.experiments.symmetries.tensors import Tensors, exponent_text
 from onsphere.lab.experiments.symmetries.words import answer, certainty, rescaling_kinds, rescaling_sentences
-from onsphere.lab.report.frame import Report, write_plain_page
+from onsphere.lab.frame import Report, write_plain_page
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.table import SORT, Column, table

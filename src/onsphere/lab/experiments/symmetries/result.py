@@ -39,7 +39,7 @@ class SymmetriesResult(ExperimentResult):
         return {**values, **found, **last}
 
     @classmethod
-    def of(cls, run: Run, values: Mapping[str, Any]) -> Self:
+    def restored(cls, run: Run, values: Mapping[str, Any]) -> Self:
         """The result from what :meth:`to_dict` gave.
 
         Args:
@@ -50,7 +50,7 @@ class SymmetriesResult(ExperimentResult):
             KeyError: A value is missing.
             ValueError: A value is not what the types say.
         """
-        return super().of(run, {**values, "found": dict(values)})
+        return super().restored(run, {**values, "found": dict(values)})
 
     def to_frame(self) -> Any:
         """One row a tensor, as :meth:`onsphere.Symmetries.to_frame` gives them (needs pandas)."""

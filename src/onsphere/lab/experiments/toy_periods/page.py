@@ -5,7 +5,7 @@ from __future__ import annotations
 from onsphere.lab.experiments.toy_periods.charts import course_chart, law_chart, loop_chart, trace
 from onsphere.lab.experiments.toy_periods.result import STRONG, LawRow, ToyPeriodsResult
 from onsphere.lab.experiments.toy_periods.words import subtitle
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Section, Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.table import Column, table

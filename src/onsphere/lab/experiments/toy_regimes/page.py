@@ -5,7 +5,7 @@ from __future__ import annotations
 from onsphere.lab.experiments.toy_regimes.charts import course_chart, courses, loss_chart, movie_chart
 from onsphere.lab.experiments.toy_regimes.result import RegimesRow, ToyRegimesResult
 from onsphere.lab.experiments.toy_regimes.words import MOST_PAIRS, subtitle
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Section, Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.table import Column, table

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from onsphere.lab.experiments.toy_thermo.charts import gas_chart, protocol_chart
 from onsphere.lab.experiments.toy_thermo.result import NAMES, ThermoRow, ToyThermoResult
 from onsphere.lab.experiments.toy_thermo.words import subtitle
-from onsphere.lab.report.frame import Report
+from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Section, Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.table import Column, table

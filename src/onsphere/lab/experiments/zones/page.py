@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onsphere.lab.experiments.zones.charts import LOOKS, Course, course_chart, map_chart, path_chart, threshold_chart
 from onsphere.lab.experiments.zones.result import OUTCOMES, ZonesResult
+from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.report.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle

@@ -1,24 +1,47 @@
-"""What a comparison found, in sentences: where the ordinary run lies, and how far its loss is from the sphere's."""
+"""What a comparison found, in sentences: where the ordinary run lies, how far its loss is from the sphere's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, median
 
 from onsphere.lab.chart.theme import REGIME_NAMES
 from onsphere.lab.experiments.conventional.result import CLOSE, ConventionalResult, ConventionalRun, Distance
-from onsphere.lab.experiments.conventional.spec import Setup
+from onsphere.lab.experiments.conventional.spec import SETUPS, Setup
 from onsphere.lab.experiments.regimes.classify import REGIMES
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number, format_percent
 
-__all__ = ["answer", "best_rate", "outcomes", "warnings_of"]
+__all__ = ["NAMES", "answer", "best_rate", "describe", "outcomes", "rate_name", "warnings_of"]
+
+#: Set-ups as the page writes them.
+NAMES: Mapping[Setup, str] = {
+    "sphere": "sphere",
+    "invariant": "whole space, scale-invariant weights",
+    "all": "ordinary network, all parameters",
+}
 
 WORDS: dict[Setup, str] = {
     "sphere": "on the sphere",
     "invariant": "with weight decay on the scale-invariant weights alone",
     "all": "in the ordinary network, all parameters trained",
 }
+
+
+def rate_name(setup: Setup) -> str:
+    """What a set-up's learning rate is called."""
+    return "ELR" if setup == "sphere" else "lr"
+
+
+def describe(runs: Sequence[ConventionalRun]) -> str:
+    """Labels, as far as they are known, in one line."""
+    parts = []
+    for setup in SETUPS:
+        own = [run.regime for run in runs if run.setup == setup]
+        if own:
+            counts = ", ".join(f"{own.count(name)} {name.replace('_', ' ')}" for name in dict.fromkeys(own))
+            parts.append(f"{setup}: {counts}")
+    return "; ".join(parts)
 
 
 def answer(result: ConventionalResult) -> list[str]:
@@ -80,7 +103,7 @@ def _distance(one: Distance, result: ConventionalResult) -> str:
 
 def outcomes(result: ConventionalResult, setup: Setup) -> str:
     """Which learning rates end in which regime, in words."""
-    name = "ELR" if setup == "sphere" else "lr"
+    name = rate_name(setup)
     parts = []
     for regime in REGIMES:
         rates = sorted({run.lr for run in result.of(setup) if run.regime == regime})
@@ -98,11 +121,11 @@ def warnings_of(result: ConventionalResult) -> list[str]:
     if lost:
         verb = "counts" if len(lost) == 1 else "count"
         found.append(f"{counted(len(lost), 'run')} became non-finite and {verb} as divergence.")
-    if result.spec["schedule"] == "cosine" and result.of("all"):
+    if result.spec.schedule == "cosine" and result.of("all"):
         found.append(
             "With the cosine schedule the ordinary network's ELR falls to 0: its last quarter is no equilibrium, and "
             "its loss is not comparable with that at a fixed ELR."
         )
-    if result.spec["weight_decay"] == 0:
+    if result.spec.weight_decay == 0:
         found.append("Without weight decay the norm only grows and the ELR only falls: there is no equilibrium.")
     return found

@@ -1,14 +1,27 @@
-"""What a study of the periods found, in sentences."""
+"""What a study of the periods found: in sentences, and in one line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from statistics import median
 
-from onsphere.lab.experiments.periods.result import PeriodsResult, Setting, summaries
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, Setting, summaries
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 
-__all__ = ["answer"]
+__all__ = ["answer", "describe", "setting_name"]
+
+
+def setting_name(lr: float, weight_decay: float) -> str:
+    """A setting as the page writes it."""
+    return f"lr {format_number(lr)} · wd {format_number(weight_decay)}"
+
+
+def describe(runs: Sequence[PeriodsRun]) -> str:
+    """What the settings do, as far as it is known, in one line."""
+    settings = [str(setting) for setting in summaries(runs)]
+    more = f"; and {len(settings) - 3} more" if len(settings) > 3 else ""
+    return "; ".join(settings[:3]) + more
 
 
 def answer(result: PeriodsResult) -> list[str]:
@@ -20,14 +33,12 @@ def answer(result: PeriodsResult) -> list[str]:
 
 def _one(setting: Setting, result: PeriodsResult) -> list[str]:
     where = f"At lr {format_number(setting.lr)} and weight decay {format_number(setting.weight_decay)}"
-    steps = result.spec["steps"]
+    steps = result.spec.steps
     period = setting.median("period")
     if setting.behaviour == "periodic" or (setting.behaviour == "mixed" and period is not None):
-        low, high = setting.jumps
-        count = counted(low, "jump") if low == high else f"{low} to {high} jumps"
         head = (
-            f"{where} training is periodic: {count} in {steps} steps, one every {format_number(period)} steps "
-            f"({format_number(setting.median('period_tau'), 2)} of 1/(2 lr · wd))."
+            f"{where} training is periodic: {_range(setting)} in {steps} steps, one every {format_number(period)} "
+            f"steps ({format_number(setting.median('period_tau'), 2)} of 1/(2 lr · wd))."
         )
         return [head, *_recovery(setting)]
     if setting.behaviour == "equilibrium":
@@ -69,25 +80,23 @@ def _several(settings: list[Setting], result: PeriodsResult) -> list[str]:
     rest = len(settings) - len(periodic) - len(steady)
     sentences = []
     if periodic:
-        ratios = sorted(ratio for s in periodic if (ratio := s.median("period_tau")) is not None)
-        span = " to ".join(dict.fromkeys(format_number(r, 2) for r in (ratios[0], ratios[-1])))
+        span, _ = _span((s.median("period_tau") for s in periodic), 2)
         which = "all" if len(periodic) == len(settings) else str(len(periodic))
         sentences.append(
             f"Training is periodic in {which} {'of ' if which != 'all' else ''}{len(settings)} settings, with periods "
             f"of {span} times 1/(2 lr · wd)."
         )
-        recoveries = sorted(ratio for s in periodic if (ratio := s.median("recovery_ratio")) is not None)
-        span = " to ".join(dict.fromkeys(format_number(r, 3) for r in (recoveries[0], recoveries[-1])))
+        span, most = _span((s.median("recovery_ratio") for s in periodic), 3)
         sentences.append(
             f"From a jump back to the next takes {span} times what the norm recurrence says without gradients"
-            f"{', which grow the norm on the way' if recoveries[-1] > 1.1 else ''} (medians)."
+            f"{', which grow the norm on the way' if most > 1.1 else ''} (medians)."
         )
     if steady:
         verb = "settles" if len(steady) == 1 else "settle"
         sentences.append(f"{counted(len(steady), 'setting')} {verb} at an equilibrium, without periods.")
     if rest:
         sentences.append(
-            f"{counted(rest, 'setting')} cannot be told, or differ between seeds: {result.spec['steps']} steps are "
+            f"{counted(rest, 'setting')} cannot be told, or differ between seeds: {result.spec.steps} steps are "
             "short against 1/(2 lr · wd) there, or periods too weak to stand out."
         )
     return sentences
@@ -98,9 +107,9 @@ def _sphere(result: PeriodsResult) -> list[str]:
     behaviour = {(s.lr, s.weight_decay): s.behaviour for s in summaries(result.runs)}
     rows = [(behaviour[row.lr, row.weight_decay], row) for row in result.comparison if row.ratio is not None]
     sentences = []
-    steady = sorted(row.ratio for kind, row in rows if kind == "equilibrium" and row.ratio is not None)
+    steady = [row.ratio for kind, row in rows if kind == "equilibrium"]
     if steady:
-        span = " to ".join(dict.fromkeys(format_number(r, 3) for r in (steady[0], steady[-1])))
+        span, _ = _span(steady, 3)
         sentences.append(f"The loss at equilibrium is {span} times that of training on the sphere at the same ELR.")
     jumpy = [row for kind, row in rows if kind != "equilibrium"]
     if jumpy:
@@ -128,11 +137,11 @@ def _minima(result: PeriodsResult) -> list[str]:
 
 
 def _sharpness(result: PeriodsResult) -> list[str]:
-    highest = sorted(row.highest for row in result.sharpness if row.highest is not None)
+    highest = [row.highest for row in result.sharpness if row.highest is not None]
     control = [value for row in result.sharpness for value in row.control if value is not None]
     if not highest or not control:
         return []
-    span = " to ".join(dict.fromkeys(format_number(value, 2) for value in (highest[0], highest[-1])))
+    span, _ = _span(highest, 2)
     return [
         f"Before {counted(len(highest), 'jump')} ELR · sharpness reached {span}; gradient descent on the full batch is "
         f"unstable above {format_number(result.sharpness[0].threshold)}; midway between jumps it was "
@@ -143,3 +152,9 @@ def _sharpness(result: PeriodsResult) -> list[str]:
 def _range(setting: Setting) -> str:
     low, high = setting.jumps
     return counted(low, "jump") if low == high else f"{low} to {high} jumps"
+
+
+def _span(values: Iterable[float | None], digits: int) -> tuple[str, float]:
+    """Smallest and largest of the known values in words, and the largest."""
+    known = sorted(value for value in values if value is not None)
+    return " to ".join(dict.fromkeys(format_number(value, digits) for value in (known[0], known[-1]))), known[-1]

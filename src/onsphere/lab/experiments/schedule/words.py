@@ -6,12 +6,19 @@ from onsphere.lab.experiments.schedule.result import Method, ScheduleResult, Ver
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 
-__all__ = ["answer", "numbers"]
+__all__ = ["answer", "describe", "numbers"]
 
 _BASES = {
     "labels": "No run of the map interpolates, so the threshold follows from the labels of its runs.",
     "divergence": "The map does not resolve the threshold; a tenth of where divergence begins stands for it.",
 }
+
+
+def describe(result: ScheduleResult) -> str:
+    """The result in one line."""
+    start, end = format_number(result.proposal.start_elr), format_number(result.proposal.end_elr)
+    word = "better" if result.verdict.better else "not worse" if result.verdict.not_worse else "worse"
+    return f"ELR {start} to {end}: {word} than the best of the others"
 
 
 def answer(result: ScheduleResult) -> list[str]:
@@ -21,13 +28,13 @@ def answer(result: ScheduleResult) -> list[str]:
     rival = tuned[verdict.family]
     own = tuned["proposed"].over_seeds("test_error")
     other = rival.over_seeds("test_error")
-    times = proposal["start_elr"] / proposal["threshold"]
+    times = proposal.start_elr / proposal.threshold
     found = [
         f"The proposed schedule has {100 * own.mean:.2f} % test error, the best of the others "
         f"({rival.name}, {numbers(rival)}) {100 * other.mean:.2f} %: {_judgement(verdict)}.",
-        f"It holds ELR {format_number(proposal['start_elr'])}, {format_number(times)} times the threshold at which "
-        f"convergence ends, for {100 * proposal['hold']:g} % of the steps, and falls to "
-        f"{format_number(proposal['end_elr'])}.",
+        f"It holds ELR {format_number(proposal.start_elr)}, {format_number(times)} times the threshold at which "
+        f"convergence ends, for {100 * proposal.hold:g} % of the steps, and falls to "
+        f"{format_number(proposal.end_elr)}.",
     ]
     rivals = len(result.methods) - 1
     if result.tuned_on == "validation":
@@ -37,10 +44,10 @@ def answer(result: ScheduleResult) -> list[str]:
             f"The others are the best of {counted(rivals, 'setting')} on the test set itself, by family, which favours "
             "them: there are no images left for validation."
         )
-    if proposal["limited"]:
+    if proposal.limited:
         found.append("The start was lowered to half of where divergence begins.")
-    if proposal["basis"] in _BASES:
-        found.append(_BASES[proposal["basis"]])
+    if proposal.basis in _BASES:
+        found.append(_BASES[proposal.basis])
     return found
 
 

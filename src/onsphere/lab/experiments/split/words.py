@@ -6,15 +6,23 @@ import math
 
 from onsphere.lab.experiments.split.decide import Gain, Verdict
 from onsphere.lab.experiments.split.result import BudgetAnswer, SplitResult, SplitRow
+from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
+
+__all__ = ["NAMES", "answer", "describe", "headline"]
 
 NAMES = {"nll": "NLL", "cnll": "CNLL", "accuracy": "accuracy"}
 PRIMARY = ("nll", "cnll")
 
 
+def describe(result: SplitResult) -> str:
+    """The result in one line."""
+    return " ".join(headline(own, result.spec.metric) for own in result.budgets)
+
+
 def answer(result: SplitResult) -> list[str]:
     """The finding and its explanation, a sentence or two an item."""
-    metric = result.spec["metric"]
+    metric = result.spec.metric
     if len(result.budgets) == 1:
         only = result.budgets[0]
         found = [headline(only, metric), *details(only, metric), recommendation(result)]
@@ -30,7 +38,7 @@ def answer(result: SplitResult) -> list[str]:
 def headline(answer: BudgetAnswer, metric: str) -> str:
     """Whether splitting one budget pays, with the numbers of the metric that says so."""
     budget = amount(answer)
-    if not any(row.members == 1 for row in answer.splits):
+    if not answer.has_single:
         own = answer.row(answer.best[metric])
         return (
             f"Whether splitting {budget} pays is unclear: there is no single network among the splits; of those there "
@@ -49,7 +57,7 @@ def headline(answer: BudgetAnswer, metric: str) -> str:
 
 def details(answer: BudgetAnswer, metric: str) -> list[str]:
     """What the other metrics say."""
-    if len(answer.splits) == 1 or not any(row.members == 1 for row in answer.splits):
+    if len(answer.splits) == 1 or not answer.has_single:
         return []
     found = []
     shown = _telling(answer, metric)
@@ -62,7 +70,7 @@ def details(answer: BudgetAnswer, metric: str) -> list[str]:
 
 def recommendation(result: SplitResult) -> str:
     """What to do with the budget, or with each of several."""
-    metric = result.spec["metric"]
+    metric = result.spec.metric
     parts = []
     for own in result.budgets:
         row, verdict = own.row(own.best[metric]), own.verdict(metric)
@@ -76,11 +84,11 @@ def recommendation(result: SplitResult) -> str:
 
 def cost_sentence(result: SplitResult) -> str:
     """What the prediction cost, and what it saved."""
-    cost, seeds = result.cost, result.spec["seeds"]
+    cost, seeds = result.cost, result.spec.seeds
     one = "" if seeds == 1 else f", {100 * cost.share_of_one_seed:.0f} % of training it with one seed"
     return (
         f"It took {result.networks} networks, {cost.member_steps:,} member-steps: {100 * cost.share:.0f} % of the "
-        f"{cost.everything:,} that training every split with {seeds} seed{'s' * (seeds > 1)} takes{one}; weighed with "
+        f"{cost.everything:,} that training every split with {counted(seeds, 'seed')} takes{one}; weighed with "
         f"the networks' parameters {100 * cost.parameter_share:.0f} %."
     )
 
@@ -115,10 +123,10 @@ def _compared(answer: BudgetAnswer, metric: str) -> str:
     """The single network beside the best split with more members, with their difference."""
     single, verdict = answer.row(1), answer.verdict(metric)
     sign = 1.0 if metric == "accuracy" else -1.0
-    several = [row for row in answer.splits if row.members > 1 and math.isfinite(getattr(row, metric))]
+    several = [row for row in answer.splits if row.members > 1 and math.isfinite(row.score(metric))]
     if not several:
         return "every ensemble failed to train"
-    other = max(several, key=lambda row: sign * getattr(row, metric))
+    other = max(several, key=lambda row: sign * row.score(metric))
     gain = next((g for g in verdict.gains if g.members == other.members), None)
     return (
         f"{NAMES[metric]} is {_value(other, metric)} with {_networks(other)} and {_value(single, metric)} with one of "
@@ -162,7 +170,7 @@ def _reason(answer: BudgetAnswer, verdict: Verdict) -> str:
 
 
 def _value(row: SplitRow, metric: str) -> str:
-    value, error = getattr(row, metric), row.standard_error[metric]
+    value, error = row.score(metric), row.standard_error[metric]
     scale, unit = (100, " %") if metric == "accuracy" else (1, "")
     spread = "" if error is None else f" ± {scale * error:.{1 if scale == 100 else 4}f}"
     return f"{scale * value:.{1 if scale == 100 else 3}f}{spread}{unit}"

@@ -21,8 +21,8 @@ EXAMPLES = 512  # of the fixed batch, where steps see minibatches; at least thos
 COLD, WARM = (1e-3, 100), (1e-2, 20)  # relative tolerance and most products of a search
 
 
-class Curvature:
-    """The Hessian of the training-mode loss on a fixed batch.
+class SharpnessMeter:
+    """Measures the Hessian of the training-mode loss on a fixed batch.
 
     Args:
         problem: What is trained.
@@ -39,7 +39,7 @@ class Curvature:
         network = problem.build(0).to(problem.device, problem.dtype)
         self.functional = Functional(network, loss_function(problem.loss), (x, y), tuple(invariant), sphere=True)
 
-    def sharpness(self, values: Mapping[str, Tensor], start: Eigenvalues | None = None) -> Eigenvalues | None:
+    def __call__(self, values: Mapping[str, Tensor], start: Eigenvalues | None = None) -> Eigenvalues | None:
         """The top eigenvalue on the unit sphere.
 
         Args:
@@ -47,7 +47,7 @@ class Curvature:
             start: What was found nearby: saves most of the work.
 
         Returns:
-            It, or None where values are not finite.
+            The eigenvalue with its vector and error, or None where values are not finite.
         """
         if not all(bool(torch.isfinite(value).all()) for value in values.values()):
             return None
