@@ -68,12 +68,13 @@ def report(run: Run, result: SymmetriesResult) -> Report:
 
 def _report(found: Symmetries, title: str, subtitle: str) -> Report:
     tensors = Tensors(found)
+    notes = [Text(note[0].upper() + note[1:] + ".", tone="note") for note in found.notes]
     sections = [
         Section("tensors", "The model's tensors", [areas_chart(tensors), bars_chart(tensors, title)]),
         Section("groups", "Scale-invariant groups", [_groups(tensors)]),
         Section("rescalings", "Rescalings", _rescalings(found)),
         Section("all", "All tensors", [_tensors(tensors)]),
-        Section("probing", "How the model was probed", _notes(found)),
+        Section("probing", "How the model was probed", [Text(_PROBED), *notes]),
     ]
     there = {"groups": found.groups, "rescalings": found.rescalings}
     return Report(
@@ -138,7 +139,7 @@ def _alike_groups(tensors: Tensors) -> Table:
 
 
 def _groups(tensors: Tensors) -> Table:
-    groups, colours = tensors.found.groups, _colours(tensors)
+    groups, colours = tensors.found.groups, tensors.colours
 
     def group(i: int) -> Cell:
         return Cell(str(i + 1), i + 1, colours[groups[i][0]])
@@ -167,8 +168,8 @@ def _measures(
 
     eps = "relative change of the output when the group is doubled, with the model's eps and norms"
     return (
-        Column("numbers", lambda row: _whole(tensors.size(names(row))), "in these tensors"),
-        Column("share (%)", lambda row: 100 * tensors.share(names(row)), "of all trainable numbers"),
+        Column("numbers", lambda row: tensors.size(names(row)), "in these tensors", form=","),
+        Column("share (%)", lambda row: tensors.share(names(row)), "of all trainable numbers", scale=100),
         Column("broken by eps", change, eps),
     )
 
@@ -192,7 +193,7 @@ def _rescalings(found: Symmetries) -> list[Block]:
 
 
 def _tensors(tensors: Tensors) -> Table:
-    found, colours = tensors.found, _colours(tensors)
+    found, colours = tensors.found, tensors.colours
     places = {name: i for i, name in enumerate(found.names, 1)}
 
     def group(name: str) -> int | None:
@@ -209,7 +210,7 @@ def _tensors(tensors: Tensors) -> Table:
         Column("", places.get, "place in the model"),
         Column("tensor", str, kind="tight"),
         Column("shape", tensors.shape_of.get, kind="tight"),
-        Column("numbers", lambda name: _whole(tensors.sizes[name])),
+        Column("numbers", tensors.sizes.get, form=","),
         Column("role", role, "joint and alone: scale-invariant; fixed: in no symmetry", kind="tight"),
         Column("group", group, "number of its scale-invariant group"),
         Column("rescalings", scaled, "its exponent in which of them", kind="tight"),
@@ -219,15 +220,3 @@ def _tensors(tensors: Tensors) -> Table:
         columns.append(Column("by rows", lambda name: "yes" if name in rows else "no", hint, kind="tight"))
     caption = "One row a tensor, in the model's order. Click a heading to sort, click again to turn the order around."
     return table(found.names, columns, caption)
-
-
-def _notes(found: Symmetries) -> list[Block]:
-    return [Text(_PROBED), *(Text(note[0].upper() + note[1:] + ".", tone="note") for note in found.notes)]
-
-
-def _colours(tensors: Tensors) -> dict[str, str]:
-    return {name: one.colour for one in tensors.classes for name in one.names}
-
-
-def _whole(number: int) -> Cell:
-    return Cell(f"{number:,}", number)

@@ -14,9 +14,12 @@ from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points
 from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO
 from onsphere.lab.experiments.zones.analyse import RISE, THRESHOLD
 from onsphere.lab.experiments.zones.result import OUTCOMES, Continuation, ZonesResult
+from onsphere.lab.population.course import thinned
 from onsphere.lab.report.words import format_number
 
 __all__ = ["LOOKS", "Course", "course_chart", "map_chart", "path_chart", "threshold_chart"]
+
+_BINS = 500  # of steps, at most, of which a curve shows the lowest and the highest loss
 
 #: How each outcome looks.
 LOOKS = {
@@ -116,8 +119,7 @@ def course_chart(result: ZonesResult, courses: Sequence[Course]) -> Chart:
         name = "path" if course.elr is None else f"ELR {format_number(course.elr)}"
         marks.append(
             Line(
-                np.arange(len(course.loss)),
-                np.where(course.loss > 0, course.loss, np.nan),
+                *thinned(course.loss, _BINS),
                 Look(GREY, width=4, opacity=0.6) if course.elr is None else looks[course.elr],
                 f"{name} {course.outcome}<br>step {{x}} · loss {{y:.3g}}",
                 entry=name,
