@@ -27,16 +27,11 @@ def split_budget(model: Model = "mlp", data: Data = "digits", **given: Any) -> S
     """Find out whether one wide network or several thinner ones make the most of a budget, and how many.
 
     Args:
-        model: ``mlp``, ``plain-mlp``, ``convnet``, ``resnet18``, ``vgg16``, ``wrn28``, ``package.module:factory``, or a
-            callable that takes ``width`` (or ``widths``) and returns a new module.
-        data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
-            with x [N, ...] and integer labels y [N].
+        model: The family of networks: a name, ``package.module:factory``, or a callable that takes ``width`` (or
+            ``widths``) and returns a new module.
+        data: The data, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes them.
         **given: The fields of :class:`~onsphere.lab.experiments.split.spec.SplitSpec`, where ``budget`` and ``members``
-            may be single numbers, and ``out``, ``progress`` and ``stop`` of
-            :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
-
-    Returns:
-        The result; everything is also on disk.
+            may be single numbers, and ``out``, ``progress`` and ``stop``.
 
     Raises:
         InputError: A field, the model or the data is wrong; the message is one line.
