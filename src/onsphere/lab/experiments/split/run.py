@@ -51,15 +51,18 @@ def split_budget(model: Model = "mlp", data: Data = "digits", **given: Any) -> S
 def measure(session: Session[SplitSpec, Study]) -> dict[str, Any]:
     """Train the pools, answer for every budget, keep the best ensemble if a file is named for it."""
     spec, study, pools = session.spec, session.given, trained_pools(session)
-    found = (predicted if spec.predict else measured)(session, pools)
+    budgets, curves, laws = (predicted if spec.predict else measured)(session, pools)
     trained = {width: len(pool.logits) for width, pool in pools.items()}
-    return vars(found) | {
+    return {
         "predicted": spec.predict,
+        "budgets": budgets,
+        "curves": curves,
+        "laws": laws,
         "failed": [failed for width in sorted(pools) for failed in pools[width].failed],
         "networks": sum(trained.values()),
         "cost": Cost.of(trained, study.everything, study.parameters, spec.seeds, spec.steps),
         "input_shape": study.narrowest.data.input_shape,
-        "saved": None if spec.save is None else saved(session, pools, found.budgets[-1], Path(spec.save)),
+        "saved": None if spec.save is None else saved(session, pools, budgets[-1], Path(spec.save)),
     }
 
 
