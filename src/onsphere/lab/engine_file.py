@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from onsphere.lab.population import Plan
+from onsphere.lab.result import typed
 from onsphere.lab.store import Damaged, Run
-from onsphere.lab.store.files import read_json
-from onsphere.lab.store.shape import check_shape
+from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.store.seal import KEY
 
 ENGINE = "engine.json"
 
 
-def read_engine(run: Run) -> dict[str, Any]:
-    """What ``engine.json`` says.
+@dataclass(frozen=True)
+class Execution:
+    """How the shards of a run are executed; a resumed run keeps it.
+
+    Attributes:
+        plan: How the copies of a shard are executed.
+        workers: How many processes share a round.
+        timings: CPU seconds a copy and step of every plan that was tried.
+        data: Fingerprint of the data.
+    """
+
+    plan: Plan
+    workers: int
+    timings: dict[str, Any]
+    data: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a result says about it: mode, chunk, compiled, workers."""
+        plan = self.plan
+        return {"mode": plan.mode, "chunk": plan.chunk, "compiled": plan.compiled, "workers": self.workers}
+
+
+def write_execution(run: Run, execution: Execution) -> None:
+    """Write ``engine.json``."""
+    write_json(run.folder / ENGINE, asdict(execution))
+
+
+def read_execution(run: Run) -> Execution | None:
+    """What ``engine.json`` says; None if there is no such file.
 
     Raises:
         Damaged: It cannot be read, was changed, or holds no plan.
     """
     path = run.folder / ENGINE
-    engine = read_json(path)
-    workers = engine.get("workers")
+    if not path.exists():
+        return None
+    values = {name: value for name, value in read_json(path).items() if name != KEY}
     try:
-        plan = Plan(**engine["plan"])
-        check_shape(plan)
-        if not isinstance(workers, int) or workers < 1 or plan.chunk < 1:
+        found = typed(Execution, values)
+        if found.workers < 1 or found.plan.chunk < 1:
             raise ValueError("workers and chunk must be whole numbers from 1")
-        if not isinstance(engine["data"], str) or not isinstance(engine["timings"], dict):
-            raise ValueError("data and timings are not what they were")
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(path, f"is damaged: it holds no plan ({error})") from None
-    return engine
-
-
-def engine_summary(engine: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result says about its execution: mode, chunk, compiled, workers."""
-    return {name: engine["plan"][name] for name in ("mode", "chunk", "compiled")} | {"workers": engine["workers"]}
+    except ValueError as error:
+        raise Damaged(path, f"is damaged: it holds no plan ({' '.join(str(error).split())[:200]})") from None
+    return found

@@ -12,11 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onsphere.lab.engine_file import engine_summary, read_engine
+from onsphere.lab.engine_file import Execution, read_execution
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.frame import Report, write_page
 from onsphere.lab.options import InputError, Options
@@ -76,7 +76,6 @@ class Session(Generic[S, P]):
         run: The run that keeps everything.
         progress: Whoever is told what happens.
         stop: Asked often; True ends the call at the next checkpoint.
-        engine: What ``engine.json`` says, once something was trained.
     """
 
     spec: S
@@ -84,7 +83,13 @@ class Session(Generic[S, P]):
     run: Run
     progress: Progress
     stop: Stop
-    engine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def execution(self) -> Execution:
+        """How copies are executed, which is settled once something was trained."""
+        found = read_execution(self.run)
+        assert found is not None
+        return found
 
     @contextmanager
     def trainer(self, problem: Problem, copies: int) -> Iterator[Trainer]:
@@ -96,7 +101,6 @@ class Session(Generic[S, P]):
         """
         options: Any = self.spec
         with open_trainer(problem, self.run, options, copies, self.progress, self.stop) as trainer:
-            self.engine.update(trainer.engine)
             yield trainer
 
     def train(
@@ -325,7 +329,7 @@ class Experiment(Generic[S, P, R]):
             found = dict(self.measure(session))
             values = {"spec": session.spec, "seconds": elapsed(began)} | found
             if issubclass(self.result, TrainedResult):
-                values["engine"] = engine_summary(session.engine or read_engine(run)) | dict(found.get("engine", {}))
+                values["engine"] = session.execution.summary | dict(found.get("engine", {}))
                 values["cpu_seconds"] = cpu_seconds(run)
             return conclude(run, self.result.restored(run, plain_of(values)), self._write)
 

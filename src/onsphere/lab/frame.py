@@ -11,7 +11,7 @@ from onsphere.lab.chart.page import block
 from onsphere.lab.chart.paper import save_figures
 from onsphere.lab.chart.spec import Chart
 from onsphere.lab.config import to_command, to_toml
-from onsphere.lab.engine_file import ENGINE, read_engine
+from onsphere.lab.engine_file import read_execution
 from onsphere.lab.registry import entry_of
 from onsphere.lab.report.page import Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
@@ -77,8 +77,9 @@ def write_page(
     save_figures([*said, *report.figures], report.subtitle, run.folder)
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
-    if (run.folder / ENGINE).exists():
-        engine["timings (CPU s per copy and step)"] = read_engine(run)["timings"]
+    execution = read_execution(run)
+    if execution is not None:
+        engine["timings (CPU s per copy and step)"] = execution.timings
     fields = {name: value for name, value in values["spec"].items() if name not in report.left_out}
     given = {name: value for name, value in fields.items() if value not in (None, [])}
     page = _page(

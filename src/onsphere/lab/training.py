@@ -21,7 +21,7 @@ from torch import nn
 
 from onsphere.lab import data as datasets
 from onsphere.lab.data import DataError, Dataset
-from onsphere.lab.engine_file import ENGINE, read_engine
+from onsphere.lab.engine_file import ENGINE, Execution, read_execution, write_execution
 from onsphere.lab.execution import Executor, make_executor
 from onsphere.lab.models import ModelError
 from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options, one_line
@@ -30,7 +30,6 @@ from onsphere.lab.population.shard import check_same
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Damaged, Run
-from onsphere.lab.store.files import write_json
 
 Arrays = tuple[Any, Any, Any, Any]
 Model = str | Callable[..., nn.Module]
@@ -248,7 +247,6 @@ class Trainer:
         executor: Who runs the shards.
         plan: How copies are executed.
         workers: How many processes share a round.
-        engine: The content of ``engine.json``.
         progress: Whoever is told what happens.
         steps: Training steps of each copy.
         asked: The digest of what the run was asked for, which every shard repeats.
@@ -258,7 +256,6 @@ class Trainer:
     executor: Executor
     plan: Plan
     workers: int
-    engine: dict[str, Any]
     progress: Progress
     steps: int
     asked: str
@@ -308,20 +305,18 @@ def open_trainer(
     Raises:
         InputError: The network does not support the mode that was asked for, or the data have changed.
     """
-    path = run.folder / ENGINE
-    found = read_engine(run) if path.exists() else None
-    workers = options.workers if found is None else int(found["workers"])
+    found = read_execution(run)
+    workers = options.workers if found is None else found.workers
     with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds) as executor:
-        engine = found or _choose(problem, options, copies)
-        if engine["data"] != problem.data.fingerprint():
+        execution = found or _choose(problem, options, copies)
+        if execution.data != problem.data.fingerprint():
             raise InputError(
                 f"the data are not those that {run.folder} was started with; put them back as they were, or start a "
                 "new run in another folder"
             )
         if found is None:
-            write_json(path, engine)
-        plan = Plan(**engine["plan"])
-        yield Trainer(run.shards, executor, plan, workers, engine, progress, problem.steps, run.digest)
+            write_execution(run, execution)
+        yield Trainer(run.shards, executor, execution.plan, workers, progress, problem.steps, run.digest)
 
 
 def cpu_seconds(run: Run) -> float:
@@ -329,7 +324,7 @@ def cpu_seconds(run: Run) -> float:
     return round(sum(ShardFolder(folder).seconds for folder in run.shard_folders()), 3)
 
 
-def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, Any]:
+def _choose(problem: Problem, options: EngineOptions, copies: int) -> Execution:
     try:
         plan, timings = choose_plan(
             problem,
@@ -341,9 +336,4 @@ def _choose(problem: Problem, options: EngineOptions, copies: int) -> dict[str, 
         )
     except RuntimeError as error:
         raise InputError(f"--mode: {error}") from error
-    return {
-        "plan": plan.to_dict(),
-        "workers": options.workers,
-        "timings": timings,
-        "data": problem.data.fingerprint(),
-    }
+    return Execution(plan, options.workers, timings, problem.data.fingerprint())

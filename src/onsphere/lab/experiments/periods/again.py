@@ -13,7 +13,7 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.periods.setups import Ready
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.population import Engine, Plan, ShardFolder, State
+from onsphere.lab.population import Engine, ShardFolder, State
 
 __all__ = ["Again", "trained_again"]
 
@@ -33,7 +33,7 @@ def trained_again(session: Again, shard: ShardFolder, steps: Collection[int]) ->
         Interrupted: The run was asked to stop.
     """
     problem, copies = session.given.problem, tuple(shard.copies())
-    engine = Engine(problem, copies, Plan(**session.engine["plan"]))
+    engine = Engine(problem, copies, session.execution.plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
     for step in sorted(set(steps)):

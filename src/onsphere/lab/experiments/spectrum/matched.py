@@ -26,7 +26,7 @@ from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.spectrum.measure import TrainLoss
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
+from onsphere.lab.population import Engine, Problem, ShardFolder
 from onsphere.lab.store.files import read_tensors, write_tensors
 
 PIECE = 256  # steps between two looks at ``stop``
@@ -68,7 +68,7 @@ def lowest_common(losses: Mapping[tuple[float, int], Array], cells: Sequence[Cel
 
     Args:
         losses: Minibatch losses [T] by ELR and seed.
-        cells: The labelled runs.
+        cells: The runs with their regimes.
         window: Steps of the running mean.
     """
     lowest = [
@@ -84,7 +84,7 @@ class Match:
     """A run at matched loss.
 
     Attributes:
-        step: Which step.
+        step: The step of the weights.
         weights: Its trained tensors there, without a leading axis.
     """
 
@@ -101,10 +101,10 @@ def matched_weights(
     """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
 
     Args:
-        session: Of the experiment, after training.
-        shards: The ended shards.
+        session: The experiment, after the grid was trained.
+        shards: The shards of the grid.
         looks: The steps to look at by ELR and seed; runs without any are left out.
-        target: The train loss.
+        target: The train loss that is looked for.
 
     Raises:
         Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.
@@ -133,7 +133,7 @@ def _closest(
     """Train a shard again and keep each copy where it is closest, by its place in the shard."""
     problem, copies = session.given, tuple(shard.copies())
     loss_at = TrainLoss(problem, session.spec.gradients)
-    engine = Engine(problem, copies, Plan(**session.engine["plan"]))
+    engine = Engine(problem, copies, session.execution.plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
     found: dict[int, Match] = {}
