@@ -138,3 +138,32 @@ def test_texts_of_one_level_do_not_overlap(texts: list[tuple[float, float]]) -> 
         for j, (other, wide) in enumerate(texts[:i]):
             if rows[i] == rows[j]:
                 assert abs(at - other) > (width + wide) / 2 - 1e-12
+
+
+def test_a_figure_holds_its_own_frame_and_may_leave_other_seeds_out() -> None:
+    drawn = ((0, 0, 1.0), (1, 0, 9.0), (0, 1, 50.0))
+    lines = [spec.Line([0.0, 1.0], [0.0, high], seed=seed, frame=frame) for seed, frame, high in drawn]
+    panels = [spec.Panel(spec.Axis("y", holds=(0.0,)), lines)]
+    shared: dict[str, Any] = {"seeds": [0, 1], "seed": 0, "frames": ["a", "b"]}
+    for others, frame, highest in ((True, 0, 9), (False, 0, 1), (False, 1, 50)):
+        chart = spec.Chart("a", "t", spec.Axis("x"), panels, "c", "l", others=others, **shared)
+        with style():
+            made = paper.figure(chart, "", frame)
+        (axes,) = made.axes
+        assert highest < axes.get_ylim()[1] < 1.1 * highest
+        assert len(axes.lines) == 1 + (others and frame == 0)
+        assert any("thin: 1 more" in text.get_text() for text in made.texts) == others
+
+
+def test_maps_of_different_names_have_axes_of_their_own() -> None:
+    names = (["3", "7"], ["a", "b", "c"])
+    maps = [spec.Heat(own, own, np.eye(len(own)), spec.Scale("s"), frame=frame) for frame, own in enumerate(names)]
+    chart = spec.Chart("a", "t", spec.Axis("x"), [spec.Panel(spec.Axis("y"), maps)], "c", "l", frames=["one", "two"])
+    drawn = page.figure(chart)
+    assert [(trace["x"], trace["y"]) for trace in drawn["data"]] == [(list(one.x), list(one.y)) for one in maps]
+    for axis in (drawn["layout"]["xaxis"], drawn["layout"]["yaxis"]):
+        assert axis["type"] == "category" and axis["autorange"] and "tickvals" not in axis
+    with style():
+        axes = paper.figure(chart, "", 1).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert axes.get_xlim() == (-0.5, 2.5)

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from onsphere.lab import Interrupted, Run, resume_periods, train_periods
+from onsphere.lab.engine_file import Execution, write_execution
 from onsphere.lab.experiment import Session, never
 from onsphere.lab.experiments.periods.minima import MOST, find_minima, minima_steps, pair_angles
 from onsphere.lab.experiments.periods.run import read_runs
@@ -75,8 +76,9 @@ def test_the_kept_weights_are_those_of_the_first_pass(trained):
     runs = read_runs(shard, None)
     assert all(len(run.jumps) > 2 for run in runs)
     # a first pass that ends at the step of a minimum has exactly these weights
-    ready, engine = Ready(problem, problem.trained), {"plan": Plan("vmap", 2).to_dict()}
-    session = Session(PeriodsSpec(), ready, Run(shard.folder.parent), Progress(), never, engine)
+    run = Run(shard.folder.parent)
+    write_execution(run, Execution(Plan("vmap", 2), 1, {}, problem.data.fingerprint()))
+    session = Session(PeriodsSpec(), Ready(problem, problem.trained), run, Progress(), never)
     minima = find_minima(session, [shard], runs)
     assert [m.seed for m in minima] == [0, 1]
     kept = load_file(shard.folder / "minima.safetensors")

@@ -105,6 +105,7 @@ class ConventionalResult(TrainedResult):
     """What :func:`onsphere.lab.compare_conventional` returns.
 
     Attributes:
+        distances: How far each set-up in the whole space is from the sphere.
         runs: One row a run, by set-up, learning rate, seed.
     """
 
@@ -113,6 +114,7 @@ class ConventionalResult(TrainedResult):
 
     spec: ConventionalSpec
     engine: ConventionalEngine
+    distances: list[Distance]
     runs: list[ConventionalRun]
 
     def of(self, setup: Setup, lr: float | None = None) -> list[ConventionalRun]:
@@ -123,12 +125,6 @@ class ConventionalResult(TrainedResult):
     def setups(self) -> list[Setup]:
         """The set-ups that were run."""
         return [setup for setup in SETUPS if self.of(setup)]
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def distances(self) -> list[Distance]:
-        """How far each set-up in the whole space is from the sphere."""
-        return [distance(setup, self.of(setup)) for setup in self.setups if setup != "sphere"]
 
     def __repr__(self) -> str:
         lines = [f"ConventionalResult: {len(self.runs)} runs, {self.seconds:.0f} s"]

@@ -14,7 +14,7 @@ from typing import Any
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.conventional.analyse import space_runs, sphere_runs
 from onsphere.lab.experiments.conventional.page import printed, report
-from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
+from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun, distance
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.words import answer, describe
@@ -80,7 +80,11 @@ def measure(session: Session[ConventionalSpec, Mapping[Setup, Ready]]) -> dict[s
                 runs += space_runs(given.problem, shard, setup, given.invariant, sphere)
         session.progress.finding(describe(runs))
     runs.sort(key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
-    return {"runs": runs, "engine": {"invariant": {name: one.invariant for name, one in session.given.items()}}}
+    return {
+        "distances": [distance(s, [run for run in runs if run.setup == s]) for s in spec.setups if s != "sphere"],
+        "runs": runs,
+        "engine": {"invariant": {name: one.invariant for name, one in session.given.items()}},
+    }
 
 
 def copies_of(spec: ConventionalSpec, setup: Setup) -> list[Copy]:

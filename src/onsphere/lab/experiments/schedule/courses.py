@@ -26,7 +26,7 @@ class Course:
     """The course of one method, over seeds.
 
     Attributes:
-        method: The method.
+        method: The method that was trained so.
         steps: Step numbers of the points, [T].
         elr: Effective learning rate there, geometric mean over seeds, [T].
         loss: Minibatch loss, geometric mean over seeds and a bin of steps, [T'].

@@ -136,6 +136,7 @@ def envelope_chart(result: SplitResult) -> Chart | None:
                 entry=name,
                 hover=f"{name} of {{x:,}}<br>{_AXES[metric]} {{y:.4g}}",
                 labels=[str(row.members) for row in rows] if name == "best split" else (),
+                side="upper right" if metric == "nll" else "lower right",
             )
             for name, rows in lines.items()
         ]
