@@ -36,7 +36,7 @@ REACHED = 2.0  # standard deviations of such running means around a level
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """One run.
+    """One run and its losses.
 
     Attributes:
         before: ELR before the change.
