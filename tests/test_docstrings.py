@@ -11,7 +11,7 @@ import onsphere
 
 SOURCE = Path(onsphere.__file__).parent
 #: Rooms whose docstrings are still to be written out.
-NOT_YET = ("lab/",)
+NOT_YET = ()
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Warns")
 #: What a reader would have to look up in the line before, or in the name.

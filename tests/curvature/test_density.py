@@ -83,7 +83,7 @@ def test_counts_of_separate_clusters():
 
 
 def test_the_smoothed_density_integrates_to_the_mass_and_is_the_dense_one():
-    values, found = curvature("batch_norm", "train", False, probes=150, steps=40)
+    values, found = curvature("batch_norm", "train", False, probes=150, steps=20)
     width = np.ptp(values) / 30
     grid = found.grid(2000, width)
     assert np.trapezoid(found.density(grid, width), grid) == pytest.approx(found.mass, rel=1e-4)

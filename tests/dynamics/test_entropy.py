@@ -84,7 +84,7 @@ def test_caps_in_two_and_three_dimensions():
 @pytest.mark.parametrize("neighbours", [1, 4])
 def test_uniform_directions_without_bias_at_any_dimension(dimension, neighbours):
     # In many dimensions the nearest chord says less about the mass within it: more clouds for the same error.
-    clouds = 220 if (dimension, neighbours) == (300, 1) else 60
+    clouds = 400 if (dimension, neighbours) == (300, 1) else 60
     found = [
         sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(clouds)
     ]

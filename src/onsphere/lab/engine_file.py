@@ -38,7 +38,7 @@ class Execution:
 
 
 def write_execution(run: Run, execution: Execution) -> None:
-    """Write ``engine.json``."""
+    """Write ``engine.json`` of a run."""
     write_json(run.folder / ENGINE, asdict(execution))
 
 

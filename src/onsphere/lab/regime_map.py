@@ -31,7 +31,7 @@ def proposed_by(result: Mapping[str, Any], where: object) -> ProposedElrs:
     """What the result of a map proposes.
 
     Args:
-        result: Its plain values.
+        result: Plain values of the map's result.
         where: What the message calls it.
 
     Raises:

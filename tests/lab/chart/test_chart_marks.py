@@ -320,6 +320,22 @@ def test_a_second_scale_stands_above_on_paper_and_names_within_the_panel() -> No
     assert figure.axes[0].get_window_extent().y1 >= name.get_window_extent().y1
 
 
+def test_names_beside_an_axis_are_as_many_as_fit_on_paper() -> None:
+    names = {float(i): f"tensor {i}" for i in range(300)}
+    chart = chart_of(spec.Points([1] * 300, list(names)), y=spec.Axis("", ticks=names), size=(6.0, 6.0))
+    labels = [label.get_text() for label in drawn(chart).axes[0].get_yticklabels()]
+    assert labels[:2] == ["tensor 0", "tensor 6"] and len(labels) == 50
+    assert len(page.figure(chart)["layout"]["yaxis"]["ticktext"]) == 300
+
+
+def test_labels_within_bars_are_dark_on_bright_ground_and_white_on_dark() -> None:
+    bright, dark = (
+        spec.Bars([i], [9], spec.Look(colour), along="x", labels=["bar"], inside=True)
+        for i, colour in enumerate(("#E69F00", "#0072B2"))
+    )
+    assert [text.get_color() for text in drawn(chart_of(bright, dark)).axes[0].texts] == ["#222222", "white"]
+
+
 def test_panels_below_one_another_share_the_axis_and_own_ones_stay() -> None:
     shared, own = spec.Axis("step"), spec.Axis("ELR", log=True)
     panels = [

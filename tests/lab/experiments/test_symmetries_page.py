@@ -51,7 +51,7 @@ def test_every_tensor_has_one_class_and_many_groups_share_a_colour():
     )
     shown = Tensors(found).classes
     assert sorted(name for one in shown for name in one.names) == sorted(names)
-    assert len({one.colour for one in shown}) == len(shown) == 10
+    assert len({one.look.colour for one in shown}) == len(shown) == 10
     assert shown[0].title == "scale-invariant by itself"
     assert [one.names for one in shown if one.title in ("without effect", "in no symmetry")] == [("idle",), ("head",)]
 

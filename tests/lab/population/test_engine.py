@@ -100,7 +100,8 @@ class Parts(nn.Module):
     def __init__(self, recomputed, frozen):
         super().__init__()
         self.recomputed = recomputed
-        self.first = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12, eps=1e-12), nn.ReLU())
+        norm = nn.BatchNorm1d(12, eps=1e-12, affine=not frozen)  # a frozen norm keeps its gains, which are on no sphere
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), norm, nn.ReLU())
         self.second = nn.Sequential(nn.Linear(12, 12), nn.BatchNorm1d(12, eps=1e-12, affine=False), nn.ReLU())
         self.head = nn.Linear(12, 10)
         if frozen:

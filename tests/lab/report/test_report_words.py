@@ -12,6 +12,7 @@ from onsphere.lab.report.words import (
     format_interval,
     format_number,
     format_percent,
+    format_range,
     json_for_script,
     jsonable,
 )
@@ -56,6 +57,8 @@ def test_percent_interval_duration() -> None:
     assert format_interval(None, 0.1) == "below 0.1"
     assert format_interval(0.1, None) == "above 0.1"
     assert format_interval(None, None) == "not found"
+    assert format_range([2, 0.5, 1]) == "0.5 to 2"
+    assert format_range([0.12341, 0.12339]) == "0.123"
     assert [format_duration(s) for s in (41.7, 600.0, 36000.0)] == ["41.7 s", "10 min", "10 h"]
 
 

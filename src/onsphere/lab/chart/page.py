@@ -34,6 +34,8 @@ _SIDES = {
     "left": "middle left",
     "right": "middle right",
     "centre": "middle center",
+    "upper right": "top right",
+    "lower right": "bottom right",
 }
 _COLOURS = [[i / 16, colour] for i, colour in enumerate(viridis(17))]
 _HATCH_EDGE = "rgba(255,255,255,0.6)"

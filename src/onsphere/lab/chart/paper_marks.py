@@ -40,6 +40,8 @@ _SIDES: Mapping[str, tuple[str, str, float, float]] = {
     "left": ("right", "center", -4, 0),
     "right": ("left", "center", 4, 0),
     "centre": ("center", "center", 0, 0),
+    "upper right": ("left", "bottom", 4, 4),
+    "lower right": ("left", "top", 4, -4),
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,20 +18,16 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from onsphere.lab.report.words import format_number
 from onsphere.lab.store.files import atomic
 
-from .theme import INK, elr_scale
+from .theme import INK
 
 __all__ = [
     "DPI",
-    "INK",
-    "REGIME_MARKERS",
-    "elr_colormap",
     "figure_title",
     "log_axis",
     "log_ticks",
@@ -43,9 +39,6 @@ __all__ = [
 ]
 
 DPI = 200
-
-#: A shape for each regime: colour is never the only sign.
-REGIME_MARKERS: Mapping[str, str] = {"convergence": "o", "chaotic_equilibrium": "D", "divergence": "s"}
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same glyphs everywhere
@@ -187,8 +180,3 @@ def number_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def elr_colormap() -> ListedColormap:
-    """The scale of effective learning rates on white ground."""
-    return ListedColormap(elr_scale())

@@ -27,6 +27,9 @@ class Column:
         kind: ``number`` and ``percent`` (of a fraction) are set flush right and sorted by value, ``text`` is not;
             ``tight`` is text that does not break.
         digits: Significant digits of a number.
+        form: How a number is written where it is not as short as it can be, such as ``"+.1f"`` or ``","``.
+        scale: What a number is multiplied by.
+        error: Name of the attribute that is the number's standard error; it is written behind it.
     """
 
     heading: str
@@ -34,6 +37,9 @@ class Column:
     hint: str = ""
     kind: Literal["number", "percent", "text", "tight"] = "number"
     digits: int = 3
+    form: str = ""
+    scale: float = 1
+    error: str = ""
 
     def cell(self, row: Any) -> Cell:
         """The cell of a row."""
@@ -41,8 +47,15 @@ class Column:
         if isinstance(value, Cell):
             return value
         if self.kind == "number":
-            return number(value, self.digits)
+            return self._number(None if value is None else self.scale * value, row)
         return percent(value) if self.kind == "percent" else Cell(str(value))
+
+    def _number(self, value: Any, row: Any) -> Cell:
+        if not self.form or value is None or not math.isfinite(value):
+            return number(value, self.digits)
+        error = self.scale * getattr(row, self.error) if self.error else None
+        behind = "" if error is None else f" ± {error:{self.form.removeprefix('+')}}"
+        return Cell(f"{value:{self.form}}{behind}", value)
 
 
 def table(rows: Iterable[Any], columns: Sequence[Column], caption: str = SORT, *, sortable: bool = True) -> Table:

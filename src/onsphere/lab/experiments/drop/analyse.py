@@ -62,7 +62,7 @@ def analyse(
         cells: The runs before the drop.
         continuations: The runs after it.
         paths: What was measured between them.
-        averages: Of the snapshots before it.
+        averages: The averages of the snapshots before the drop.
     """
     starts, ends = sorted({c.start for c in continuations}), sorted({c.end for c in continuations})
     limits = threshold(cells)
@@ -92,8 +92,8 @@ def best_constant(best: Sequence[Best], errors: Mapping[float, Mapping[float, Er
     """The best final effective learning rate without a drop, beside the best drop of all.
 
     Args:
-        best: Of every final effective learning rate.
-        errors: By :func:`errors_of`.
+        best: The best start for every final effective learning rate.
+        errors: The test errors that :func:`errors_of` gives.
     """
     found, drop = min(best, key=lambda one: one.no_drop), min(best, key=lambda one: one.test_error)
     return BestConstant(found.end, found.no_drop, paired(errors[drop.end][drop.start], errors[found.end][found.end]))
@@ -103,7 +103,7 @@ def best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | Non
     """The best average of snapshots beside a drop.
 
     Args:
-        averages: Of every start and seed.
+        averages: The average of each start and seed.
         drop: Test errors of the best drop.
     """
     errors: dict[float, Errors] = {}
@@ -160,7 +160,7 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
     Args:
         rows: The continuations at ``end``.
         end: The final effective learning rate.
-        limits: The convergence threshold.
+        limits: Where convergence of the first phase ends.
 
     Raises:
         InputError: Every run that stays at ``end`` became non-finite.

@@ -19,10 +19,10 @@ class Difference:
     """A mean difference over seeds with its 95 % interval.
 
     Attributes:
-        mean: Over seeds.
+        mean: The mean over seeds.
         low: Lower end of the interval; NaN with fewer than two seeds.
-        high: Upper end.
-        seeds: How many.
+        high: Upper end of the interval.
+        seeds: How many seeds there are.
     """
 
     mean: Real
@@ -96,9 +96,9 @@ class Best:
 
     Attributes:
         end: The final effective learning rate.
-        start: The best start.
-        test_error: Its mean.
-        test_error_se: Its standard error.
+        start: The best effective learning rate before the drop.
+        test_error: Mean test error from that start.
+        test_error_se: Standard error of that mean.
         no_drop: Mean test error of training at ``end`` throughout, with as many steps.
         no_drop_se: The standard error of that.
         gain: Test error of the best start minus that without a drop; None if the best is without a drop.
@@ -143,8 +143,8 @@ class BestAverage:
 
     Attributes:
         start: Its effective learning rate.
-        test_error: Its mean.
-        test_error_se: Its standard error.
+        test_error: Mean test error of the averages there.
+        test_error_se: Standard error of that mean.
         over_drop: Test error of these averages minus that of the best drop of all.
     """
 
@@ -185,7 +185,7 @@ class Analysis:
 
     Attributes:
         matrix: One cell a start and final effective learning rate, by final, then by start.
-        threshold: Where convergence ends.
+        threshold: Where convergence of the first phase ends.
         best: One entry a final effective learning rate.
         classes: One entry a start.
         constant: The best final effective learning rate without a drop, or None if no drop is better.

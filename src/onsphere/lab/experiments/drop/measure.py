@@ -38,7 +38,7 @@ class Place:
 
     Attributes:
         shard: The folder of its shard.
-        row: Its row there.
+        row: The copy's row in that shard.
     """
 
     shard: ShardFolder
@@ -81,7 +81,7 @@ class Measured:
 
     Attributes:
         average: The average of its snapshots, or None.
-        paths: Between its ends.
+        paths: The paths between its ends.
         angles: Final effective learning rates, and the angle from the drop to the end, radians; None if not finite.
         sharpness: Final effective learning rates, and the sharpness at the end; None where not measured.
     """

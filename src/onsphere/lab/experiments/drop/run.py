@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.drop.analyse import analyse, threshold
@@ -24,12 +23,11 @@ from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.drop.words import answer, describe, describe_threshold
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
+from onsphere.lab.networks import Evaluation
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
-
-MEASURES = ("train_loss", "train_error", "test_loss", "test_error")
 
 
 def drop_elr(model: Model = "mlp", data: Data = "digits", **given: Any) -> DropResult:
@@ -107,15 +105,12 @@ def _drop(session: Session[DropSpec, Problem], before: Sequence[ShardFolder], co
     """The second round: every run of the first goes on at every final effective learning rate."""
     spec, path = session.spec, (session.run.folder / "starts.safetensors").resolve()
     if not path.exists():
-        stack_starts(path, [own for shard in before for own in _rows(shard, session.given.trained)])
+        kept = [(shard.weights(), len(shard.copies())) for shard in before]
+        names = session.given.trained
+        stack_starts(path, [{name: one[name][k] for name in names} for one, count in kept for k in range(count)])
     problem = replace(session.given, steps=spec.drop_steps, snapshots=(), starts=path, offset=spec.steps)
     wanted = [Copy(seed=copy.seed, lr=end, start=row) for end in spec.ends for row, copy in enumerate(copies)]
     return session.train(problem, "drop", wanted, "after the drop")
-
-
-def _rows(shard: ShardFolder, names: Sequence[str]) -> list[dict[str, Tensor]]:
-    weights = shard.weights()
-    return [{name: weights[name][row] for name in names} for row in range(len(weights["alive"]))]
 
 
 def _continuations(
@@ -135,7 +130,7 @@ def _continuations(
                     start=origins[copy.start].start,
                     end=copy.lr,
                     seed=copy.seed,
-                    **dict(zip(MEASURES, map(float, evaluations[-1, k]), strict=True)),
+                    **Evaluation(*map(float, evaluations[-1, k])).to_dict(),
                     gradient_norm=float(late[:, k].mean()),
                     angle=math.nan if angle is None else angle,
                     sharpness=dict(found.sharpness)[copy.lr],

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from onsphere.lab.experiments.regimes.classify import Cell
 
@@ -62,10 +62,6 @@ class Boundary:
     resolved: bool
     reason: str
     per_seed: list[Bracket] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         if not self.resolved or self.low is None or self.high is None:

@@ -12,8 +12,8 @@ The angular rule needs no loss scale and separates runs by a wide margin (``test
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -68,10 +68,6 @@ class Cell:
     def interpolates(self) -> bool:
         """Whether it fits the training set (training error below 1 %)."""
         return self.finite and self.train_error < INTERPOLATES
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
 
     @property
     def relative_loss(self) -> float:

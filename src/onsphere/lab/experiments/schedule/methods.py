@@ -36,7 +36,7 @@ class Setting:
     """One method with its numbers.
 
     Attributes:
-        family: Which method.
+        family: Which method it is.
         lr: Its first learning rate, on the sphere the effective one.
         end_lr: Its last one; equal to ``lr`` if constant.
         weight_decay: In the whole space; 0 on the sphere.

@@ -28,11 +28,11 @@ class Method:
         end_lr: Last one; 0 for a cosine.
         weight_decay: In the whole space; 0 on the sphere.
         tuned: Whether it is the best of its family where methods were tuned.
-        test_error: Of each seed at the end, fraction; NaN where the run became non-finite.
-        test_loss: Of each seed at the end, on the test images.
-        train_error: Of each seed at the end, on all training images as they are labelled.
-        train_loss: Of each seed at the end, on all training images.
-        validation_error: Of each seed at the end, on the validation images; empty without them.
+        test_error: Fraction of test images at the end, for each seed; NaN where the run became non-finite.
+        test_loss: Loss on the test images at the end, for each seed.
+        train_error: Fraction of all training images as they are labelled at the end, for each seed.
+        train_loss: Loss on all training images at the end, for each seed.
+        validation_error: Fraction of validation images at the end, for each seed; empty without them.
     """
 
     family: Family
@@ -117,8 +117,8 @@ class Verdict:
 
     Attributes:
         family: Family of the best rival: the lowest mean test error of the tuned ones.
-        difference: Mean over seeds.
-        standard_error: Of that mean.
+        difference: Mean of the differences over seeds.
+        standard_error: Standard error of that mean.
         low: Lower end of its 95 % t-interval.
         high: Upper end of its 95 % t-interval.
         not_worse: Whether the difference is at most one standard error.

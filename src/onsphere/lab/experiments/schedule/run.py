@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onsphere.lab.data import Dataset
 from onsphere.lab.experiment import Experiment, Session
@@ -32,16 +31,11 @@ def compare_schedules(model: Model | None = None, data: Data | None = None, **gi
     """Train the schedule that a regime map proposes, and its tuned rivals, at equal steps.
 
     Args:
-        model: ``mlp``, ``convnet``, ``resnet18``, ``package.module:factory``, or a callable that returns a new module;
-            made fully scale-invariant if it is not. Default: that of the map, else ``mlp``.
-        data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
-            with x [N, ...] and integer labels y [N]. Default: that of the map, else ``digits``.
+        model: The network, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes it; made fully
+            scale-invariant if it is not. Default: that of the map, else ``mlp``.
+        data: The data that all methods are trained on. Default: those of the map, else ``digits``.
         **given: The fields of :class:`~onsphere.lab.experiments.schedule.spec.ScheduleSpec`, where ``map`` may be the
-            result of :func:`onsphere.lab.map_regimes` too, and ``out``, ``progress`` and ``stop`` of
-            :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
-
-    Returns:
-        The result; everything is also on disk.
+            result of :func:`onsphere.lab.map_regimes` too, and ``out``, ``progress`` and ``stop``.
 
     Raises:
         InputError: A field, the map, the model or the data is wrong; the message is one line.
@@ -128,23 +122,18 @@ def trained(
         problem = session.given.sphere if name == "sphere" else session.given.space
         checked = np.where(alive, validation_errors(shards, problem, validation), np.nan)
         columns.append(checked.reshape(-1, seeds))
-    return [_method(setting, [column[i] for column in columns]) for i, setting in enumerate(settings)]
-
-
-def _method(setting: Setting, columns: Sequence[NDArray[np.float64]]) -> Method:
-    train_loss, train_error, test_loss, test_error, *validated = (tuple(column.tolist()) for column in columns)
-    return Method(
-        family=setting.family,
-        lr=setting.lr,
-        end_lr=setting.end_lr,
-        weight_decay=setting.weight_decay,
-        tuned=False,
-        test_error=test_error,
-        test_loss=test_loss,
-        train_error=train_error,
-        train_loss=train_loss,
-        validation_error=validated[0] if validated else (),
-    )
+    measures = ("train_loss", "train_error", "test_loss", "test_error", "validation_error")
+    return [
+        Method(
+            family=setting.family,
+            lr=setting.lr,
+            end_lr=setting.end_lr,
+            weight_decay=setting.weight_decay,
+            tuned=False,
+            **{name: tuple(column[i].tolist()) for name, column in zip(measures, columns, strict=False)},
+        )
+        for i, setting in enumerate(settings)
+    ]
 
 
 EXPERIMENT = Experiment(

@@ -192,5 +192,5 @@ def pairs_chart(result: SpectrumResult) -> Chart:
         "Barriers and angles between the minima of different effective learning rates",
         columns=2,
         frames=["mean over seeds" if seed is None else f"seed {seed}" for seed in seeds],
-        frame_name="shown:",
+        frame_name="seed",
     )

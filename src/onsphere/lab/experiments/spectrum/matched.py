@@ -68,7 +68,7 @@ def lowest_common(losses: Mapping[tuple[float, int], Array], cells: Sequence[Cel
 
     Args:
         losses: Minibatch losses [T] by ELR and seed.
-        cells: The labelled runs.
+        cells: The runs with their regimes.
         window: Steps of the running mean.
     """
     lowest = [
@@ -84,7 +84,7 @@ class Match:
     """A run at matched loss.
 
     Attributes:
-        step: Which step.
+        step: The step of the weights.
         weights: Its trained tensors there, without a leading axis.
     """
 
@@ -101,10 +101,10 @@ def matched_weights(
     """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
 
     Args:
-        session: Of the experiment, after training.
-        shards: The ended shards.
+        session: The experiment, after the grid was trained.
+        shards: The shards of the grid.
         looks: The steps to look at by ELR and seed; runs without any are left out.
-        target: The train loss.
+        target: The train loss that is looked for.
 
     Raises:
         Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.

@@ -31,9 +31,9 @@ def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: 
     Args:
         spec: How many minibatches the gradient norm takes (those of the first steps of the seed's training), and how
             many images the sharpness.
-        problem: What was trained.
-        weights: Its trained tensors.
-        seed: Its seed.
+        problem: The problem that was trained.
+        weights: The trained tensors of the network.
+        seed: The seed of the network.
         step: The step the weights are of.
     """
     model, loss = _network(problem, weights, seed), criterion(problem)
@@ -73,8 +73,8 @@ class TrainLoss:
     """The train loss of given weights: mean over the minibatches of a seed, batch statistics of each.
 
     Args:
-        problem: What was trained.
-        count: How many minibatches.
+        problem: The problem that was trained.
+        count: How many minibatches are averaged over.
     """
 
     def __init__(self, problem: Problem, count: int) -> None:
@@ -101,10 +101,10 @@ def measure_pair(
 
     Args:
         spec: How many points the path has, and on how many images the loss along it is taken.
-        problem: What was trained.
+        problem: The problem that was trained.
         low: The smaller ELR and its trained tensors.
         high: The larger and those of it.
-        seed: Their seed.
+        seed: The seed of both networks.
     """
     first, second = (_network(problem, weights, seed) for _, weights in (low, high))
     found = barrier(

@@ -21,7 +21,7 @@ class Point:
     """What a network is like at one step of its training; None for what is not finite.
 
     Attributes:
-        step: Steps done.
+        step: How many steps were done.
         batch_loss: Mean loss over the minibatches of the gradient norm, batch statistics of each minibatch.
         gradient_norm: Mean effective norm of the stochastic gradient at fixed weights, batch statistics as above.
         gradient_norm_error: Its standard error over minibatches.
@@ -49,10 +49,10 @@ class Point:
 
 @dataclass(frozen=True)
 class SpectrumRun:
-    """One run.
+    """One run of the grid.
 
     Attributes:
-        elr: Effective learning rate.
+        elr: Effective learning rate of all steps.
         seed: Index of the seed.
         regime: Its label by the rules of :mod:`onsphere.lab.experiments.regimes.classify`.
         finite: Whether it stayed finite.
@@ -79,7 +79,7 @@ class Pair:
     Attributes:
         seed: Index of the seed.
         low: The smaller effective learning rate.
-        high: The larger.
+        high: The larger effective learning rate.
         angle: Between the final weights, radians.
         loss_barrier: Rise of the train loss on the great circle above the line between the ends.
         error_barrier: The same of the train error, fraction.
@@ -107,7 +107,7 @@ class Trend:
         changes: Change of each seed from its smallest to its largest ELR (a difference where ``kind`` says so).
         mean: Mean change over seeds, geometric for ratios; None without any.
         low: Lower end of the 95 % interval of the mean; None with fewer than two seeds.
-        high: Upper end.
+        high: Upper end of that interval.
         verdict: "rises", "falls" or "not clear".
     """
 
@@ -182,15 +182,15 @@ class SpectrumResult(TrainedResult):
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds."""
+        """The indices of the seeds."""
         return sorted({run.seed for run in self.runs})
 
     def trend(self, where: str, quantity: str) -> Trend:
         """The trend of one quantity.
 
         Args:
-            where: "matched" or "end".
-            quantity: An attribute of :class:`Point`.
+            where: "matched", "end" or "pairs", as in :class:`Trend`.
+            quantity: An attribute of :class:`Point`, or ``loss_barrier`` of pairs.
         """
         return next(t for t in self.trends if (t.where, t.quantity) == (where, quantity))
 

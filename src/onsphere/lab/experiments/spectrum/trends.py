@@ -65,7 +65,7 @@ def trend(where: Literal["matched", "end", "pairs"], quantity: str, kind: Kind, 
 
     Args:
         where: At which place of the runs.
-        quantity: Its name.
+        quantity: The name of the quantity.
         kind: What a change is.
         values: (ELR, value) of each seed.
     """

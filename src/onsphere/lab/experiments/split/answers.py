@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from onsphere.ensembles import Split
 from onsphere.lab.experiment import Session
@@ -18,21 +17,8 @@ from onsphere.lab.experiments.split.study import Study
 from onsphere.lab.experiments.split.words import headline
 
 Pools = Mapping[int, Pool]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What pools say.
-
-    Attributes:
-        budgets: One answer a budget, ascending.
-        curves: Ensembles of every size measured at every width.
-        laws: The power laws fitted to them.
-    """
-
-    budgets: list[BudgetAnswer]
-    curves: list[Point]
-    laws: list[Law]
+#: One answer a budget, ensembles of every size measured at every width, the power laws fitted to them.
+Found = tuple[list[BudgetAnswer], list[Point], list[Law]]
 
 
 def measured(session: Session[SplitSpec, Study], pools: Pools) -> Found:
@@ -66,7 +52,7 @@ def measured(session: Session[SplitSpec, Study], pools: Pools) -> Found:
         along = [p for p in ordered if p.width == width]
         if len(along) > 2:
             laws += [fit(width, metric, along) for metric in ("nll", "cnll")]
-    return Found(answers, ordered, laws)
+    return answers, ordered, laws
 
 
 def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
@@ -93,7 +79,7 @@ def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
         laws |= {(law.width, law.metric): law for p in by_metric.values() for law in p.laws}
         session.progress.finding(headline(answers[-1], spec.metric))
     curves = [one for width in sorted(subsets) for one in points(width, subsets[width])]
-    return Found(answers, curves, [laws[key] for key in sorted(laws) if key[1] != "accuracy"])
+    return answers, curves, [laws[key] for key in sorted(laws) if key[1] != "accuracy"]
 
 
 def _row(

@@ -11,7 +11,6 @@ import numpy as np
 from onsphere.lab.chart.looks import series_looks
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Panel, Points
 from onsphere.lab.chart.theme import INK, INK_ON_DARK
-from onsphere.lab.experiments.split.measure import Law, Point
 from onsphere.lab.experiments.split.result import BudgetAnswer, SplitResult, SplitRow
 
 __all__ = ["curves_chart", "envelope_chart", "splits_chart"]
@@ -29,10 +28,7 @@ def splits_chart(result: SplitResult) -> Chart:
         title="One budget, split among more and more networks",
         x=_counts("networks that share the budget", (row.members for row in result.rows)),
         panels=[
-            Panel(
-                Axis(axis),
-                [mark for own in result.budgets for mark in _budget(own, metric, looks[own.budget])],
-            )
+            Panel(Axis(axis), [mark for own in result.budgets for mark in _budget(own, metric, looks[own.budget])])
             for metric, axis in _AXES.items()
         ],
         legend="budget",
@@ -69,18 +65,7 @@ def curves_chart(result: SplitResult) -> Chart | None:
 
     def marks(metric: str) -> list[Points]:
         widths = [mark for width, look in looks.items() for mark in _width(result, width, metric, largest, look)]
-        budgets = [
-            Line(
-                [row.members for row in rows],
-                _values(rows, metric),
-                _DARK,
-                f"budget {answer.budget:,}",
-                entry="equal budget",
-            )
-            for answer in result.budgets
-            if (rows := _known(answer.splits, metric))
-        ]
-        return widths + budgets
+        return [*widths, *(_equal(answer, metric) for answer in result.budgets)]
 
     return Chart(
         id="curves-chart",
@@ -96,6 +81,13 @@ def curves_chart(result: SplitResult) -> Chart | None:
     )
 
 
+def _equal(answer: BudgetAnswer, metric: str) -> Line:
+    """The splits of one budget, from one wide network to many thin ones."""
+    rows = _known(answer.splits, metric)
+    hover = f"budget {answer.budget:,}"
+    return Line([row.members for row in rows], _values(rows, metric), _DARK, hover, entry="equal budget")
+
+
 def _width(result: SplitResult, width: int, metric: str, largest: int, look: Look) -> list[Points]:
     """The ensembles of one width, and their law; without one they are joined by a line."""
     own = sorted((p for p in result.curves if p.width == width), key=lambda p: p.size)
@@ -105,13 +97,9 @@ def _width(result: SplitResult, width: int, metric: str, largest: int, look: Loo
     hover = f"{{x}} networks of {name}<br>{_AXES[metric]} {{y:.4g}}"
     if law is None:
         return [Line(x, y, look.but(marker="circle"), hover, **more)]
-    return [Points(x, y, look.but(marker="circle"), hover, **more), _law(law, own, largest, look, name)]
-
-
-def _law(law: Law, points: Sequence[Point], largest: int, look: Look, name: str) -> Line:
-    """A law to the largest split or point."""
-    sizes = np.geomspace(points[0].size, max(largest, points[-1].size), 60)
-    return Line(sizes, law(sizes), look.but(dash="dot"), entry=name, listed=False)
+    drawn = np.geomspace(own[0].size, max(largest, own[-1].size), 60)
+    fitted = Line(drawn, law(drawn), look.but(dash="dot"), entry=name, listed=False)
+    return [Points(x, y, look.but(marker="circle"), hover, **more), fitted]
 
 
 def envelope_chart(result: SplitResult) -> Chart | None:
@@ -136,6 +124,7 @@ def envelope_chart(result: SplitResult) -> Chart | None:
                 entry=name,
                 hover=f"{name} of {{x:,}}<br>{_AXES[metric]} {{y:.4g}}",
                 labels=[str(row.members) for row in rows] if name == "best split" else (),
+                side="upper right" if metric == "nll" else "lower right",
             )
             for name, rows in lines.items()
         ]

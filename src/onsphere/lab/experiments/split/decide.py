@@ -41,7 +41,7 @@ class Gain:
         members: Members of the split.
         mean: Nats, or fraction of accuracy; above 0 the split is better. NaN where seeds are missing.
         low: Lower end of the 95 % interval, Bonferroni-corrected for the number of splits.
-        high: Its upper end.
+        high: Upper end of that interval.
         upper: Upper end of the plain 95 % interval.
     """
 

@@ -30,9 +30,9 @@ class Family:
     Attributes:
         model: A name of :mod:`onsphere.lab.models`, ``package.module:factory``, or a callable that returns a module.
         layers: Hidden layers, for networks that take ``widths``.
-        input_shape: Of one example.
-        classes: Outputs.
-        head_norm: Of a frozen last layer.
+        input_shape: Shape of one example.
+        classes: How many outputs there are.
+        head_norm: Frobenius norm of a frozen last layer.
         takes: The argument that carries the width: ``width``, or ``widths``, one for every layer.
     """
 

@@ -49,7 +49,7 @@ class Point:
         size: How many of them an ensemble has.
         groups: How many ensembles; 0 where all subsets of a small pool were taken.
         mean: Accuracy (fraction), NLL and CNLL (nats).
-        standard_error: Of each mean; None where it is not known.
+        standard_error: Standard error of each mean; None where it is not known.
     """
 
     width: int
@@ -66,7 +66,7 @@ class Fit(Keyed):
     Attributes:
         limit: What infinitely many networks reach.
         scale: Factor of the power.
-        exponent: Negative.
+        exponent: Exponent of the size, negative.
         intervals: Ends for each of the three; None where the data do not bound it.
         confidence: Confidence of the intervals.
         residual: Root mean square deviation of the values, in their unit.

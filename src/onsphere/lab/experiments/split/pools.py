@@ -35,7 +35,7 @@ class Failed:
     Attributes:
         width: The width of its pool.
         member: Its index in the pool, which is its seed.
-        reason: ``non-finite`` or ``chance``.
+        reason: Either ``non-finite`` or ``chance``.
         accuracy: A fraction of the test images; None where its logits are not finite.
     """
 

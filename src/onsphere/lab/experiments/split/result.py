@@ -21,15 +21,16 @@ class SplitRow:
 
     Attributes:
         budget: Parameters (or bytes) of all members together.
-        members: How many networks.
-        width: Width of each.
+        members: How many networks share it.
+        width: Width of each network.
         parameters: Parameters of one member.
         rounding_error: By which fraction of the budget all members together exceed it.
         accuracy: Fraction of test images, mean over seeds (in a prediction: predicted).
         nll: Negative log-likelihood in nats.
         cnll: Negative log-likelihood in nats at the best temperature.
-        standard_error: Of each of the three, over seeds (in a prediction: by jackknife); None for one seed.
-        values: Of each of the three, one a seed; None where all networks of that seed failed. Empty in a prediction.
+        standard_error: Standard error of each of the three, over seeds (in a prediction: by jackknife); None for one
+            seed.
+        values: The three for every seed; None where all networks of that seed failed. Empty in a prediction.
         basis: ``trained``, or where a prediction's NLL comes from: ``measured``, ``law``, ``fixed exponent``.
     """
 

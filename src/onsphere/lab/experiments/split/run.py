@@ -27,16 +27,11 @@ def split_budget(model: Model = "mlp", data: Data = "digits", **given: Any) -> S
     """Find out whether one wide network or several thinner ones make the most of a budget, and how many.
 
     Args:
-        model: ``mlp``, ``plain-mlp``, ``convnet``, ``resnet18``, ``vgg16``, ``wrn28``, ``package.module:factory``, or a
-            callable that takes ``width`` (or ``widths``) and returns a new module.
-        data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
-            with x [N, ...] and integer labels y [N].
+        model: The family of networks: a name, ``package.module:factory``, or a callable that takes ``width`` (or
+            ``widths``) and returns a new module.
+        data: The data, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes them.
         **given: The fields of :class:`~onsphere.lab.experiments.split.spec.SplitSpec`, where ``budget`` and ``members``
-            may be single numbers, and ``out``, ``progress`` and ``stop`` of
-            :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
-
-    Returns:
-        The result; everything is also on disk.
+            may be single numbers, and ``out``, ``progress`` and ``stop``.
 
     Raises:
         InputError: A field, the model or the data is wrong; the message is one line.
@@ -56,15 +51,18 @@ def split_budget(model: Model = "mlp", data: Data = "digits", **given: Any) -> S
 def measure(session: Session[SplitSpec, Study]) -> dict[str, Any]:
     """Train the pools, answer for every budget, keep the best ensemble if a file is named for it."""
     spec, study, pools = session.spec, session.given, trained_pools(session)
-    found = (predicted if spec.predict else measured)(session, pools)
+    budgets, curves, laws = (predicted if spec.predict else measured)(session, pools)
     trained = {width: len(pool.logits) for width, pool in pools.items()}
-    return vars(found) | {
+    return {
         "predicted": spec.predict,
+        "budgets": budgets,
+        "curves": curves,
+        "laws": laws,
         "failed": [failed for width in sorted(pools) for failed in pools[width].failed],
         "networks": sum(trained.values()),
         "cost": Cost.of(trained, study.everything, study.parameters, spec.seeds, spec.steps),
         "input_shape": study.narrowest.data.input_shape,
-        "saved": None if spec.save is None else saved(session, pools, found.budgets[-1], Path(spec.save)),
+        "saved": None if spec.save is None else saved(session, pools, budgets[-1], Path(spec.save)),
     }
 
 

@@ -23,21 +23,10 @@ from numpy.typing import NDArray
 
 from onsphere.lab.experiments.stabilise.result import Level, MemoryPoint, Remaining
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
-from onsphere.lab.intervals import quantile, standard_error
+from onsphere.lab.intervals import interval, standard_error
 from onsphere.lab.population import ShardFolder
 
-__all__ = [
-    "Course",
-    "Curve",
-    "courses",
-    "edges",
-    "levels",
-    "loss_curves",
-    "memory_course",
-    "remaining",
-    "student",
-    "window",
-]
+__all__ = ["Course", "Curve", "courses", "levels", "loss_curves", "memory_course", "remaining", "student", "window"]
 
 Array = NDArray[np.float64]
 
@@ -47,7 +36,7 @@ REACHED = 2.0  # standard deviations of such running means around a level
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """One run.
+    """One run and its losses.
 
     Attributes:
         before: ELR before the change.
@@ -140,9 +129,8 @@ def remaining(runs: Sequence[Course], change: int) -> dict[str, Remaining]:
     found = {}
     for name, series in _SERIES.items():
         values = _memory(runs, series, change, window(change, len(runs[0].loss)))
-        mean, error = student(values)
-        half = error * quantile(len(values))
-        found[name] = Remaining(mean, error, mean - half, mean + half, [float(v) for v in values])
+        left = interval(values)
+        found[name] = Remaining(left.mean, left.standard_error, left.low, left.high, values)
     return found
 
 

@@ -53,7 +53,6 @@ def levels_chart(result: StabiliseResult, curves: Sequence[Curve]) -> Chart:
         ),
         label="Loss against steps since the change of the effective learning rate",
         note="thin: after a change of the ELR; broad: this ELR from the start",
-        height=470,
     )
 
 
@@ -81,7 +80,6 @@ def memory_chart(result: StabiliseResult) -> Chart:
             "standard errors over seeds."
         ),
         label="Memory of the former effective learning rate against steps",
-        height=380,
     )
 
 
@@ -118,7 +116,6 @@ def plane_chart(result: StabiliseResult) -> Chart:
         caption="Discs: runs that had the ELR from the start. Crosses: runs that came from another one.",
         label="Effective gradient norm against loss, one spot an effective learning rate",
         note="discs: this ELR from the start; crosses: from another one",
-        height=420,
     )
 
 
@@ -145,7 +142,6 @@ def wander_chart(result: StabiliseResult) -> Chart:
         label="Angle to the start of the stationary phase against steps",
         note="dotted: random walk with the same steps",
         file="wandering",
-        height=440,
     )
 
 
@@ -176,7 +172,6 @@ def ways_chart(result: StabiliseResult) -> Chart:
         ),
         label="Loss in the middle of the path to the start against its length",
         note="squares: ELRs of the divergence",
-        height=420,
     )
 
 
@@ -210,7 +205,6 @@ def walk_chart(result: StabiliseResult) -> Chart:
         ),
         label="Cosine to the start in the divergence against the random walk",
         note="dotted: random walk with the same steps",
-        height=380,
     )
 
 

@@ -22,7 +22,7 @@ from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
-from onsphere.lab.report.words import MISSING, format_number, format_percent
+from onsphere.lab.report.words import format_number, format_percent
 from onsphere.lab.store import Run
 
 __all__ = ["printed", "report"]
@@ -98,44 +98,26 @@ def _level_columns(result: StabiliseResult) -> list[Column]:
     def elr(value: float) -> Cell:
         return Cell(format_number(value), value, colours[value])
 
-    def steps(row: Level) -> Cell:
-        return Cell("never" if row.steps_to_level is None else format_number(row.steps_to_level), row.steps_to_level)
+    def steps(row: Level) -> Cell | float:
+        return Cell("never", math.nan) if row.steps_to_level is None else row.steps_to_level
 
     def test(row: Level) -> Cell:
         return Cell(f"{format_percent(row.test_error)} ({format_percent(row.test_error_reference)})", row.test_error)
 
+    same = "runs with the ELR from the start"
+    far = "the gap in standard errors over seeds; of a few seeds, beyond 3 or 4 is worth a thought"
+    near = "to the level: until a running mean is within the reference's fluctuations; median over seeds"
     return [
         Column("before", lambda row: elr(row.before), "ELR before the change", kind="text"),
         Column("after", lambda row: elr(row.after), "ELR after the change", kind="text"),
         Column("loss", "loss", "mean minibatch loss over the second half of the steps after the change", digits=4),
-        Column(
-            "from start",
-            "loss_reference",
-            "loss of runs that had this ELR from the start, over the same steps",
-            digits=4,
-        ),
-        Column("gap (%)", lambda row: _signed(100 * row.loss_gap), "mean over seeds of the log of the ratio"),
-        Column(
-            "/ s.e.",
-            lambda row: _signed(row.loss_gap_in_errors),
-            "the gap in standard errors over seeds; of a few seeds, beyond 3 or 4 is worth a thought",
-        ),
-        Column("gradient (%)", lambda row: _signed(100 * row.gradient_norm_gap), "gap of the effective gradient norm"),
-        Column(
-            "/ s.e. ",
-            lambda row: _signed(row.gradient_norm_gap_in_errors),
-            "the gap of the gradient norm in standard errors over seeds",
-        ),
-        Column(
-            "steps",
-            steps,
-            "to the level: until a running mean is within the reference's fluctuations; median over seeds",
-        ),
-        Column(
-            "test err (%)",
-            test,
-            "batch statistics re-estimated; in brackets that of runs with the ELR from the start",
-        ),
+        Column("from start", "loss_reference", f"loss of {same}, over the same steps", digits=4),
+        Column("gap (%)", "loss_gap", "mean over seeds of the log of the ratio", form="+.1f", scale=100),
+        Column("/ s.e.", "loss_gap_in_errors", far, form="+.1f"),
+        Column("gradient (%)", "gradient_norm_gap", "gap of the effective gradient norm", form="+.1f", scale=100),
+        Column("/ s.e. ", "gradient_norm_gap_in_errors", "the same for the gradient norm", form="+.1f"),
+        Column("steps", steps, near),
+        Column("test err (%)", test, f"batch statistics re-estimated; in brackets that of {same}"),
     ]
 
 
@@ -143,36 +125,19 @@ def _regimes(stay: Stay) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in stay.regimes.items() if count)
 
 
-def _signed(value: float) -> Cell:
-    return Cell(f"{value:+.1f}" if math.isfinite(value) else MISSING, value)
-
-
-def _within(value: float, error: float, sign: str = "") -> Cell:
-    """A number with its standard error."""
-    return Cell(f"{value:{sign}.2f} ± {error:.2f}", value)
-
-
+_END = "to the start, at the end of the stationary phase, with its standard error"
+_MIDDLE = "of the great circle from start to end, minus the mean of both ends; negative: a valley"
 _STAY_COLUMNS = (
     Column("ELR", lambda stay: Cell(format_number(stay.elr), stay.elr), kind="text"),
     Column("regime", _regimes, "how many seeds are in which", kind="text"),
     Column("loss", "loss", "minibatches, stationary phase"),
     Column("gradient", "gradient_norm", "effective gradient norm of minibatches, stationary phase"),
     Column("rad / step", "angular_update", "mean angle of a step"),
-    Column(
-        "angle (rad)",
-        lambda stay: _within(stay.angle, stay.angle_error),
-        "to the start, at the end of the stationary phase, with its standard error",
-    ),
+    Column("angle (rad)", "angle", _END, form=".2f", error="angle_error"),
     Column("forgets", "steps_to_forget", "steps until the mean cosine to the start is 1/e; – : not within the run"),
     Column("walk", "walk_steps_to_forget", "the same of a random walk with the same angular updates"),
+    Column("loss in the middle", "middle", _MIDDLE, form="+.2f", error="middle_error"),
     Column(
-        "loss in the middle",
-        lambda stay: _within(stay.middle, stay.middle_error, "+"),
-        "of the great circle from start to end, minus the mean of both ends; negative: a valley",
-    ),
-    Column(
-        "barrier",
-        lambda stay: _within(stay.barrier, stay.barrier_error),
-        "highest loss on it above the line between the ends",
+        "barrier", "barrier", "highest loss on it above the line between the ends", form=".2f", error="barrier_error"
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
 from onsphere.lab.experiments.symmetries.names import folded, pattern
@@ -68,12 +68,13 @@ def report(run: Run, result: SymmetriesResult) -> Report:
 
 def _report(found: Symmetries, title: str, subtitle: str) -> Report:
     tensors = Tensors(found)
+    notes = [Text(note[0].upper() + note[1:] + ".", tone="note") for note in found.notes]
     sections = [
         Section("tensors", "The model's tensors", [areas_chart(tensors), bars_chart(tensors, title)]),
         Section("groups", "Scale-invariant groups", [_groups(tensors)]),
         Section("rescalings", "Rescalings", _rescalings(found)),
         Section("all", "All tensors", [_tensors(tensors)]),
-        Section("probing", "How the model was probed", _notes(found)),
+        Section("probing", "How the model was probed", [Text(_PROBED), *notes]),
     ]
     there = {"groups": found.groups, "rescalings": found.rescalings}
     return Report(
@@ -112,7 +113,7 @@ def printed(result: SymmetriesResult) -> list[Table | str]:
 
 def _alike_groups(tensors: Tensors) -> Table:
     """The groups, those whose names differ in numbers alone on one line; those with most numbers first."""
-    groups = tensors.found.groups
+    groups, broken = tensors.found.groups, tensors.found.broken_by_eps
     gathered: dict[tuple[str, ...], list[int]] = {}
     for i, group in enumerate(groups):
         gathered.setdefault(tuple(map(pattern, group)), []).append(i)
@@ -121,8 +122,7 @@ def _alike_groups(tensors: Tensors) -> Table:
         return [name for i in alike for name in groups[i]]
 
     def worst(alike: Sequence[int]) -> float:
-        known = [change for i in alike if math.isfinite(change := tensors.found.broken_by_eps[i])]
-        return max(known, default=math.nan)
+        return max((broken[i] for i in alike if math.isfinite(broken[i])), default=math.nan)
 
     def listed(alike: Sequence[int]) -> str:
         alone = len(groups[alike[0]]) == 1
@@ -132,54 +132,58 @@ def _alike_groups(tensors: Tensors) -> Table:
     columns = (
         Column("groups", len),
         Column("tensors each", lambda alike: len(groups[alike[0]])),
-        Column("numbers", lambda alike: _whole(tensors.size(names(alike)))),
-        Column("share %", lambda alike: 100 * tensors.share(names(alike))),
-        Column("broken by eps", lambda alike: _change(worst(alike))),
+        *_measures(tensors, names, worst),
         Column("scale-invariant together", listed, kind="text"),
     )
     return table(sorted(gathered.values(), key=lambda alike: -tensors.size(names(alike))), columns)
 
 
 def _groups(tensors: Tensors) -> Table:
-    groups, broken = tensors.found.groups, tensors.found.broken_by_eps
-    colours = _colours(tensors)
+    groups, colours = tensors.found.groups, tensors.colours
+
+    def group(i: int) -> Cell:
+        return Cell(str(i + 1), i + 1, colours[groups[i][0]])
+
+    def names(i: int) -> Cell:
+        return Cell(", ".join(folded(groups[i])), hint="\n".join(groups[i]))
+
     columns = (
-        Column(
-            "group",
-            lambda i: Cell(str(i + 1), i + 1, colours[groups[i][0]]),
-            "its colour is that of the charts",
-            kind="tight",
-        ),
+        Column("group", group, "its colour is that of the charts", kind="tight"),
         Column("tensors", lambda i: len(groups[i]), "how many are scaled together"),
-        Column("numbers", lambda i: _whole(tensors.size(groups[i])), "in these tensors"),
-        Column("share", lambda i: _share(tensors.share(groups[i])), "of all trainable numbers"),
-        Column(
-            "broken by eps",
-            lambda i: _change(broken[i]),
-            "relative change of the output when the group is doubled, with the model's eps and norms",
-        ),
-        Column(
-            "names",
-            lambda i: Cell(", ".join(folded(groups[i])), hint="\n".join(groups[i])),
-            "numbers in braces stand for several tensors",
-            kind="text",
-        ),
+        *_measures(tensors, groups.__getitem__, tensors.found.broken_by_eps.__getitem__),
+        Column("names", names, "numbers in braces stand for several tensors", kind="text"),
     )
     told = "Multiply all tensors of a group by one positive number, and the output stays."
     return table(range(len(groups)), columns, f"{told} {SORT}")
 
 
+def _measures(
+    tensors: Tensors, names: Callable[[Any], Sequence[str]], broken: Callable[[Any], float]
+) -> tuple[Column, ...]:
+    """Columns that tell how large a group is, and how exact."""
+
+    def change(row: Any) -> Cell:
+        value = broken(row)
+        return Cell("exact" if value < 1e-12 else format_number(value, 2), value)
+
+    eps = "relative change of the output when the group is doubled, with the model's eps and norms"
+    return (
+        Column("numbers", lambda row: tensors.size(names(row)), "in these tensors", form=","),
+        Column("share (%)", lambda row: tensors.share(names(row)), "of all trainable numbers", scale=100),
+        Column("broken by eps", change, eps),
+    )
+
+
 def _rescalings(found: Symmetries) -> list[Block]:
-    rows = list(enumerate(zip(found.rescalings, rescaling_sentences(found), strict=True), 1))
+    rows = list(zip(range(1, len(found.rescalings) + 1), found.rescalings, rescaling_sentences(found), strict=True))
+
+    def exponents(row: tuple[int, dict[str, float], str]) -> str:
+        return ", ".join(map(exponent_text, row[1].values()))
+
     columns = (
         Column("", lambda row: row[0]),
-        Column(
-            "exponents",
-            lambda row: ", ".join(map(exponent_text, row[1][0].values())),
-            "in the order of the names",
-            kind="tight",
-        ),
-        Column("in words", lambda row: row[1][1], kind="text"),
+        Column("exponents", exponents, "in the order of the names", kind="tight"),
+        Column("in words", lambda row: row[2], kind="text"),
     )
     intro = Text(
         "Invariant, but not spheres: one tensor makes up for another. A learning rate or weight decay on one of them "
@@ -189,7 +193,7 @@ def _rescalings(found: Symmetries) -> list[Block]:
 
 
 def _tensors(tensors: Tensors) -> Table:
-    found, colours = tensors.found, _colours(tensors)
+    found, colours = tensors.found, tensors.colours
     places = {name: i for i, name in enumerate(found.names, 1)}
 
     def group(name: str) -> int | None:
@@ -199,17 +203,15 @@ def _tensors(tensors: Tensors) -> Table:
         powers = [f"{exponent_text(one[name])} in {k}" for k, one in enumerate(found.rescalings, 1) if name in one]
         return ", ".join(powers) or MISSING
 
+    def role(name: str) -> Cell:
+        return Cell(tensors.roles[name], colour=colours[name])
+
     columns = [
         Column("", places.get, "place in the model"),
         Column("tensor", str, kind="tight"),
         Column("shape", tensors.shape_of.get, kind="tight"),
-        Column("numbers", lambda name: _whole(tensors.sizes[name])),
-        Column(
-            "role",
-            lambda name: Cell(tensors.roles[name], colour=colours[name]),
-            "joint and alone: scale-invariant; fixed: in no symmetry",
-            kind="tight",
-        ),
+        Column("numbers", tensors.sizes.get, form=","),
+        Column("role", role, "joint and alone: scale-invariant; fixed: in no symmetry", kind="tight"),
         Column("group", group, "number of its scale-invariant group"),
         Column("rescalings", scaled, "its exponent in which of them", kind="tight"),
     ]
@@ -218,24 +220,3 @@ def _tensors(tensors: Tensors) -> Table:
         columns.append(Column("by rows", lambda name: "yes" if name in rows else "no", hint, kind="tight"))
     caption = "One row a tensor, in the model's order. Click a heading to sort, click again to turn the order around."
     return table(found.names, columns, caption)
-
-
-def _notes(found: Symmetries) -> list[Block]:
-    return [Text(_PROBED), *(Text(note[0].upper() + note[1:] + ".", tone="note") for note in found.notes)]
-
-
-def _colours(tensors: Tensors) -> dict[str, str]:
-    return {name: one.colour for one in tensors.classes for name in one.names}
-
-
-def _whole(number: int) -> Cell:
-    return Cell(f"{number:,}", number)
-
-
-def _share(fraction: float) -> Cell:
-    return Cell(f"{format_number(100 * fraction)} %", fraction)
-
-
-def _change(broken: float) -> Cell:
-    """How much eps breaks a group."""
-    return Cell("exact" if broken < 1e-12 else format_number(broken, 2), broken)

@@ -33,11 +33,6 @@ class Class:
     look: Look
     names: tuple[str, ...]
 
-    @property
-    def colour(self) -> str:
-        """Its colour on light ground."""
-        return str(self.look.colour)
-
 
 # Of the largest joint groups, in this order; the smaller ones share a colour.
 _JOINT = (
@@ -131,6 +126,11 @@ class Tensors:
             *(Class(title, look, by_role[role]) for role, (title, look) in _OTHER.items()),
         ]
         return [one for one in made if one.names]
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """The colour of every tensor, on light ground."""
+        return {name: str(one.look.colour) for one in self.classes for name in one.names}
 
     def told(self, name: str) -> str:
         """All that is known about a tensor, one fact a line."""

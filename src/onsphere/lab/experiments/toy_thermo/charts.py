@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from onsphere.lab.chart.looks import elr_looks, series_looks
 from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Mark, Marker, Panel, Points, Rule
 from onsphere.lab.experiments.toy_thermo.result import NAMES, ThermoRow, ToyThermoResult
 from onsphere.lab.report.words import format_number
 
-__all__ = ["gas_chart", "protocol_chart"]
+__all__ = ["gas_chart", "protocol_chart", "protocols_chart"]
 
 _TITLE = "Training with isotropic noise as an ideal gas"
 #: Marker of each protocol.
@@ -88,6 +91,25 @@ def protocol_chart(result: ToyThermoResult, protocol: str) -> Chart:
         height=560,
         caption=_CAPTIONS[protocol],
         label=f"{name} and entropy against the {_KNOBS[protocol]}, {NAMES[protocol]}",
+    )
+
+
+def protocols_chart(result: ToyThermoResult, charts: Sequence[Chart]) -> Chart:
+    """The charts of all protocols side by side, for paper."""
+    protocols = list(dict.fromkeys(row.protocol for row in result.rows))
+    panels = [
+        replace(chart.panels[row], x=chart.x, title=NAMES[protocol] if row == 0 else "")
+        for row in (0, 1)
+        for protocol, chart in zip(protocols, charts, strict=True)
+    ]
+    return replace(
+        charts[0],
+        id="protocols-chart",
+        title=_TITLE,
+        panels=panels,
+        columns=len(charts),
+        note="Lines: laws; colours: learning rates; bars: standard errors.",
+        label="Norm or pressure, and entropy, of all protocols",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from onsphere.lab.experiments.toy_thermo.charts import gas_chart, protocol_chart
+from onsphere.lab.experiments.toy_thermo.charts import gas_chart, protocol_chart, protocols_chart
 from onsphere.lab.experiments.toy_thermo.result import NAMES, ThermoRow, ToyThermoResult
 from onsphere.lab.experiments.toy_thermo.words import subtitle
 from onsphere.lab.frame import Report
@@ -44,9 +44,10 @@ _MAXWELL = (
 def report(run: Run, result: ToyThermoResult) -> Report:
     """What is to be read about the thermodynamics."""
     protocols = list(dict.fromkeys(row.protocol for row in result.rows))
+    charts = [protocol_chart(result, one) for one in protocols]
     sections = [
         Section("gas", "Energy and gas law", [gas_chart(result)]),
-        *(Section(f"protocol-{one}", _HEADINGS[one], [protocol_chart(result, one)]) for one in protocols),
+        *(Section(f"protocol-{p}", _HEADINGS[p], [chart]) for p, chart in zip(protocols, charts, strict=True)),
     ]
     if result.maxwell:
         caption = "The slope of the entropy across weight decays (norms), the temperature's own effect regressed out."
@@ -62,6 +63,7 @@ def report(run: Run, result: ToyThermoResult) -> Report:
             f"{result.spec.copies} copies each",
         ],
         sections=sections,
+        figures=[protocols_chart(result, charts)],
         measured=_MEASUREMENTS,
     )
 

@@ -14,32 +14,28 @@ from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points
 from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO
 from onsphere.lab.experiments.zones.analyse import RISE, THRESHOLD
 from onsphere.lab.experiments.zones.result import OUTCOMES, Continuation, ZonesResult
+from onsphere.lab.population.course import thinned
 from onsphere.lab.report.words import format_number
 
-__all__ = ["COLOURS", "Course", "course_chart", "map_chart", "path_chart", "threshold_chart"]
+__all__ = ["LOOKS", "Course", "course_chart", "map_chart", "path_chart", "threshold_chart"]
 
-#: The colour of each outcome.
-COLOURS = {
-    "at once": OKABE_ITO["blue"],
-    "up first": OKABE_ITO["green"],
-    "held": OKABE_ITO["orange"],
-    "leaves": OKABE_ITO["vermillion"],
-}
-_LOOKS = {
-    "at once": Look(COLOURS["at once"], OKABE_ITO["sky"], marker="circle"),
-    "up first": Look(COLOURS["up first"], "#1FC79A", marker="triangle"),
-    "held": Look(COLOURS["held"], marker="square"),
-    "leaves": Look(COLOURS["leaves"], "#E8743B", marker="x"),
+_BINS = 500  # of steps, at most, of which a curve shows the lowest and the highest loss
+
+#: How each outcome looks.
+LOOKS = {
+    "at once": Look(OKABE_ITO["blue"], OKABE_ITO["sky"], marker="circle"),
+    "up first": Look(OKABE_ITO["green"], "#1FC79A", marker="triangle"),
+    "held": Look(OKABE_ITO["orange"], marker="square"),
+    "leaves": Look(OKABE_ITO["vermillion"], "#E8743B", marker="x"),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """The loss of a continuation of the first seed, or of the path itself (``elr`` None) over the same steps."""
+    """The loss [T] of a continuation of the first seed, or of the path itself (``elr`` None) over the same steps."""
 
     checkpoint: int
     elr: float | None
-    steps: NDArray[np.float64]
     loss: NDArray[np.float64]
     outcome: str = ""
 
@@ -83,7 +79,6 @@ def path_chart(result: ZonesResult) -> Chart:
         ),
         label="Sharpness along the paths of training",
         file="zones",
-        height=470,
     )
 
 
@@ -96,7 +91,7 @@ def map_chart(result: ZonesResult) -> Chart:
         marks.append(
             Line(places, [THRESHOLD / s for _, s in own], Look(GREY, width=1.4), entry="2 / sharpness of the path")
         )
-    for outcome, look in _LOOKS.items():
+    for outcome, look in LOOKS.items():
         rows = [row for row in result.continuations if row.outcome == outcome]
         places = [_place(row.checkpoint, row.seed, seeds) for row in rows]
         marks.append(Points(places, [row.elr for row in rows], look.but(size=10), [*map(_told, rows)], entry=outcome))
@@ -112,7 +107,6 @@ def map_chart(result: ZonesResult) -> Chart:
         ),
         label="Outcome of continuations over checkpoint and effective learning rate",
         file="continuations",
-        height=460,
     )
 
 
@@ -125,8 +119,7 @@ def course_chart(result: ZonesResult, courses: Sequence[Course]) -> Chart:
         name = "path" if course.elr is None else f"ELR {format_number(course.elr)}"
         marks.append(
             Line(
-                course.steps,
-                np.where(course.loss > 0, course.loss, np.nan),
+                *thinned(course.loss, _BINS),
                 Look(GREY, width=4, opacity=0.6) if course.elr is None else looks[course.elr],
                 f"{name} {course.outcome}<br>step {{x}} · loss {{y:.3g}}",
                 entry=name,
@@ -145,7 +138,6 @@ def course_chart(result: ZonesResult, courses: Sequence[Course]) -> Chart:
         frame_name="checkpoint",
         frame=middle,
         prints=[("courses", middle)],
-        height=440,
     )
 
 
@@ -155,7 +147,7 @@ def threshold_chart(result: ZonesResult) -> Chart:
     for outcome in OUTCOMES:
         rows = [row for row in result.continuations if row.outcome == outcome and math.isfinite(row.peak)]
         x, y = [row.product for row in rows], [row.peak for row in rows]
-        marks.append(Points(x, y, _LOOKS[outcome].but(size=8), [*map(_told, rows)], entry=outcome))
+        marks.append(Points(x, y, LOOKS[outcome].but(size=8), [*map(_told, rows)], entry=outcome))
     return Chart(
         id="threshold-chart",
         title="What ELR times sharpness tells",
@@ -164,7 +156,6 @@ def threshold_chart(result: ZonesResult) -> Chart:
         rules=[Rule(THRESHOLD, "2: threshold of gradient descent", along="x")],
         caption="One point a continuation; above the horizontal line it counts as having gone up.",
         label="Rise of the loss against effective learning rate times sharpness",
-        height=400,
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from onsphere.lab.experiments.zones.charts import COLOURS, Course, course_chart, map_chart, path_chart, threshold_chart
+from onsphere.lab.experiments.zones.charts import LOOKS, Course, course_chart, map_chart, path_chart, threshold_chart
 from onsphere.lab.experiments.zones.result import OUTCOMES, ZonesResult
 from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
@@ -23,7 +21,7 @@ _COLUMNS = (
     Column("step", "checkpoint", "of the path where it begins"),
     Column("seed", "seed"),
     Column("ELR", "elr"),
-    Column("outcome", lambda row: Cell(row.outcome, row.outcome, COLOURS[row.outcome]), kind="tight"),
+    Column("outcome", lambda row: Cell(row.outcome, row.outcome, str(LOOKS[row.outcome].colour)), kind="tight"),
     Column("loss", "loss", "where it begins"),
     Column("ELR · sharpness", "product", "where it begins"),
     Column("highest", "peak", "highest loss over that where it begins"),
@@ -97,21 +95,15 @@ def printed(result: ZonesResult) -> list[Table | str]:
 
 def courses(run: Run, result: ZonesResult) -> list[Course]:
     """The losses of the first seed's continuations and of its path, read back from the run's folder."""
-    spec = result.spec
+    spec, length, found = result.spec, result.spec.continue_steps, []
     outcomes = {(row.checkpoint, row.elr): row.outcome for row in result.continuations if row.seed == 0}
     branches = sorted({row.checkpoint for row in result.continuations})
-    length = spec.continue_steps
-    steps = np.arange(length, dtype=np.float64)
-    found = []
-    for folder in run.shard_folders():
-        shard = ShardFolder(folder)
+    for shard in map(ShardFolder, run.shard_folders()):
         loss = shard.readings().loss
         for k, copy in enumerate(shard.copies()):
-            if copy.seed != 0:
-                continue
-            if folder.name.startswith("continue-"):
+            if copy.seed == 0 and shard.folder.name.startswith("continue-"):
                 step = branches[copy.start % len(branches)]
-                found.append(Course(step, copy.lr, steps, loss[:, k], outcomes[step, copy.lr]))
-            elif copy.lr == spec.path_elrs[0]:
-                found += [Course(step, None, steps, loss[step : step + length, k]) for step in branches]
+                found.append(Course(step, copy.lr, loss[:, k], outcomes[step, copy.lr]))
+            elif copy.seed == 0 and copy.lr == spec.path_elrs[0]:
+                found += [Course(step, None, loss[step : step + length, k]) for step in branches]
     return sorted(found, key=lambda course: (course.checkpoint, course.elr or 0.0))
