@@ -44,6 +44,7 @@ def test_the_result_comes_back_from_disk_as_it_was(periodic):
     again = resume_periods(Run(periodic.run))
     assert again == periodic
     assert isinstance(again.runs[0], PeriodsRun)
+    assert [run.to_dict() for run in again.runs] == periodic.to_dict()["runs"]
     frame = periodic.to_frame()
     assert len(frame) == 4 and "period" in frame.columns
     assert "period" in repr(periodic) and str(periodic.report) in repr(periodic)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.result import Engine, TrainedResult
@@ -104,6 +104,10 @@ class PeriodsRun(OfRun):
     train_loss: float | None
     train_error: float | None
     test_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dictionary."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
