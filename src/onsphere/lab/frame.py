@@ -103,7 +103,7 @@ def write_plain_page(path: Path, report: Report, answer: Sequence[str], data: Ma
         data: Embedded for programs that read the page.
 
     Returns:
-        The page.
+        The page that was written.
     """
     return _page(report, answer, data).write(path)
 

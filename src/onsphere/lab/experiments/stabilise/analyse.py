@@ -40,7 +40,7 @@ class Course:
 
     Attributes:
         before: ELR before the change.
-        after: ELR after it.
+        after: Effective learning rate after the change.
         seed: Index of the seed.
         loss: Minibatch loss of every step, [T].
         gradient: Effective gradient norm of every step, [T].
@@ -61,7 +61,7 @@ class Curve:
 
     Attributes:
         before: ELR before the change.
-        after: ELR after it.
+        after: Effective learning rate after the change.
         steps: Middles of bins of steps since the change, [n].
         loss: Mean minibatch loss in each, [n].
     """

@@ -15,9 +15,9 @@ class Level:
 
     Attributes:
         before: ELR before the change.
-        after: ELR after it.
-        seeds: How many runs.
-        loss: Minibatch loss reached.
+        after: Effective learning rate after the change.
+        seeds: How many runs there are.
+        loss: Minibatch loss that they reached.
         loss_reference: That of the runs without a change.
         loss_gap: Mean over seeds of the log of their ratio.
         loss_gap_error: Its standard error over seeds.
@@ -62,10 +62,10 @@ class Remaining:
     """The share of the difference between two levels that is left after the change: 0 memoryless, 1 nothing forgotten.
 
     Attributes:
-        mean: Over seeds.
-        error: Its standard error.
+        mean: Mean over the seeds.
+        error: Standard error of the mean.
         low: Lower end of its 95 % interval (Student).
-        high: Upper end.
+        high: Upper end of the interval.
         seeds: The value of each seed.
     """
 
@@ -85,7 +85,7 @@ class MemoryPoint:
         first: First step of the bin, counted from the change.
         last: Step after its last one.
         memory: Share of the difference between the levels that is left, mean over seeds.
-        error: Its standard error.
+        error: Standard error of the mean.
     """
 
     direction: str
@@ -105,7 +105,7 @@ class Stay:
     """The runs that stay at one ELR, means over seeds.
 
     Attributes:
-        elr: Effective learning rate.
+        elr: Effective learning rate of the runs.
         regimes: How many seeds are in each regime.
         loss: Minibatch loss in the stationary phase.
         gradient_norm: Effective gradient norm there.
@@ -120,7 +120,7 @@ class Stay:
         barrier: Highest loss on the great circle from start to end above the line between both.
         barrier_error: Its standard error over seeds.
         middle: Loss in the middle of that circle minus the mean of its ends (negative: a valley between them).
-        middle_error: Its standard error.
+        middle_error: Standard error of ``middle``.
     """
 
     elr: float
@@ -151,10 +151,10 @@ class Distance:
     """One run at one time of its stationary phase.
 
     Attributes:
-        elr: Effective learning rate.
+        elr: Effective learning rate of the runs.
         seed: Index of the seed.
         lag: Steps since the start of the stationary phase.
-        cosine: To the start.
+        cosine: Cosine to the start.
         angle: To the start, radians.
         walk_cosine: Product of the cosines of all angular updates since: what a random walk would have.
     """
@@ -172,10 +172,10 @@ class Way:
     """The great circle from the start of a run's stationary phase to a later time.
 
     Attributes:
-        elr: Effective learning rate.
+        elr: Effective learning rate of the runs.
         seed: Index of the seed.
         lag: Steps since the start of the stationary phase.
-        angle: Its length, radians.
+        angle: Length of the path, radians.
         barrier: Highest training loss above the line between the ends, at least 0.
         error_barrier: The same of the training error.
         middle: Training loss in the middle minus the mean of the ends.
@@ -200,7 +200,7 @@ class StabiliseResult(TrainedResult):
         memory_course: The same of the loss against steps since the change.
         stays: One row an ELR: those of the chaotic equilibrium, then those of the divergence.
         distances: Angles to the start of the stationary phase.
-        ways: Barriers to it.
+        ways: Barriers to the start.
     """
 
     command: ClassVar[str] = "landscape stabilise"

@@ -96,10 +96,10 @@ def stays(shards: Sequence[ShardFolder], change: int, apart: Sequence[Distance],
     """One row for each ELR at which runs stay, ascending.
 
     Args:
-        shards: The ended shards.
+        shards: The shards that have ended.
         change: Step at which the stationary phase starts.
-        apart: Their distances.
-        ways: Their barriers.
+        apart: Distances of their runs.
+        ways: Barriers of their runs.
     """
     rows: dict[float, list[tuple[str, list[float]]]] = {}
     for shard in shards:

@@ -30,8 +30,8 @@ def squarified(sizes: Sequence[float], place: Place) -> list[Place]:
     """Cut a rectangle into one for each size, as square as they come when laid in rows from the upper left.
 
     Args:
-        sizes: [n] positive, descending.
-        place: What is cut.
+        sizes: [n] positive numbers in descending order.
+        place: The rectangle that is cut.
 
     Returns:
         [n] rectangles; their areas are to one another as the sizes are.

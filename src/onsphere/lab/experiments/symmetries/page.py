@@ -47,12 +47,12 @@ def symmetries_page(found: Symmetries, path: str | Path, *, title: str = "Scalin
     """Write what :func:`onsphere.find_symmetries` returned as one self-contained HTML page.
 
     Args:
-        found: The symmetries.
+        found: The symmetries that were found.
         path: The file; its folder is made if missing.
         title: Heading of the page, such as the model's name.
 
     Returns:
-        The path.
+        The path that was given.
     """
     return write_plain_page(Path(path), _report(found, title, ""), answer(found), found.to_dict())
 

@@ -22,7 +22,7 @@ class Question:
     """What :func:`onsphere.find_symmetries` is called with.
 
     Attributes:
-        model: The network.
+        model: The network that is searched.
         inputs: Positional arguments of one call.
         kwargs: Keyword arguments of the same call.
         output: Picks the part of the output to look at, or None.

@@ -44,7 +44,7 @@ class SymmetriesResult(ExperimentResult):
 
         Args:
             run: Where the run lies now; its folder may have been moved.
-            values: Plain values.
+            values: Plain values by their names.
 
         Raises:
             KeyError: A value is missing.

@@ -24,8 +24,8 @@ class Class:
     """Tensors that share one colour.
 
     Attributes:
-        title: What they are.
-        look: Colour and hatch.
+        title: What the tensors are.
+        look: Colour and hatch of the class.
         names: The tensors, in the model's order or in that of their group.
     """
 
@@ -56,7 +56,7 @@ class Tensors:
     """The tensors of a model by what was found about them.
 
     Attributes:
-        found: What :func:`onsphere.find_symmetries` returned.
+        found: The symmetries that :func:`onsphere.find_symmetries` returned.
     """
 
     found: Symmetries

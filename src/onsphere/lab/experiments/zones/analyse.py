@@ -33,7 +33,7 @@ def judge(loss: float, course: Array, path_end: float) -> tuple[float, float, Ou
     """What became of a continuation.
 
     Args:
-        loss: Where it began.
+        loss: Loss where the continuation began.
         course: Its running mean loss, [T].
         path_end: Mean loss of the path over the steps of the continuation's last quarter.
 
@@ -60,7 +60,7 @@ def zone(points: Sequence[PathPoint]) -> Zone:
     """Where the sharpness of one path is highest above its lowest before.
 
     Args:
-        points: Of one path, by step.
+        points: The points of one path, by step.
     """
     lowest = np.minimum.accumulate([point.sharpness for point in points])
     rises = [point.sharpness / low for point, low in zip(points, lowest, strict=True)]

@@ -25,7 +25,7 @@ class SharpnessMeter:
     """Measures sharpness on a fixed batch of a problem's training images.
 
     Args:
-        problem: What was trained.
+        problem: The problem that was trained.
         examples: How many images at most.
     """
 

@@ -19,7 +19,7 @@ class PathPoint:
     Attributes:
         elr: Effective learning rate of the path.
         seed: Index of the seed.
-        step: Which step.
+        step: Number of the step.
         loss: Training loss, training mode, on the images that sharpness is measured on.
         sharpness: Top eigenvalue of its Hessian on the unit sphere.
         error: Bound of the eigenvalue's error.
@@ -94,8 +94,8 @@ class Zone:
         elr: Effective learning rate of the path.
         seed: Index of the seed.
         step: Step of the highest sharpness after the lowest before it.
-        loss: Loss there.
-        sharpness: Sharpness there.
+        loss: Loss at that step.
+        sharpness: Sharpness at that step.
         rise: Over the lowest sharpness before it; 1 if sharpness falls all along.
     """
 
