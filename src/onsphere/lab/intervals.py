@@ -13,7 +13,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from onsphere.lab.result import Keyed, Real
+from onsphere.lab.keyed import Keyed
+from onsphere.lab.result import Real
 
 LEVEL = 0.95
 

@@ -6,7 +6,6 @@ A spec is a frozen pydantic model: the same fields on the command line (``--labe
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -21,6 +20,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from onsphere.lab.keyed import Keyed
 
 # Far beyond what makes sense, far within what memory, float32 and a folder of files carry; a field's own may be less.
 MOST = 10**9
@@ -83,15 +84,10 @@ WIDTHS: dict[str, tuple[tuple[int, ...], int | None]] = {
 }
 
 
-class Options(BaseModel):
+class Options(Keyed, BaseModel):  # type: ignore[misc]  # a model's own iteration gives pairs
     """Base of every spec: unknown fields are an error, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    def __getitem__(self, name: str) -> Any:
-        """The value of a field, as of the mapping that a result's spec once was."""
-        warnings.warn(f"write spec.{name} instead of spec[{name!r}]", DeprecationWarning, stacklevel=2)
-        return getattr(self, name)
 
     @field_validator("*")
     @classmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from onsphere.lab.keyed import Keyed
 from onsphere.lab.options import InputError, Options
 from onsphere.lab.store import Run, resume_command
 from onsphere.lab.store.seal import plain
@@ -30,16 +30,6 @@ Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None 
 T = TypeVar("T")
 
 _FIRST, _LAST = ("run", "report"), ("spec", "radius", "engine", "seconds", "cpu_seconds")
-
-
-class Keyed:
-    """Base of what once was a mapping: its values are found by name too, with a warning that says how to write it."""
-
-    def __getitem__(self, name: str) -> Any:
-        """The value of a name."""
-        what = type(self).__name__.lower()
-        warnings.warn(f"write {what}.{name} instead of {what}[{name!r}]", DeprecationWarning, stacklevel=2)
-        return getattr(self, name)
 
 
 @dataclass(frozen=True)
@@ -153,7 +143,7 @@ class TrainedResult(ExperimentResult):
 
 
 @dataclass(frozen=True)
-class Backend:
+class Backend(Keyed):
     """What ran the inner loops of a toy.
 
     Attributes:

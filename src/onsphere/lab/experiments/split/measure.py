@@ -28,7 +28,8 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiments.split.pools import Pool
 from onsphere.lab.experiments.split.study import Labels
 from onsphere.lab.intervals import standard_error
-from onsphere.lab.result import Keyed, Real, plain_of, typed
+from onsphere.lab.keyed import Keyed
+from onsphere.lab.result import Real, plain_of, typed
 
 METRICS = ("accuracy", "nll", "cnll")
 Scores = dict[str, float]
