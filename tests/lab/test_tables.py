@@ -1,12 +1,17 @@
 """Tables in the terminal."""
 
 import io
+import re
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from onsphere.lab.report.page import Cell
+from onsphere.lab.report.page import Table as Page
 from onsphere.lab.tables import print_table
+from onsphere.lab.terminal import show
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 200])
@@ -28,3 +33,21 @@ def test_no_number_is_cut_however_narrow_the_terminal(width):
     for line, row in zip((first, second), rows, strict=True):
         assert [word for cell in row for word in cell.split()] == line.split()
     assert "…" not in out.getvalue()
+
+
+def test_a_table_that_is_too_wide_breaks_its_headings_before_columns_touch(monkeypatch, capsys):
+    headings = ("gradient at match", "sharpness at match", "train loss", "test loss", "test err %", "proposal less it")
+    table = Page([(heading, "") for heading in headings], [[Cell("0.125")] * len(headings)])
+    experiment = SimpleNamespace(printed=lambda _: [table], answer=lambda _: [], runs=lambda _: 0)
+    printed = {}
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        show(experiment, SimpleNamespace(seconds=1.0, report="report.html"))
+        printed[columns] = capsys.readouterr().out.splitlines()
+    assert printed["200"][0].rstrip() == "  ".join(headings)
+    first, second, row, *_ = printed["80"]
+    assert first.split() == ["gradient", "sharpness", "proposal"]
+    assert [word for word in re.split(" {2,}", second.strip())] == [
+        *("at match", "at match", "train loss", "test loss", "test err %", "less it"),
+    ]
+    assert row.split() == ["0.125"] * 6 and len(second) <= 80

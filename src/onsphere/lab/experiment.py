@@ -301,9 +301,11 @@ class Experiment(Generic[S, P, R]):
             stop: Asked often; when it returns True the run stops at a checkpoint and :class:`Interrupted` is raised.
 
         Raises:
-            InputError: A file of the run is damaged, the data or model cannot be found again, or the data have changed.
+            InputError: A file of the run is damaged, the data or model cannot be found again, the data have changed, or
+                it is a run of another experiment.
             Interrupted: ``stop`` returned True; the run can be resumed.
         """
+        run.check_command(self.result.command)
         if run.done:
             return self.result.load(run)
         began, told = time.monotonic(), progress or Progress()
@@ -313,6 +315,9 @@ class Experiment(Generic[S, P, R]):
         used = model or getattr(spec, "model", None)
         ready = self.prepare(spec, used, data or getattr(spec, "data", None), told)
         return self._do(Session(spec, ready, run, told, stop), began)
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return _named, (self.result.command,)  # by name, as functions are: what resumes runs goes to a pool
 
     def rewrite(self, run: Run) -> Path:
         """Write the page and the figures of an ended run again."""
@@ -335,6 +340,13 @@ class Experiment(Generic[S, P, R]):
 
     def _write(self, run: Run, result: R) -> Path:
         return write_page(run, result, self.report(run, result), self.answer(result), self.runs(result) or None)
+
+
+def _named(command: str) -> Experiment[Any, Any, Any]:
+    entry = entry_of(command)
+    if entry is None:
+        raise LookupError(f"there is no experiment {command!r}")
+    return entry.experiment
 
 
 def _withdraw(run: Run, made: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -33,7 +33,7 @@ class Keyed:
         """Whether there is a field of that name."""
         return name in _held(self)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Any:  # an iterator of texts; a pydantic model's own gives pairs
         """The names of the fields."""
         return iter(_held(self))
 

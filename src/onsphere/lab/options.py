@@ -84,7 +84,7 @@ WIDTHS: dict[str, tuple[tuple[int, ...], int | None]] = {
 }
 
 
-class Options(Keyed, BaseModel):  # type: ignore[misc]  # a model's own iteration gives pairs
+class Options(Keyed, BaseModel):
     """Base of every spec: unknown fields are an error, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

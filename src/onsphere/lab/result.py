@@ -104,9 +104,10 @@ class ExperimentResult:
         """Read the result of an ended run.
 
         Raises:
-            InputError: The run has no result yet, or its file is damaged.
+            InputError: The run has no result yet, its file is damaged, or it is a run of another experiment.
         """
         values = run.result()
+        run.check_command(cls.command)
         with run.reading():
             try:
                 return cls.restored(run, values)

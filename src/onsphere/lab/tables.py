@@ -10,7 +10,7 @@ from rich.table import Table
 def print_table(console: Console, table: Table) -> None:
     """Print a table whole: in a terminal that is too narrow its lines are too long, and no word or number is cut."""
     for column in table.columns:
-        texts = [str(text) for text in (column.header, *column.cells)]
+        texts = [line for text in (column.header, *column.cells) for line in str(text).splitlines()]
         words = texts if column.no_wrap else [word for text in texts for word in text.split()]
         column.min_width = max(map(len, words), default=0)
     least = Measurement.get(console, console.options.update_width(10_000), table).minimum

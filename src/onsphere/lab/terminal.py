@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,8 @@ from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_duration
 from onsphere.lab.result import ExperimentResult
 from onsphere.lab.tables import print_table
+
+_NARROWEST = 10  # letters of a heading that is not broken
 
 
 def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> None:
@@ -36,11 +40,26 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
 
 
 def _lines(table: Table, console: Console) -> Lines:
+    """The table; where it is wider than the terminal with headings of several lines, then with less between columns."""
+
+    def fits(lines: Lines) -> bool:
+        return Measurement.get(console, console.options.update_width(10_000), lines).maximum <= console.width
+
+    headings = [heading for heading, _ in table.columns]
+    lines = _set(table, headings)
+    if not fits(lines):
+        widths = [max((len(row[i].text) for row in table.cells), default=0) for i in range(len(headings))]
+        pairs = zip(headings, widths, strict=True)
+        lines = _set(table, [fill(heading, max(_NARROWEST, width), break_long_words=False) for heading, width in pairs])
+    if not fits(lines):
+        lines.padding = (0, 1, 0, 0)
+    return lines
+
+
+def _set(table: Table, headings: Sequence[str]) -> Lines:
     lines = Lines(box=None, pad_edge=False)
-    for index, (heading, _) in enumerate(table.columns):
+    for index, heading in enumerate(headings):
         lines.add_column(heading, justify="right" if index in table.numeric else "left", no_wrap=True)
     for row in table.cells:
         lines.add_row(*(cell.text for cell in row))
-    if Measurement.get(console, console.options.update_width(10_000), lines).maximum > console.width:
-        lines.padding = (0, 1, 0, 0)
     return lines

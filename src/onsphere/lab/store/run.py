@@ -35,7 +35,10 @@ from onsphere.lab.store.place import held, is_held, resume_command, taken
 from onsphere.lab.store.seal import KEY, Damaged, digest_of, plain
 
 # What code that shows a result may raise when it is given something else.
-_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+_MISFITS = (
+    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError),
+    *(RuntimeError, StopIteration),
+)
 _SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-\d{3,}")  # ROUND-NUMBER
 _TYPES = {"command": str, "created": str, "spec": dict, "environment": dict}
 
@@ -189,6 +192,15 @@ class Run:
             if name not in manifest:
                 raise Damaged(self.manifest_path, f"is damaged: it has no {name}")
 
+    def check_command(self, command: str) -> None:
+        """Raise :class:`InputError` if it is a run of another experiment than the one that is to read it."""
+        own = self.manifest.get("command", command)
+        if own != command:
+            raise InputError(
+                f"{self.folder} is a run of onsphere {own}, not of onsphere {command}; continue or show it with: "
+                f"{resume_command(self.folder)}"
+            )
+
     def verify(self) -> None:
         """Read every file that carries a digest, before hours of work rest on them.
 
@@ -280,15 +292,7 @@ class Run:
             yield
         except (InputError, OSError):
             raise
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-            MemoryError,
-        ) as error:
+        except _MISFITS as error:
             if self.result_sealed:
                 raise
             what = f"{type(error).__name__}: {error}"

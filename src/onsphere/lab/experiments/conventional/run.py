@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.conventional.analyse import space_runs, sphere_runs
 from onsphere.lab.experiments.conventional.page import printed, report
@@ -27,6 +28,7 @@ from onsphere.lab.training import Data, Model, problem_of
 TITLES = {"sphere": "sphere", "invariant": "whole space", "all": "ordinary network"}
 
 
+@takes(ConventionalSpec)
 def compare_conventional(model: Model = "mlp", data: Data = "digits", **given: Any) -> ConventionalResult:
     """Set ordinary training against the sphere: its effective learning rate, its regime, its loss.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.drop.analyse import analyse, threshold
 from onsphere.lab.experiments.drop.measure import Measured, Origin, Place, measure_origins
@@ -30,6 +31,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
 
+@takes(DropSpec)
 def drop_elr(model: Model = "mlp", data: Data = "digits", **given: Any) -> DropResult:
     """Train at one ELR, go on at a smaller one, and see from which starting ELR the best minima come.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.periods.analyse import analyse
 from onsphere.lab.experiments.periods.minima import find_minima
@@ -28,6 +29,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
 
 
+@takes(PeriodsSpec)
 def train_periods(model: Model = "mlp", data: Data = "digits", **given: Any) -> PeriodsResult:
     """Train with weight decay in the whole space and measure jumps, periods and the equilibrium.
 

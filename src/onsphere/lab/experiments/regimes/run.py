@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session, trained
 from onsphere.lab.experiments.regimes.boundaries import find_boundaries, next_cells
@@ -23,6 +24,7 @@ from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.training import Data, Model, Trainer
 
 
+@takes(RegimesSpec)
 def map_regimes(model: Model = "mlp", data: Data = "digits", **given: Any) -> RegimesResult:
     """Find where convergence ends and where divergence begins, in effective learning rates.
 

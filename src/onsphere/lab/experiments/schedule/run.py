@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.calling import takes
 from onsphere.lab.data import Dataset
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.schedule.maps import boundaries_of, with_map
@@ -27,6 +28,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, Trainer, prepared, problem_of
 
 
+@takes(ScheduleSpec)
 def compare_schedules(model: Model | None = None, data: Data | None = None, **given: Any) -> ScheduleResult:
     """Train the schedule that a regime map proposes, and its tuned rivals, at equal steps.
 

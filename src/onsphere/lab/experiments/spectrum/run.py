@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
@@ -34,6 +35,7 @@ KEPT = "measurements"  # the file of everything that is measured once, by name
 Key = tuple[float, int]  # ELR, seed
 
 
+@takes(SpectrumSpec)
 def map_spectrum(model: Model = "mlp", data: Data = "digits", **given: Any) -> SpectrumResult:
     """Compare the minima of different effective learning rates: sharpness, test loss, distance, barriers.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onsphere.lab.calling import takes
 from onsphere.lab.ensemble_files import save_ensemble
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.split.answers import Pools, measured, predicted
@@ -23,6 +24,7 @@ from onsphere.lab.experiments.split.words import answer, describe
 from onsphere.lab.training import Data, Model
 
 
+@takes(SplitSpec)
 def split_budget(model: Model = "mlp", data: Data = "digits", **given: Any) -> SplitResult:
     """Find out whether one wide network or several thinner ones make the most of a budget, and how many.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session, trained
 from onsphere.lab.experiments.stabilise.analyse import courses, levels, memory_course, remaining
 from onsphere.lab.experiments.stabilise.page import printed, report
@@ -21,6 +22,7 @@ from onsphere.lab.population import Copy, Phase, Problem
 from onsphere.lab.training import Data, Model
 
 
+@takes(StabiliseSpec)
 def stabilise(model: Model = "mlp", data: Data = "digits", **given: Any) -> StabiliseResult:
     """Change the ELR inside the chaotic equilibrium and see what is remembered; see how far runs wander.
 

@@ -88,5 +88,15 @@ class ToyPeriodsResult(ToyResult):
     law: list[LawRow]
 
     def __repr__(self) -> str:
-        found = f"{self.outcome}, {len(self.jumps)} jumps in {self.steps} steps"
-        return f"ToyPeriodsResult: {found}, {self.seconds:.1f} s\n  page: {self.report}"
+        return f"ToyPeriodsResult: {self.steps} steps, {self.seconds:.1f} s\n  {describe(self)}\n  page: {self.report}"
+
+
+def describe(result: ToyPeriodsResult) -> str:
+    """The result in one line."""
+    if result.outcome == "periods":
+        law = "no law without a floor" if result.predicted_period is None else f"law {result.predicted_period:.1f}"
+        return f"period {result.period:g} steps from {len(result.jumps)} jumps; {law}"
+    if result.outcome == "instability":
+        start, end = result.log_radius
+        return f"no periods: x became zero and the norm fell by a factor e^{start - end:.1f}"
+    return f"undecided: {len(result.jumps)} jumps in {result.steps} steps"

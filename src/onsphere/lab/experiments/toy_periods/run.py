@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics.toys import PeriodsRun, pair_threshold, period_law, simulate_periods
+from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_periods.page import printed, report
-from onsphere.lab.experiments.toy_periods.result import Jump, LawRow, ToyPeriodsResult
+from onsphere.lab.experiments.toy_periods.result import Jump, LawRow, ToyPeriodsResult, describe
 from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
-from onsphere.lab.experiments.toy_periods.words import answer, describe
+from onsphere.lab.experiments.toy_periods.words import answer
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 from onsphere.lab.toy_options import check_backend
@@ -26,6 +27,7 @@ _LEAST_DECAY = 1e-5  # of lr weight_decay: below, neighbours would take longer t
 _READINGS = 8000  # of the traces, about
 
 
+@takes(ToyPeriodsSpec)
 def toy_periods(**given: Any) -> ToyPeriodsResult:
     """Train the pairs toy with weight decay and compare its periods with √(2 ln(1/floor) / (lr weight_decay)).
 

@@ -9,7 +9,7 @@ from onsphere.lab.experiments.toy_periods.result import STRONG, ToyPeriodsResult
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 
-__all__ = ["answer", "describe", "subtitle"]
+__all__ = ["answer", "subtitle"]
 
 
 def subtitle(result: ToyPeriodsResult) -> str:
@@ -68,14 +68,3 @@ def _instability(result: ToyPeriodsResult) -> list[str]:
 def _power(exponent: float) -> str:
     """10^exponent as a number, also where it is too small for a float."""
     return format_number(10**exponent) if abs(exponent) < 300 else f"1e{exponent:.0f}"
-
-
-def describe(result: ToyPeriodsResult) -> str:
-    """The result in one line."""
-    if result.outcome == "periods":
-        law = "no law without a floor" if result.predicted_period is None else f"law {result.predicted_period:.1f}"
-        return f"period {result.period:g} steps from {len(result.jumps)} jumps; {law}"
-    if result.outcome == "instability":
-        start, end = result.log_radius
-        return f"no periods: x became zero and the norm fell by a factor e^{start - end:.1f}"
-    return f"undecided: {len(result.jumps)} jumps in {result.steps} steps"

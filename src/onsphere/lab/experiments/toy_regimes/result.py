@@ -60,4 +60,21 @@ class ToyRegimesResult(ToyResult):
 
     def __repr__(self) -> str:
         asked = f"{len(self.alphas)} pairs, {len(self.rows)} ELRs x {self.spec.seeds} seeds"
-        return f"ToyRegimesResult: {asked}, {self.seconds:.1f} s\n  page: {self.report}"
+        return f"ToyRegimesResult: {asked}, {self.seconds:.1f} s\n  {describe(self)}\n  page: {self.report}"
+
+
+def deviation(rows: list[RegimesRow]) -> float | None:
+    """The largest distance of a mean loss from its prediction, relative to the loss at random; None without rows."""
+    return max((abs(row.loss - row.predicted_loss) / row.loss_at_random for row in rows), default=None)
+
+
+def describe(result: ToyRegimesResult) -> str:
+    """The result in one line."""
+    below = [row for row in result.rows if row.relative_elr < 1]
+    above = [row for row in result.rows if row.relative_elr >= 1]
+    parts = [f"threshold 1/A = {result.threshold:.4g}"]
+    if below:
+        parts.append(f"{sum(row.converged for row in below)} of {len(below)} ELRs below it converged")
+    if above:
+        parts.append(f"losses of the {len(above)} above it within {100 * (deviation(above) or 0):.2g} % of the law")
+    return "; ".join(parts)

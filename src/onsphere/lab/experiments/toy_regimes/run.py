@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics.toys import PairsRun, pair_loss, pair_threshold, simulate_pairs
+from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_regimes.page import printed, report
-from onsphere.lab.experiments.toy_regimes.result import CONVERGED, RegimesRow, ToyRegimesResult
+from onsphere.lab.experiments.toy_regimes.result import CONVERGED, RegimesRow, ToyRegimesResult, describe
 from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
-from onsphere.lab.experiments.toy_regimes.words import answer, describe
+from onsphere.lab.experiments.toy_regimes.words import answer
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 from onsphere.lab.toy_options import check_backend
@@ -30,6 +31,7 @@ _COARSE = 1500  # readings that are kept of the later ones, before they are thin
 _KEPT_SEEDS = 10  # whose course goes to disk
 
 
+@takes(ToyRegimesSpec)
 def toy_regimes(**given: Any) -> ToyRegimesResult:
     """Train the pairs toy at many effective learning rates and compare the loss with (A - 1/ELR) / 2.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onsphere.lab.experiments.toy_regimes.result import RegimesRow, ToyRegimesResult
+from onsphere.lab.experiments.toy_regimes.result import RegimesRow, ToyRegimesResult, deviation
 from onsphere.lab.report.words import format_number, rough_percent
 
-__all__ = ["answer", "describe", "deviation", "subtitle"]
+__all__ = ["answer", "subtitle"]
 
 EXACT_UP_TO = 1.7  # ELR A up to which the balanced 2-cycle is followed; beyond it pairs move chaotically
 MOST_PAIRS = 6  # of which a line lists every one
@@ -51,20 +51,3 @@ def _agreement(above: list[RegimesRow]) -> str:
         f"Above it the mean loss follows (A − 1/ELR)/2: {', '.join(parts)}. It tends to A/2, the level of random "
         "directions, without a sharp second threshold."
     )
-
-
-def deviation(rows: list[RegimesRow]) -> float | None:
-    """The largest distance of a mean loss from its prediction, relative to the loss at random; None without rows."""
-    return max((abs(row.loss - row.predicted_loss) / row.loss_at_random for row in rows), default=None)
-
-
-def describe(result: ToyRegimesResult) -> str:
-    """The result in one line."""
-    below = [row for row in result.rows if row.relative_elr < 1]
-    above = [row for row in result.rows if row.relative_elr >= 1]
-    parts = [f"threshold 1/A = {result.threshold:.4g}"]
-    if below:
-        parts.append(f"{sum(row.converged for row in below)} of {len(below)} ELRs below it converged")
-    if above:
-        parts.append(f"losses of the {len(above)} above it within {100 * (deviation(above) or 0):.2g} % of the law")
-    return "; ".join(parts)

@@ -117,4 +117,18 @@ class ToyThermoResult(ToyResult):
     maxwell: list[MaxwellRow]
 
     def __repr__(self) -> str:
-        return f"ToyThermoResult: {len(self.rows)} settings, {self.seconds:.1f} s\n  page: {self.report}"
+        asked = f"{len(self.rows)} settings, {self.seconds:.1f} s"
+        return f"ToyThermoResult: {asked}\n  {describe(self)}\n  page: {self.report}"
+
+
+def worst(result: ToyThermoResult, name: str) -> float:
+    """The largest relative distance of a measured quantity ("energy", "radius", "pressure") from its law."""
+    ratios = [float(getattr(row, name)) / float(getattr(row, f"predicted_{name}")) for row in result.rows]
+    return max(abs(ratio - 1) for ratio in ratios)
+
+
+def describe(result: ToyThermoResult) -> str:
+    """The result in one line."""
+    laws = "; ".join(f"{name} within {100 * worst(result, name):.2g} %" for name in ("energy", "radius", "pressure"))
+    slopes = ", ".join(f"{row.slope:.3f} for {row.expected:g}" for row in result.maxwell)
+    return laws + (f"; Maxwell slopes {slopes}" if slopes else "")

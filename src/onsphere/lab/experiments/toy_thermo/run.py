@@ -9,16 +9,18 @@ import numpy as np
 
 from onsphere.dynamics.maxwell import maxwell_residuals
 from onsphere.dynamics.toys import NoiseRun, simulate_noise
+from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_thermo.page import printed, report
-from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult
+from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult, describe
 from onsphere.lab.experiments.toy_thermo.spec import Protocol, ToyThermoSpec
-from onsphere.lab.experiments.toy_thermo.words import answer, describe
+from onsphere.lab.experiments.toy_thermo.words import answer
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 
 
+@takes(ToyThermoSpec)
 def toy_thermo(**given: Any) -> ToyThermoResult:
     """Train the isotropic-noise model under three protocols and compare it with the laws of an ideal gas.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onsphere.lab.experiments.toy_thermo.result import ToyThermoResult
+from onsphere.lab.experiments.toy_thermo.result import ToyThermoResult, worst
 from onsphere.lab.report.words import format_number, rough_percent
 
-__all__ = ["answer", "describe", "subtitle", "worst"]
+__all__ = ["answer", "subtitle"]
 
 _CLOSE = 0.05  # within it the laws are said to hold
 
@@ -42,16 +42,3 @@ def _correction(result: ToyThermoResult) -> str:
         "The laws are of small steps. With the discrete correction, which adds the squared gradient norm to the noise, "
         f"the norm agrees within {radius} and the pressure within {pressure}."
     )
-
-
-def worst(result: ToyThermoResult, name: str) -> float:
-    """The largest relative distance of a measured quantity ("energy", "radius", "pressure") from its law."""
-    ratios = [float(getattr(row, name)) / float(getattr(row, f"predicted_{name}")) for row in result.rows]
-    return max(abs(ratio - 1) for ratio in ratios)
-
-
-def describe(result: ToyThermoResult) -> str:
-    """The result in one line."""
-    laws = "; ".join(f"{name} within {100 * worst(result, name):.2g} %" for name in ("energy", "radius", "pressure"))
-    slopes = ", ".join(f"{row.slope:.3f} for {row.expected:g}" for row in result.maxwell)
-    return laws + (f"; Maxwell slopes {slopes}" if slopes else "")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.zones.analyse import course, judge, zone
 from onsphere.lab.experiments.zones.measure import end_sharpness, measure_paths
@@ -27,6 +28,7 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
 
+@takes(ZonesSpec)
 def map_zones(model: Model = "mlp", data: Data = "digits", **given: Any) -> ZonesResult:
     """Measure sharpness along paths of training and continue them from checkpoints with other ELRs.
 
