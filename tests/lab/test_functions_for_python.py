@@ -1,14 +1,19 @@
 """What somebody who calls the experiments from Python can see of them: their fields, what resumes them, a wrong run."""
 
 import inspect
+import json
 import pickle
+import shutil
 
 import pytest
 
 import onsphere.lab
 from onsphere.lab import InputError, Run
+from onsphere.lab.command import rewrite
+from onsphere.lab.engine_file import read_execution
 from onsphere.lab.experiments.toy_thermo.result import ToyThermoResult
 from onsphere.lab.registry import ENTRIES
+from onsphere.lab.store.files import write_json
 
 CALLED = [entry for entry in ENTRIES if entry.functions]
 RESUMED = [name for entry in CALLED for name in entry.functions[1:]]
@@ -55,3 +60,24 @@ def test_a_toy_says_what_it_found(toy):
         "  threshold 1/A = 0.1429; 1 of 1 ELRs below it converged; losses of the 1 above it within"
     )
     assert last == f"  page: {toy.report}"
+
+
+def test_a_result_without_digests_that_cannot_be_shown_is_said_to_be_damaged(toy, tmp_path):
+    run = Run(shutil.copytree(toy.run, tmp_path / "run"))
+    (run.folder / "digests.json").unlink()
+    values = json.loads(run.result_path.read_text())
+    run.result_path.write_text(json.dumps(values | {"rows": []}))
+    with pytest.raises(InputError, match=r"result\.json is damaged: it holds no result that can be shown \(\w+Error: "):
+        rewrite(run)
+    del values["rows"][1]["elr"]
+    run.result_path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"it holds no result that can be shown \(rows\.1\.elr: Field required\)"):
+        rewrite(run)
+    with pytest.raises(InputError, match=r"\(StopIteration:\)"), run.reading():
+        next(iter(()))
+
+
+def test_an_engine_file_that_lacks_something_says_what(tmp_path):
+    write_json(tmp_path / "engine.json", {"plan": {"mode": "loop", "chunk": 2}, "workers": 1, "data": "x"})
+    with pytest.raises(InputError, match=r"it holds no plan \(timings: Field required\); put the file back"):
+        read_execution(Run(tmp_path))

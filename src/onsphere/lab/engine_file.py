@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onsphere.lab.options import misfit
 from onsphere.lab.population import Plan
 from onsphere.lab.result import typed
 from onsphere.lab.store import Damaged, Run
@@ -57,5 +58,5 @@ def read_execution(run: Run) -> Execution | None:
         if found.workers < 1 or found.plan.chunk < 1:
             raise ValueError("workers and chunk must be whole numbers from 1")
     except ValueError as error:
-        raise Damaged(path, f"is damaged: it holds no plan ({' '.join(str(error).split())[:200]})") from None
+        raise Damaged(path, f"is damaged: it holds no plan ({misfit(error)})") from None
     return found

@@ -205,6 +205,14 @@ def one_line(error: ValidationError, *, style: Literal["option", "key"] = "optio
     return f"{name}: {_shown(problem['input'])} is not allowed: {message}"
 
 
+def misfit(error: Exception) -> str:
+    """What is wrong with a file, on one line: where it first differs from its types, or else the error itself."""
+    if not isinstance(error, ValidationError):
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    problem = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
 def _shown(value: Any) -> str:
     try:
         text = repr(value)

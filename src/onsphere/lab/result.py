@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from onsphere.lab.keyed import Keyed
-from onsphere.lab.options import InputError, Options
+from onsphere.lab.options import InputError, Options, misfit
 from onsphere.lab.store import Run, resume_command
 from onsphere.lab.store.seal import plain
 
@@ -114,11 +114,9 @@ class ExperimentResult:
             except ValidationError as error:
                 if not run.result_sealed:
                     raise
-                problem = error.errors(include_url=False)[0]
-                where = ".".join(map(str, problem["loc"]))
                 raise InputError(
-                    f"{run.result_path} does not fit this version of onsphere ({where}: {problem['msg']}); read it "
-                    "with the version that run.json names"
+                    f"{run.result_path} does not fit this version of onsphere ({misfit(error)}); read it with the "
+                    "version that run.json names"
                 ) from error
 
     def to_frame(self) -> Any:

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from onsphere.lab.options import InputError
+from onsphere.lab.options import InputError, misfit
 from onsphere.lab.store import trust
 from onsphere.lab.store.check import refuse_links, verify
 from onsphere.lab.store.environment import describe_environment
@@ -295,9 +295,8 @@ class Run:
         except _MISFITS as error:
             if self.result_sealed:
                 raise
-            what = f"{type(error).__name__}: {error}"
             raise Damaged(
-                self.result_path, f"is damaged: it holds no result that can be shown ({' '.join(what.split())[:200]})"
+                self.result_path, f"is damaged: it holds no result that can be shown ({misfit(error)})"
             ) from error
 
     @contextmanager
