@@ -91,7 +91,7 @@ CASES: dict[str, tuple[spec.Mark, dict[str, Any], Any, list[tuple[float, ...]]]]
                 "symbol": ["star-open", "x-thin-open", "x"],
                 "size": [3, 6, 9],
                 "color": ["#111111", "#222222", "#333333"],
-                "line": {"width": [1.5, 2, 0]},
+                "line": {"width": [1.5, 2, 0], "color": "rgba(0,0,0,0)"},
             }
         },
         points,
@@ -365,3 +365,55 @@ def test_columns_stand_side_by_side_and_may_share_the_y_axis() -> None:
     axes = drawn(chart).axes
     assert axes[0].get_ylim() == axes[1].get_ylim()
     assert [one.get_title(loc="left") for one in axes] == ["(a) up to 2", "(b) up to 50"]
+
+
+def test_every_row_of_panels_has_a_y_axis_of_its_own_to_share() -> None:
+    tops = (2, 50, 1e3, 1e6)
+    axis = spec.Axis("y", log=True, range=(1.0, 10.0))
+    chart = chart_of(panels=[spec.Panel(axis, [spec.Line([1, 2], [1, top])]) for top in tops], columns=2, share_y=True)
+    layout = page.figure(chart)["layout"]
+    assert [layout[name].get("matches") for name in ("yaxis", "yaxis2", "yaxis3", "yaxis4")] == [None, "y", None, "y3"]
+    assert layout["yaxis3"]["range"] == layout["yaxis4"]["range"] != layout["yaxis"]["range"]
+    axes = drawn(chart).axes
+    assert axes[0].get_ylim()[1] < 100 and axes[2].get_ylim() == axes[3].get_ylim() and axes[2].get_ylim()[1] > 1e6
+
+
+def test_of_what_both_axes_leave_out_a_panel_speaks_once() -> None:
+    axis = spec.Axis("both", range=(0.0, 1.0), over="the rest is outside")
+    chart = chart_of(spec.Line([0, 5], [0, 5]), y=axis, x=axis)
+    (note,) = page.figure(chart)["layout"]["annotations"]
+    assert (note["text"], note["name"]) == ("the rest is outside", "corner")  # the script knows it by its name
+
+
+def test_legends_on_paper_have_as_many_columns_as_fit() -> None:
+    names = [
+        ["a", "b", "c"],
+        ["short", "a name of some thirty letters..", "and another one just as long .."],
+        ["x" * 150],
+    ]
+    legends = [drawn(chart_of(*(spec.Line(X, X, entry=name) for name in own))).legends[0] for own in names]
+    assert [legend._ncols for legend in legends] == [3, 3, 1]
+
+
+def test_the_unit_of_a_long_title_stands_on_a_line_of_its_own() -> None:
+    title = "a quantity with a name that is as long as the panel is high (in its unit)"
+    assert drawn(chart_of(spec.Line(X, X), y=spec.Axis(title))).axes[0].get_ylabel().endswith("\n(in its unit)")
+
+
+def test_names_that_do_not_fit_into_their_bars_are_left_out_and_axes_without_ticks_have_no_line() -> None:
+    bare = spec.Axis("", ticks={})
+    chart = chart_of(spec.Bars([1, 2], [1, 1], labels=["a", "b"], inside=True, along="x"), x=bare, y=bare)
+    layout = page.figure(chart)["layout"]
+    assert layout["uniformtext"]["mode"] == "hide" and on_page(chart)[0]["constraintext"] == "inside"
+    assert not layout["xaxis"]["showline"] and not layout["yaxis"]["showline"]
+    spines = drawn(chart).axes[0].spines
+    assert not spines["bottom"].get_visible() and not spines["left"].get_visible()
+
+
+def test_headings_of_a_row_stand_at_one_height() -> None:
+    rule = spec.Rule(1.5, "a name", along="x")
+    panels = [spec.Panel(spec.Axis("y"), [spec.Line(X, X)], title="one", rules=own) for own in ([rule], [])]
+    chart = chart_of(panels=panels, columns=2)
+    notes = [note for note in page.figure(chart)["layout"]["annotations"] if note["text"] == "one"]
+    assert len({note["yshift"] for note in notes}) == 1 and len(notes) == 2
+    assert len({one._left_title.get_window_extent().y0 for one in drawn(chart).axes}) == 1  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ def page(tmp_path_factory):
 
 def test_every_elr_is_a_frame_with_its_own_traces(page):
     chart = movie_chart(page, courses(Run(page.run), page))
-    assert len(chart.frames) == 4 and chart.frames[chart.frame].startswith("0.2 ")  # nearest to 1.25 / A
+    assert len(chart.frames) == 4 and chart.frames[chart.frame].startswith("ELR 0.2 ")  # nearest to 1.25 / A
     frames = [mark.frame for panel in chart.panels for mark in panel.marks if mark.frame is not None]
     assert sorted(set(frames)) == [0, 1, 2, 3]
     # loss, marker, and two lines a pair; the law's level only above the threshold, where it is not 0
@@ -83,8 +83,8 @@ def test_the_slider_shows_one_frame_at_a_time(page, tmp_path):
     found = attribute(document, "data-seen")
     assert found is not None, "the probe did not finish"
     seen = json.loads(found)
-    assert seen["start"]["frames"] == [2] and seen["start"]["said"].startswith("0.2 ")
-    assert seen["first"]["frames"] == [0] and seen["first"]["said"].startswith("0.1 ")
+    assert seen["start"]["frames"] == [2] and seen["start"]["said"].startswith("ELR 0.2 ")
+    assert seen["first"]["frames"] == [0] and seen["first"]["said"].startswith("ELR 0.1 ")
     assert seen["third"]["frames"] == [2] and len(seen["third"]["hidden"]) == 2  # a hidden pair stays hidden
     assert seen["picked"]["frames"] == [1] and seen["picked"]["at"] == 1
     assert seen["playing"]["button"] == "❚❚"

@@ -119,7 +119,7 @@ def arranged(chart: Chart) -> list[Place]:
     ]
     shared_y = [list(row) if chart.share_y else [i] for i, row in enumerate(rows)]
     along_x = [_held(chart, axis, own, "x") for axis, own in zip(axes, shared_x, strict=True)]
-    along_y = [_held(chart, panel.y, own, "y") for panel, own in zip(panels, shared_y, strict=True)]
+    along_y = [_held(chart, panels[own[0]].y, own, "y") for own in shared_y]
     return [
         Place(
             panel=panel,
@@ -151,7 +151,7 @@ def _left_out(chart: Chart, x: Axis, index: int) -> tuple[str, ...]:
     y = chart.panels[index].y
     found = [x.over if x.over and _held(chart, x, [index], "x").cut else ""]
     found.append(y.over if y.over and _held(chart, y, [index], "y").cut else "")
-    return tuple(text for text in found if text)
+    return tuple(dict.fromkeys(text for text in found if text))
 
 
 def ticks_of(axis: Axis, marks: Sequence[Mark], along: Literal["x", "y"]) -> dict[float, str] | None:

@@ -31,7 +31,7 @@ __all__ = [
 
 Marker = Literal["", "circle", "diamond", "square", "triangle", "down", "star", "cross", "plus", "x"]
 Dash = Literal["solid", "dash", "dot", "dashdot"]
-Side = Literal["above", "below", "left", "right", "centre"]
+Side = Literal["above", "below", "left", "right", "centre", "upper right", "lower right"]
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,9 @@ def _marker(look: Look, opacity: float) -> dict[str, Any]:
         (2 if kind in ("cross", "plus") else 1.5) * name.endswith("-open")
         for kind, name in zip(kinds, symbols, strict=True)
     ]
-    edge: dict[str, Any] = {"width": thick[0] if len(set(thick)) == 1 else thick}
+    edge: dict[str, Any] = {"width": thick[0]}
+    if len(set(thick)) > 1:  # the legend's marker has the mean width, and open ones their own colour
+        edge = {"width": thick, "color": "rgba(0,0,0,0)"}
     edge = {"width": 0.5, "color": "#333333"} if look.edge and not any(hollow) else edge
     single = not isinstance(look.marker, tuple) and not isinstance(look.hollow, tuple)
     return {
@@ -222,7 +224,7 @@ def _bars(mark: Bars) -> dict[str, Any]:
         "textfont": {"size": 10.5},
         "insidetextanchor": "middle",
         "textangle": 0,
-        "constraintext": "none",
+        "constraintext": "inside" if mark.inside else "none",
         "cliponaxis": False,
     }
     return trace | ({"base": _plain(mark.base)} if np.any(numbers(mark.base)) else {}) | _hover(mark)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arrange import Limits, Place, levels, names_above, ragged, ticks_of
-from .spec import Axis, Chart, Heat, Panel, Rule, Span
+from .spec import Axis, Bars, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
 __all__ = ["colour_bar", "layout_of", "safe"]
@@ -37,6 +37,8 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
     frame = _Frame(chart, places)
     layout: dict[str, Any] = {"height": frame.height, "margin": frame.margin, "legend": frame.legend()}
     layout |= {"hovermode": "closest", "barmode": "overlay", "shapes": [], "annotations": []}
+    if any(isinstance(mark, Bars) and mark.inside for place in places for mark in place.panel.marks):
+        layout["uniformtext"] = {"mode": "hide", "minsize": 8.5}  # where bars are too narrow for their names
     last = {place.leader: number for number, place in enumerate(places) if place.shows_x}
     for number, place in enumerate(places):
         panel, y = place.panel, _name("y", number)
@@ -44,7 +46,8 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
         shown = _named(shown) if ragged(panel.marks) else shown
         layout[f"yaxis{y[1:]}"] = shown | {"domain": frame.rows[place.row], "anchor": _name("x", place.leader)}
         if not place.shows_y:
-            layout[f"yaxis{y[1:]}"] |= {"showticklabels": False, "title": {"text": ""}, "matches": "y"}
+            beside = _name("y", number - place.column)
+            layout[f"yaxis{y[1:]}"] |= {"showticklabels": False, "title": {"text": ""}, "matches": beside}
         if place.leader == number:
             x = _axis(place.x, place.x_limits, ticks_of(place.x, panel.marks, "x"))
             x = _named(x) if ragged(panel.marks) else x
@@ -54,7 +57,7 @@ def layout_of(chart: Chart, places: Sequence[Place]) -> dict[str, Any]:
         drawn.own(panel)
         drawn.shared(chart)
         layout["shapes"] += drawn.shapes
-        layout["annotations"] += drawn.notes + _headings(chart, place, number)
+        layout["annotations"] += drawn.notes + _headings(chart, place, number, frame.above[place.row])
     return layout
 
 
@@ -92,7 +95,7 @@ class _Frame:
         for row, part in enumerate(parts):
             self.rows.append([round(max(end - share * part, 0), 4), round(end, 4)])
             end -= share * part + (gaps[row] / plot if row < len(gaps) else 0)
-        self.above, self.plot = above[0], plot
+        self.above, self.plot = above, plot
         self.columns = self._columns()
         names = [ticks_of(place.panel.y, place.panel.marks, "y") or {} for place in places if place.column == 0]
         longest = max(
@@ -128,7 +131,7 @@ class _Frame:
         look |= {"itemsizing": "constant"}
         if self.chart.columns == 1:
             return look
-        return look | {"orientation": "h", "x": 0, "yanchor": "bottom", "y": 1 + (self.above + 6) / self.plot}
+        return look | {"orientation": "h", "x": 0, "yanchor": "bottom", "y": 1 + (self.above[0] + 6) / self.plot}
 
 
 def _name(letter: str, number: int) -> str:
@@ -136,7 +139,7 @@ def _name(letter: str, number: int) -> str:
 
 
 def _axis(axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"title": {"text": safe(axis.title), "standoff": 8}, "showline": True}
+    found: dict[str, Any] = {"title": {"text": safe(axis.title), "standoff": 8}, "showline": ticks != {}}
     found |= {"ticks": "outside", "ticklen": 4, "automargin": False}
     low, high = (math.log10(ends.low), math.log10(ends.high)) if axis.log else (ends.low, ends.high)
     found["range"] = [high, low] if axis.reverse else [low, high]
@@ -228,7 +231,7 @@ class _Drawn:
 
     def _corner(self, text: str, anchor: str) -> dict[str, Any]:
         where = {"xref": f"{self.x} domain", "yref": f"{self.y} domain", "x": 0.995, "y": 1}
-        return _note(text, 11) | where | {"xanchor": "right", "yanchor": anchor}
+        return _note(text, 11) | where | {"xanchor": "right", "yanchor": anchor, "name": "corner"}
 
 
 def _note(text: str, size: float) -> dict[str, Any]:
@@ -270,7 +273,7 @@ def _room_above(chart: Chart, place: Place) -> int:
     return top + 20 * bool(place.panel.title) + 40 * (place.x.opposite and place.shows_x)
 
 
-def _headings(chart: Chart, place: Place, number: int) -> list[dict[str, Any]]:
+def _headings(chart: Chart, place: Place, number: int, room: int) -> list[dict[str, Any]]:
     x, y = _name("x", place.leader), _name("y", number)
     base = {"yref": f"{y} domain", "y": 1, "yanchor": "bottom"}
     texts = _above(chart, place)
@@ -279,8 +282,7 @@ def _headings(chart: Chart, place: Place, number: int) -> list[dict[str, Any]]:
         for value, text, height in texts
     ]
     if place.panel.title:
-        top = _room_above(chart, place) - 20
-        notes.append(_note(place.panel.title, 12.5) | base | {"xref": f"{x} domain", "x": 0.5, "yshift": top})
+        notes.append(_note(place.panel.title, 12.5) | base | {"xref": f"{x} domain", "x": 0.5, "yshift": room - 20})
     return notes
 
 

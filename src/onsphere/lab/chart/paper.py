@@ -70,10 +70,12 @@ def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
         shared |= {"sharey": axes[len(axes) - place.column]} if chart.share_y and place.column else {}
         axes.append(made.add_subplot(grid[place.row + ribbon, place.column], **shared))
     inches = 0.86 * width / columns
-    for number, (own, place) in enumerate(zip(axes, places, strict=True)):
+    for own, place in zip(axes, places, strict=True):
         _panel(own, place, chart, inches=inches, inch=inch * place.panel.height, ribbon=ribbon)
+    for number, (own, place) in enumerate(zip(axes, places, strict=True)):
         if columns > 1 or place.panel.title:
-            _heading(own, place, number, chart, inches)
+            lines = max(one.lines_above for one, other in zip(axes, places, strict=True) if other.row == place.row)
+            _heading(own, place, number, inches, lines)
     if ribbon:
         strip: Any = made.add_subplot(grid[0, :], sharex=axes[0])
         _ribbon(strip, places[0], chart.spans, inches)
@@ -111,8 +113,11 @@ def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
     if chart.seed is not None and chart.seeds:
         others = len(chart.seeds) - 1 if chart.others else 0
         parts.append(f"seed {chart.seed}" + (f", thin: {others} more" if others else ""))
-    between = " · " if len(" · ".join(parts)) <= letters else "\n"
-    return "\n".join([between.join(parts), *([plain(chart.note)] if chart.note else [])])
+    lines: list[str] = []
+    for part in parts:
+        joined = " · ".join([*lines[-1:], part])
+        lines[-1:] = [joined] if len(joined) <= letters else [*lines[-1:], part]
+    return "\n".join([*lines, *([plain(chart.note)] if chart.note else [])])
 
 
 def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
@@ -139,16 +144,23 @@ def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float,
     if place.x_limits.empty or place.y_limits.empty:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
     if place.shows_y:
-        axes.set_ylabel(textwrap.fill(plain(panel.y.title), max(int(inch * 13), 12)))
+        axes.set_ylabel(_upright(plain(panel.y.title), max(int(inch * 14), 12)))
     axes.tick_params(labelleft=place.shows_y, labelbottom=place.shows_x and not place.x.opposite)
     if place.shows_x:
         axes.set_xlabel(plain(place.x.title))
         if place.x.opposite:
             axes.xaxis.set_label_position("top")
-            axes.tick_params(axis="x", top=True, labeltop=True, bottom=False)
+            axes.tick_params(axis="x", which="both", top=True, bottom=False)
+            axes.tick_params(axis="x", labeltop=True)
     if place.x.also is not None and place.row == 0:
         _second(axes, place.x)
     _above(axes, place, chart, inches, ribbon=ribbon)
+
+
+def _upright(title: str, letters: int) -> str:
+    """The title of a y axis in lines that fit, its unit on a line of its own where there are several."""
+    title = title.replace(" (", "\n(", 1) if len(title) > letters else title
+    return "\n".join(textwrap.fill(line, letters) for line in title.split("\n"))
 
 
 def _scale(axes: Any, which: Literal["x", "y"], axis: Axis, ends: Limits, ticks: dict[float, str] | None) -> None:
@@ -159,6 +171,7 @@ def _scale(axes: Any, which: Literal["x", "y"], axis: Axis, ends: Limits, ticks:
     if ticks is not None:
         own.set_ticks(list(ticks), [plain(name) for name in ticks.values()], minor=False)
         own.set_ticks([], minor=True)
+        axes.spines["bottom" if which == "x" else "left"].set_visible(bool(ticks))
         if not axis.log:
             axes.grid(visible=False, axis=which)
         if len(ticks) > 20:
@@ -233,11 +246,11 @@ def _above(axes: Any, place: Place, chart: Chart, inches: float, *, ribbon: bool
     axes.lines_above = 0 if inside else max(rows, default=-1) + 1
 
 
-def _heading(axes: Any, place: Place, number: int, chart: Chart, inches: float) -> None:
+def _heading(axes: Any, place: Place, number: int, inches: float, lines: int) -> None:
     title = plain(place.panel.title or place.panel.y.title).replace("\n", " ")
     letters = max(int(inches / 0.075), 12)
     panel_letter(axes, "abcdefghijkl"[number % 12], textwrap.fill(title, letters))
-    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=9, pad=6 + _LINE * axes.lines_above)
+    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=9, pad=6 + _LINE * lines)
 
 
 def _ribbon(axes: Any, place: Place, spans: Sequence[Span], inches: float) -> None:
@@ -284,5 +297,8 @@ def _legend_size(entries: Collection[str], chart: Chart, width: float) -> tuple[
     """Columns of the legend, and its height in inches."""
     if not entries:
         return 1, 0
-    columns = int(np.clip(width // (0.062 * max(map(len, entries)) + 0.45), 1, len(entries)))
+    sizes = [0.062 * len(name) + 0.5 for name in entries]
+    # matplotlib fills column after column, the first ones with one more where they are not even
+    fits = (n for n in range(len(sizes), 0, -1) if sum(map(max, np.array_split(sizes, n))) <= width)
+    columns = next(fits, 1)
     return columns, 0.15 * (math.ceil(len(entries) / columns) + bool(chart.legend and chart.scale is None)) + 0.1

@@ -34,6 +34,7 @@ MARKERS: Mapping[str, str] = {
 }
 DASHES: Mapping[str, Any] = {"solid": "-", "dash": (0, (4, 3)), "dot": (0, (1.2, 2)), "dashdot": (0, (4, 2, 1.2, 2))}
 _POINTS = 0.55  # points of a marker's size for a pixel of the page
+_STAR = 1.6  # times larger, since matplotlib's star fills little of its size
 _SIDES: Mapping[str, tuple[str, str, float, float]] = {
     "above": ("center", "bottom", 0, 4),
     "below": ("center", "top", 0, -4),
@@ -101,6 +102,7 @@ def legend_handle(mark: Mark | Look, label: str) -> Artist:
     if marker:
         edge = colour if _first(look.hollow) or not look.edge else "#333333"
         style |= {"marker": MARKERS[marker], "markersize": min(_POINTS * float(_first(look.size)), 6)}
+        style["markersize"] *= _STAR if marker == "star" else 1
         style |= {"markerfacecolor": "white" if _first(look.hollow) else colour, "markeredgecolor": edge}
         style |= {"markeredgewidth": 0.9 if _first(look.hollow) or marker in ("cross", "plus") else 0.35}
     return Line2D([], [], label=label, **style)
@@ -148,7 +150,8 @@ def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
     shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
     for kind in dict.fromkeys(kinds[i] for i in shown_at):
         own = [i for i in shown_at if kinds[i] == kind]
-        style: dict[str, Any] = {"marker": MARKERS[kind], "s": [(_POINTS * float(sizes[i])) ** 2 for i in own]}
+        points = _POINTS * (_STAR if kind == "star" else 1)
+        style: dict[str, Any] = {"marker": MARKERS[kind], "s": [(points * float(sizes[i])) ** 2 for i in own]}
         style |= {"alpha": alpha, "zorder": 4}
         if mark.values is not None and mark.scale is not None:
             values = numbers(mark.values)

@@ -70,7 +70,7 @@ def phase_chart(shown: Sequence[Drawn]) -> Chart:
         look = looks(run).but(width=1.6).ends(size, "star", REGIME_MARKERS[run.regime])
         labels = [*[""] * (size - 1), format_number(run.lr, 2)]
         columns = {"step": np.round(one.steps)}
-        line = Line(one.loss, one.gradient, look, hover, columns, labels=labels, side="below", seed=run.seed)
+        line = Line(one.loss, one.gradient, look, hover, columns, labels=labels, side="lower right", seed=run.seed)
         marks[run.setup].append(line)
     seeds = sorted({one.run.seed for one in shown})
     return Chart(

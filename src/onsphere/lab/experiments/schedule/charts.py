@@ -123,8 +123,12 @@ def settings_chart(result: ScheduleResult) -> Chart:
             line = [method for method in own if method.weight_decay == decay]
             marks[line[0].on_sphere].append(_settings(family, decay, line, _DASHES[number % len(_DASHES)]))
     rates = [method.lr for method in result.methods if method.on_sphere]
-    known = [elr for elr in (result.proposal.threshold, result.boundaries.divergence) if elr is not None]
-    rules = [Rule(elr, along="x") for elr in known if min(rates) / 1.4 < elr < max(rates) * 1.4]
+    known = [(result.proposal.threshold, "convergence ends"), (result.boundaries.divergence, "divergence begins")]
+    rules = [
+        Rule(elr, name, along="x")
+        for elr, name in known
+        if elr is not None and min(rates) / 1.4 < elr < max(rates) * 1.4
+    ]
     error = Axis("test error (%)")
     return Chart(
         id="settings-chart",
@@ -147,6 +151,7 @@ def settings_chart(result: ScheduleResult) -> Chart:
             "convergence ends and where divergence begins."
         ),
         label="Test error of every setting against its learning rate",
+        note="filled: chosen in tuning; bars: one standard error",
     )
 
 

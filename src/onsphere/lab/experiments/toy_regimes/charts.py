@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
     rows, elrs = result.rows, [row.elr for row in result.rows]
     at_random = rows[0].loss_at_random
     apart = [100 * (row.loss - row.predicted_loss) / at_random for row in rows]
-    said, threshold = [_said(row) for row in rows], format_number(result.threshold)
+    said = [_said(row) for row in rows]
     measured = Points(
         elrs,
         [row.loss for row in rows],
@@ -86,19 +87,19 @@ def loss_chart(result: ToyRegimesResult) -> Chart:
             Panel(
                 Axis("mean loss", holds=(-0.04 * at_random, 1.12 * at_random)),
                 [_law(result), measured],
-                rules=[
-                    Rule(at_random, f"random directions: A/2 = {format_number(at_random)}"),
-                    Rule(0, f"dashed: threshold 1/A = {threshold}", at="right", look=Look(width=0)),
-                ],
+                rules=[Rule(at_random, f"random directions: A/2 = {format_number(at_random)}", at="right")],
                 height=2.4,
             ),
             Panel(
-                Axis("measured − law (% of random)", holds=(-0.1, 0.1)),
+                Axis("measured − law<br>(% of random)", holds=(-0.1, 0.1)),
                 [Points(elrs, apart, _MEASURED, said)],
                 rules=[Rule(0)],
             ),
         ],
-        rules=[Rule(result.threshold, along="x")],
+        rules=[Rule(result.threshold, f"threshold 1/A = {format_number(result.threshold)}", along="x")],
+        height=560,
+        size=(6.6, 4.6),
+        note="bars: range over seeds",
         caption=(
             "A dot is the mean over the last half of the steps and over all seeds, its bar the range over seeds. The "
             "law is 0 up to the threshold and (A − 1/ELR)/2 above it."
@@ -139,7 +140,7 @@ def movie_chart(result: ToyRegimesResult, found: list[Course]) -> Chart:
             _individual(result, found, framed=True),
         ],
         frames=[
-            f"{format_number(row.elr, 4)} = {format_number(row.relative_elr, 4)} / A · "
+            f"ELR {format_number(row.elr, 4)} = {format_number(row.relative_elr, 4)} / A · "
             f"mean loss {format_number(row.loss)}, law {format_number(row.predicted_loss)}"
             for row in rows
         ],
@@ -167,7 +168,7 @@ def course_chart(result: ToyRegimesResult, found: list[Course]) -> Chart:
         x=Axis("step + 1", log=True),
         panels=[
             *(_losses([one], title=f"ELR = {format_number(one.row.relative_elr)} / A") for one in shown),
-            *(_individual(result, [one]) for one in shown),
+            *(_individual(result, [one], beside=found) for one in shown),
         ],
         columns=len(shown),
         share_y=True,
@@ -196,8 +197,10 @@ def _losses(found: list[Course], *, framed: bool = False, title: str = "") -> Pa
     return Panel(axis, marks, title=title)
 
 
-def _individual(result: ToyRegimesResult, found: list[Course], *, framed: bool = False) -> Panel:
-    """The individual ELR of every pair, dashed the threshold under which it converges."""
+def _individual(
+    result: ToyRegimesResult, found: list[Course], *, framed: bool = False, beside: Sequence[Course] = ()
+) -> Panel:
+    """The individual ELR of every pair, dashed the threshold under which it converges; one axis for all `beside`."""
     looks = series_looks(range(len(result.alphas)))
     marks: list[Mark] = []
     for number, course in enumerate(found):
@@ -212,9 +215,10 @@ def _individual(result: ToyRegimesResult, found: list[Course], *, framed: bool =
             dashed = looks[i].but(width=1.2, dash="dash")
             ends = (x[[0, -1]], [1 / alpha] * 2)
             marks.append(Line(*ends, dashed, [told, told], entry=name, listed=False, frame=frame))
-    low = min(min(1 / alpha for alpha in result.alphas), *(float(course.elrs.min()) for course in found)) / 1.3
+    elrs = np.concatenate([course.elrs.ravel() for course in beside or found])
+    low = min(*(1 / alpha for alpha in result.alphas), float(elrs.min())) / 1.3
     # a tenth, reached in swings at the largest ELRs, may leave the panel
-    high = 2 * float(np.quantile(np.concatenate([course.elrs.ravel() for course in found]), 0.9))
+    high = 2 * float(np.quantile(elrs, 0.9))
     return Panel(Axis("individual ELR", log=True, range=(low, high), over="↑ swings above"), marks)
 
 

@@ -67,7 +67,7 @@ def path_chart(result: ZonesResult) -> Chart:
     values = [point.sharpness for point in result.path if point.sharpness > 0]
     shown = [e for e in sorted({*result.spec.elrs, *elrs}) if min(values) / 1.5 < THRESHOLD / e < max(values) * 1.5]
     dotted = Look(INK, INK_ON_DARK, width=0.8, dash="dot")
-    rules = [Rule(THRESHOLD / e, f"2 / ELR for {format_number(e)}", at="right", look=dotted) for e in shown]
+    rules = [Rule(THRESHOLD / e, f"2 / ELR for {format_number(e)}", look=dotted) for e in shown]
     return Chart(
         id="path-chart",
         title="Sharpness along the paths of training",

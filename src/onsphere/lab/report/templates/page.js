@@ -53,10 +53,15 @@
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       Object.assign(layout[key], { gridcolor: colour("--grid"), linecolor: colour("--faint"), zeroline: false });
       layout[key].tickcolor = colour("--faint");
+      if (narrow && key.startsWith("x") && layout[key].nticks) layout[key].nticks = Math.min(layout[key].nticks, 4);
     }
     for (const shape of layout.shapes ?? []) if (shape.line?.color === "ink") shape.line.color = ink;
     layout.uirevision = "keep"; // zoom survives a change of seed or theme
     layout.legend = { ...layout.legend, uirevision: chart.revision++ };
+    if (narrow && layout.xaxis.domain?.[1] < 1) {
+      // Panels side by side are too narrow then for a note in their corner.
+      layout.annotations = layout.annotations.filter(({ name }) => name !== "corner");
+    }
     if (narrow || printing) {
       Object.assign(layout.legend, { orientation: "h", x: 0, xanchor: "left", yanchor: "top" });
       layout.margin = { ...layout.margin, l: layout.margin.l - (narrow ? 12 : 0), r: 12 };
