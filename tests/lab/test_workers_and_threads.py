@@ -8,8 +8,7 @@ import torch
 
 from onsphere import lab
 from onsphere.lab.data import load
-from onsphere.lab.experiments.symmetries import run as symmetries
-from onsphere.lab.progress import Progress
+from onsphere.lab.experiments.symmetries.run import EXPERIMENT
 
 SHARED = {"widths": [32], "batch_size": 20, "steps": 40, "evaluations": 2, "seeds": 2}
 SHARED |= {"mode": "vmap", "chunk": 3, "compiled": "no"}
@@ -103,11 +102,10 @@ def test_threads_change_no_row_of_a_toy(name, fields, tmp_path, threads, undrawn
     assert rows(one) == rows(getattr(lab, name)(out=tmp_path / "four", **fields))
 
 
-def test_threads_change_no_row_of_the_symmetries(tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(symmetries, "write_report", lambda run, result: None)
+def test_threads_change_no_row_of_the_symmetries(tmp_path, threads):
     found = []
     for number in (1, 4):
         threads(number)
         fields = {"model": "mlp", "input": "64x64", "widths": [128, 128]}
-        found.append(rows(symmetries.start(fields, tmp_path / str(number), Progress(), lambda: False)))
+        found.append(rows(EXPERIMENT.start(**fields, out=tmp_path / str(number))))
     assert found[0] == found[1]

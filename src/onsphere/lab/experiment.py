@@ -9,6 +9,7 @@ drawn again, told in one line and printed without a word of its own.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -274,7 +275,7 @@ class Experiment(Generic[S, P, R]):
         spec = validated(self.spec, given)
         ready = self.prepare(spec, used.get("model"), used.get("data"), told)
         place = None if out is None else Path(out)
-        made = place is None or not place.exists()
+        made = place is None or not os.path.lexists(place)  # no error for a name that no file can have
         run = Run.create(place, self.result.command, spec.model_dump(mode="json"))
         try:
             return self._do(Session(spec, ready, run, told, stop), began)

@@ -104,13 +104,12 @@ def test_trust_imports_and_says_what(started):
 
 
 def test_trust_in_python(started):
-    from onsphere.lab.experiments.symmetries import run as room
-    from onsphere.lab.progress import Progress
+    from onsphere.lab.experiments.symmetries.run import EXPERIMENT
 
     shutil.copytree(started, started.parent / "copy")
     with pytest.raises(InputError, match="trust=True"):
-        room.resume(Run.open(Path("copy")), Progress(), lambda: False)
-    assert room.resume(Run.open(Path("copy"), trust=True), Progress(), lambda: False).found.names
+        EXPERIMENT.resume(Run.open(Path("copy")))
+    assert EXPERIMENT.resume(Run.open(Path("copy"), trust=True)).found.names
 
 
 def test_listing_and_reporting_never_import(started, tmp_path):

@@ -244,8 +244,11 @@ class Run:
         for name in known:
             if not (self.shards / str(name) / "done.json").exists():
                 raise Damaged(self.shards / str(name), "is missing or has not ended")
-        if (self.folder / "engine.json").exists() and not self.shards.is_dir():
+        engine = self.folder / "engine.json"
+        if engine.exists() and not self.shards.is_dir():
             raise Damaged(self.shards, "is missing")
+        if self.shards.is_dir() and not engine.exists():
+            raise Damaged(engine, "is missing")
 
     def write_result(self, values: dict[str, Any]) -> None:
         """Write ``result.json``, before it its digest and the names of the shards that it rests on."""
