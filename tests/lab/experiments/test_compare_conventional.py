@@ -22,6 +22,8 @@ from onsphere.lab.population import Copy, Engine, Plan, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.terminal import show
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 SMALL = {"train": 100, "test": 60, "widths": [8], "steps": 80, "batch_size": 20, "evaluations": 4, "workers": 1}
 SMALL |= {"elr": [1e-3, 3e-2, 1.0], "lr": [0.03, 3.0], "weight_decay": 0.02, "seeds": 2}
 SMALL |= {"mode": "vmap", "chunk": 6, "compiled": "no"}

@@ -20,6 +20,8 @@ from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.terminal import show
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 SMALL = {
     **{"train": 60, "widths": [8], "steps": 40, "batch_size": 16, "evaluations": 2, "workers": 1, "seeds": 2},
     **{"constant": [0.5, 1.0], "peaks": [4.0], "lr": [1.0], "weight_decay": [1e-3], "mode": "vmap", "chunk": 20},

@@ -16,6 +16,8 @@ from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.terminal import show
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 SMALL = {
     "train": 80,
     "widths": [16],

@@ -21,6 +21,8 @@ from onsphere.lab.preparation import prepare_model
 from onsphere.lab.terminal import show
 from onsphere.lab.training import load_data
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 SMALL = {
     "train": 80,
     "widths": [16],

@@ -11,6 +11,8 @@ from onsphere.lab import InputError, Interrupted, Run, map_regimes, resume_regim
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 FIELDS = {"elrs": 3, "elr_min": 1e-3, "elr_max": 1.0, "seeds": 2, "steps": 40, "refine": 1, "batch_size": 16}
 
 

@@ -38,6 +38,8 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.result import Engine as Executed
 from onsphere.normalisation import without_running_statistics
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 SMALL = {"train": 100, "test": 60, "widths": [8], "steps": 120, "batch_size": 20, "evaluations": 4, "workers": 1}
 SMALL |= {"elr": [2e-3, 8e-3, 3e-2], "seeds": 2, "window": 6, "gradients": 4, "points": 5}
 SMALL |= {"mode": "vmap", "chunk": 3, "compiled": "no"}

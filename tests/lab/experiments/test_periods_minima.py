@@ -18,6 +18,8 @@ from onsphere.lab.population.course import Course
 from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 
 def course_of(loss, product=3e-3):
     ones = np.ones_like(loss)

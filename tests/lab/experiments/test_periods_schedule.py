@@ -15,6 +15,8 @@ from onsphere.lab.population.copies import lr_factors
 from onsphere.lab.population.course import courses
 from onsphere.lab.terminal import show
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 COPY = Copy(0, 1.0, 5e-3)
 SMALL = {"train": 100, "widths": [16], "steps": 600, "evaluations": 4, "workers": 1, "seeds": 2, "weight_decay": 1e-2}
 PRACTICAL = {"setup": "practical", "schedule": "cosine", "augment": True, "batch_size": 32, "lr": 0.3}

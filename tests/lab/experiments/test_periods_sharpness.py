@@ -22,6 +22,8 @@ from onsphere.lab.preparation import prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.normalisation import without_running_statistics
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 
 def problem_of(batch_size=60, width=4, **given):
     given = {"dtype": torch.float64} | given

@@ -22,6 +22,8 @@ from onsphere.lab.population.phases import phase_lrs
 from onsphere.lab.result import Engine
 from onsphere.optim import RegimeSchedule, propose_elrs
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 PROPOSED = propose_elrs((4e-3, 9e-3), start_factor=3, end_factor=0.1)
 
 

@@ -25,6 +25,8 @@ from onsphere.lab.store import Run
 from onsphere.lab.store.files import write_json
 from onsphere.lab.terminal import show
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 TINY = {"train": 100, "test": 100, "steps": 60, "batch_size": 25, "lr": 0.02, "chunk": 8, "mode": "vmap"}
 TINY |= {"budget": [2000, 4000], "members": [1, 2, 4], "seeds": 2}
 

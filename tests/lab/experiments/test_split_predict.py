@@ -9,6 +9,8 @@ from onsphere.lab.experiments.split.measure import curve, fit, of_split, scores
 from onsphere.lab.experiments.split.pools import Failed, Pool
 from onsphere.lab.experiments.split.predict import measured_subsets, points, predict
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 EXAMPLES, CLASSES = 1500, 4
 
 

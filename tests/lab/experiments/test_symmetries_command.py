@@ -20,6 +20,8 @@ from onsphere.lab.experiments.symmetries.run import EXPERIMENT
 from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec, parse_shape
 from onsphere.lab.experiments.symmetries.tensors import Tensors
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 # A residual net in which everything happens: a joint group, one alone, a pair, rescalings, no effect, no symmetry.
 NETS = """
 import torch

@@ -25,7 +25,7 @@ def said(arguments, capfd):
     return json.loads(capfd.readouterr().out.splitlines()[-1])
 
 
-def test_regimes_of_the_command_line(capfd):
+def test_regimes_of_the_command_line(capfd, undrawn):
     found = said(["toy", "regimes", "--alphas", "1,2,4", "--elrs", "0.1,0.144,0.15,0.2", "--json"], capfd)
     rows = {row["elr"]: row for row in found["rows"]}
     assert rows.keys() == {0.1, 0.144, 0.15, 0.2}
@@ -37,21 +37,21 @@ def test_regimes_of_the_command_line(capfd):
     assert Path(found["report"]).is_file()
 
 
-def test_periods_of_the_command_line(capfd):
+def test_periods_of_the_command_line(capfd, undrawn):
     found = said(["toy", "periods", "--lr", "0.1", "--weight-decay", "0.01", "--floor", "1e-16", "--json"], capfd)
     assert found["period"] == pytest.approx(found["predicted_period"], rel=0.1)
     assert found["predicted_period"] == pytest.approx(271.4, abs=0.1)
     assert len(found["periods"]) >= 5 and all(abs(p / found["period"] - 1) < 0.1 for p in found["periods"])
 
 
-def test_without_a_floor_the_norm_vanishes(capfd):
+def test_without_a_floor_the_norm_vanishes(capfd, undrawn):
     found = said(["toy", "periods", "--floor", "0", "--json"], capfd)
     assert found["period"] is None and found["periods"] == []
     run = said(["runs", "--json"], capfd)["runs"][0]
     assert run["command"] == "toy periods" and "the norm fell" in run["summary"]
 
 
-def test_thermo_follows_the_gas_law(capfd):
+def test_thermo_follows_the_gas_law(capfd, undrawn):
     found = said(["toy", "thermo", "--json"], capfd)
     assert {row["protocol"] for row in found["rows"]} == {"fixed_elr", "fixed_lr", "sphere"}
     for row in found["rows"]:
@@ -63,7 +63,7 @@ def test_thermo_follows_the_gas_law(capfd):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_interrupted_toy_resumes_to_the_same_bits(name):
+def test_an_interrupted_toy_resumes_to_the_same_bits(name, undrawn):
     call, fields = SMALL[name]
     with pytest.raises(Interrupted):
         call(out="stopped", stop=lambda: True, **fields)
@@ -77,7 +77,7 @@ def test_an_interrupted_toy_resumes_to_the_same_bits(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_config_seed_and_page_command_repeat_a_run(name, capfd):
+def test_config_seed_and_page_command_repeat_a_run(name, capfd, undrawn):
     import shlex
 
     call, fields = SMALL[name]

@@ -20,6 +20,8 @@ from onsphere.lab.experiments.toy_thermo.words import answer as thermo_answer
 from onsphere.lab.progress import Progress
 from onsphere.lab.store.files import read_table
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 
 class Told(Progress):
     """Adds up what was announced and what was done."""

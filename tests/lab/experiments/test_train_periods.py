@@ -16,6 +16,8 @@ from onsphere.lab.frame import repeated
 from onsphere.lab.population.course import thinned
 from onsphere.lab.terminal import show
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 SMALL = {"train": 100, "widths": [16], "steps": 600, "batch_size": "full", "evaluations": 4, "workers": 1, "seeds": 2}
 
 
