@@ -34,7 +34,7 @@ MARKERS: Mapping[str, str] = {
 }
 DASHES: Mapping[str, Any] = {"solid": "-", "dash": (0, (4, 3)), "dot": (0, (1.2, 2)), "dashdot": (0, (4, 2, 1.2, 2))}
 _POINTS = 0.55  # points of a marker's size for a pixel of the page
-_STAR = 1.6  # times larger, since matplotlib's star fills little of its size
+_STAR = 1.35  # times larger, since matplotlib's star fills little of its size
 _SIDES: Mapping[str, tuple[str, str, float, float]] = {
     "above": ("center", "bottom", 0, 4),
     "below": ("center", "top", 0, -4),

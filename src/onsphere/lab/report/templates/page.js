@@ -56,11 +56,14 @@
       if (narrow && key.startsWith("x") && layout[key].nticks) layout[key].nticks = Math.min(layout[key].nticks, 4);
     }
     for (const shape of layout.shapes ?? []) if (shape.line?.color === "ink") shape.line.color = ink;
+    // What an axis leaves out is said over the curves that leave it.
+    const corners = (layout.annotations ?? []).filter(({ name }) => name === "corner");
+    for (const note of corners) note.bgcolor = `${colour("--ground")}cc`;
     layout.uirevision = "keep"; // zoom survives a change of seed or theme
     layout.legend = { ...layout.legend, uirevision: chart.revision++ };
     if (narrow && layout.xaxis.domain?.[1] < 1) {
       // Panels side by side are too narrow then for a note in their corner.
-      layout.annotations = layout.annotations.filter(({ name }) => name !== "corner");
+      layout.annotations = layout.annotations.filter((note) => !corners.includes(note));
     }
     if (narrow || printing) {
       Object.assign(layout.legend, { orientation: "h", x: 0, xanchor: "left", yanchor: "top" });
