@@ -40,19 +40,21 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
 
 
 def _lines(table: Table, console: Console) -> Lines:
-    """The table; where it is wider than the terminal with headings of several lines, then with less between columns."""
+    """The table; if that makes it fit a terminal with headings of several lines, or else with less between columns."""
 
     def fits(lines: Lines) -> bool:
         return Measurement.get(console, console.options.update_width(10_000), lines).maximum <= console.width
 
     headings = [heading for heading, _ in table.columns]
     lines = _set(table, headings)
-    if not fits(lines):
-        widths = [max((len(row[i].text) for row in table.cells), default=0) for i in range(len(headings))]
-        pairs = zip(headings, widths, strict=True)
-        lines = _set(table, [fill(heading, max(_NARROWEST, width), break_long_words=False) for heading, width in pairs])
-    if not fits(lines):
-        lines.padding = (0, 1, 0, 0)
+    if fits(lines):
+        return lines
+    widths = [max((len(row[i].text) for row in table.cells), default=0) for i in range(len(headings))]
+    pairs = zip(headings, widths, strict=True)
+    broken = _set(table, [fill(heading, max(_NARROWEST, width), break_long_words=False) for heading, width in pairs])
+    if fits(broken):
+        return broken
+    lines.padding = (0, 1, 0, 0)
     return lines
 
 
