@@ -13,7 +13,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from matplotlib.figure import Figure
 
 from onsphere.lab.display import Display
 from onsphere.lab.registry import ENTRIES
@@ -181,16 +180,6 @@ def _overheard(name, method, listener):
         listener(name, *arguments)
 
     return told
-
-
-@contextmanager
-def undrawn():
-    """Within it, figures on paper are empty files: drawing them takes longer than a tiny run."""
-    with (
-        patch.object(Figure, "savefig", lambda self, path, **options: Path(path).write_bytes(b"")),
-        patch.object(Figure, "draw_without_rendering", lambda self: None),
-    ):
-        yield
 
 
 class Interrupter:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import pictures
 from onsphere.lab import execution
 
 
@@ -28,26 +29,15 @@ def _workers_are_forked(monkeypatch, request):
     monkeypatch.setattr(execution, "get_context", lambda method: request.getfixturevalue("forking"))
 
 
-def undraw(patch):
-    """Pictures are written as ever, with a word in them: drawing takes longer than a small run and its page."""
-
-    def savefig(figure, file, **options):
-        with Path(file).open("wb") as written:
-            written.write(b"a picture")
-
-    patch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    patch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
-
-
 @pytest.fixture
-def undrawn(monkeypatch):
+def undrawn():
     """Runs of one test are not drawn."""
-    undraw(monkeypatch)
+    with pictures.undrawn():
+        yield
 
 
 @pytest.fixture(scope="module")
 def undrawn_module():
     """Runs of no test of the module are drawn."""
-    with pytest.MonkeyPatch.context() as patch:
-        undraw(patch)
+    with pictures.undrawn():
         yield

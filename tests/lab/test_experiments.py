@@ -26,10 +26,10 @@ from experiment_specs import (
     hearing,
     result_in,
     slug,
-    undrawn,
     words,
 )
 from onsphere.lab import InputError, Run
+from pictures import undrawn
 
 MOST_SITTINGS = 40
 

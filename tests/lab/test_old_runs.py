@@ -8,7 +8,8 @@ import tarfile
 import pytest
 
 from command import here, last_json
-from experiment_specs import COMMANDS, GOLDEN, charts_on, differences, found, golden_of, result_in, slug, undrawn
+from experiment_specs import COMMANDS, GOLDEN, charts_on, differences, found, golden_of, result_in, slug
+from pictures import undrawn
 
 KEPT = [command for command in COMMANDS if (GOLDEN / f"{slug(command)}.tar.xz").exists()]
 

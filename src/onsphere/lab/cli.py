@@ -52,8 +52,9 @@ def command_of(entry: Entry) -> Callable[..., None]:
         config: Path | None = None,
     ) -> None:
         del config  # read before parsing, see with_config
-        fields = spec.model_dump(exclude_unset=True)
-        fields |= {"out": out} if given in ((), (None,)) else {"out": out, entry.positional: given[0]}
+        fields = spec.model_dump(exclude_unset=True) | {"out": out}
+        if given and given[0] is not None:
+            fields[entry.positional] = given[0]
         work(entry.experiment, json, lambda own, progress, stop: own.start(**fields, progress=progress, stop=stop))
 
     kind = inspect.Parameter.KEYWORD_ONLY

@@ -147,7 +147,7 @@ class Session(Generic[S, P]):
             ended.append(shard)
             if told is not None:
                 self.progress.finding(told(ended))
-        return sorted(ended, key=lambda shard: (len(shard.folder.name), shard.folder.name))
+        return [ShardFolder(trainer.folder / shard.name) for shard in trainer.shards(name, copies)]
 
     def kept(self, path: str, kind: type[T], measure: Callable[[], T], *, units: int = 1, key: str = "rows") -> T:
         """Measure once: what was measured is kept on disk as plain values and found there again.
@@ -306,9 +306,9 @@ class Experiment(Generic[S, P, R]):
                 it is a run of another experiment.
             Interrupted: ``stop`` returned True; the run can be resumed.
         """
-        run.check_command(self.result.command)
         if run.done:
             return self.result.load(run)
+        run.check_command(self.result.command)
         began, told = time.monotonic(), progress or Progress()
         entry = entry_of(self.result.command)
         name = entry.functions[-1] if entry is not None and entry.functions else "resume"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
@@ -23,6 +23,7 @@ from onsphere.lab.keyed import Keyed
 from onsphere.lab.options import InputError, Options, misfit
 from onsphere.lab.store import Run, resume_command
 from onsphere.lab.store.seal import plain
+from onsphere.results import frame
 
 #: A number that JSON writes as null where it is not finite, and that is NaN when it is read again.
 Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -166,13 +167,8 @@ class ToyResult(ExperimentResult):
     engine: Backend
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return _made(kind)
-
-
-@cache
-def _made(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+#: Made once for a type.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def typed(kind: type[T], values: Any) -> T:
@@ -194,28 +190,11 @@ def plain_of(value: Any) -> Any:
     return plain(to_jsonable_python(value))
 
 
-def frame(rows: Any) -> Any:
-    """Rows as a pandas data frame.
-
-    Raises:
-        ImportError: pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install pandas; or use to_dict()") from error
-    return pd.DataFrame(rows)
-
-
 class PageFailed(RuntimeError):  # noqa: N818
     """A result was written and its page was not."""
 
 
-class _Writable(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-R = TypeVar("R", bound=_Writable)
+R = TypeVar("R", bound=ExperimentResult)
 
 
 def conclude(run: Run, result: R, write_page: Callable[[Run, R], object]) -> R:

@@ -32,12 +32,6 @@ SMALL = {
 FEW = ("averages", "cells", "continuations", "paths", "matrix", "best", "classes", "threshold", "snapshots")
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """No printed figures, which take longer than all the rest."""
-    monkeypatch.setattr("onsphere.lab.frame.save_figures", lambda charts, subtitle, folder: None)
-
-
 @pytest.fixture(scope="module")
 def dropped(tmp_path_factory):
     """Three starts, two final ELRs, two seeds, with everything that can be measured."""

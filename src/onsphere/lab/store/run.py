@@ -39,7 +39,7 @@ _MISFITS = (
     *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError),
     *(RuntimeError, StopIteration),
 )
-_SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-\d{3,}")  # ROUND-NUMBER
+_SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-(\d{3,})")  # ROUND-NUMBER
 _TYPES = {"command": str, "created": str, "spec": dict, "environment": dict}
 
 
@@ -136,7 +136,8 @@ class Run:
         """The folders of the shards in order, or those of one round; whatever else lies among them is left alone."""
         found = self.shards.iterdir() if self.shards.is_dir() else ()
         named = [(_SHARD.fullmatch(path.name), path) for path in found]
-        return sorted(path for match, path in named if match and name in (None, match[1]) and path.is_dir())
+        own = [(m[1], int(m[2]), path) for m, path in named if m and name in (None, m[1]) and path.is_dir()]
+        return [path for _, _, path in sorted(own)]
 
     def table_path(self, name: str) -> Path:
         """The table ``NAME.parquet``."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from onsphere.lab.calling import takes
-from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session, trained
 from onsphere.lab.experiments.regimes.boundaries import find_boundaries, next_cells
 from onsphere.lab.experiments.regimes.classify import Cell, summarise
@@ -102,4 +101,4 @@ EXPERIMENT = Experiment(
 )
 resume_regimes = EXPERIMENT.resume
 
-__all__ = ["EXPERIMENT", "Interrupted", "map_regimes", "read_cells", "resume_regimes"]
+__all__ = ["EXPERIMENT", "map_regimes", "read_cells", "resume_regimes"]

@@ -53,8 +53,7 @@ def courses(run: Run, result: ScheduleResult) -> list[Course]:
 def _round(run: Run, name: str, result: ScheduleResult) -> list[Course]:
     """The tuned methods of one round; its copies are settings outermost, then seeds."""
     methods = [method for method in result.methods if method.on_sphere == (name == "sphere")]
-    folders = sorted(run.shard_folders(name), key=lambda path: (len(path.name), path.name))
-    rows = [(shard, k) for shard in map(ShardFolder, folders) for k in range(len(shard.copies()))]
+    rows = [(shard, k) for shard in map(ShardFolder, run.shard_folders(name)) for k in range(len(shard.copies()))]
     seeds, readings = result.spec.seeds, cache(ShardFolder.readings)
     return [
         _course(method, rows[i * seeds : (i + 1) * seeds], readings) for i, method in enumerate(methods) if method.tuned

@@ -13,7 +13,8 @@ from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.intervals import Interval, difference, interval
 from onsphere.lab.keyed import Keyed
-from onsphere.lab.result import Real, TrainedResult, frame
+from onsphere.lab.result import Real, TrainedResult
+from onsphere.results import frame
 
 Measure = Literal["test_error", "test_loss", "train_error", "train_loss", "validation_error"]
 MEASURES: tuple[Measure, ...] = ("test_error", "test_loss", "train_error", "train_loss", "validation_error")

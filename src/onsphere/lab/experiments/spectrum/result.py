@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from onsphere.lab.experiments.regimes.classify import Regime
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.result import TrainedResult, frame
+from onsphere.lab.result import TrainedResult
+from onsphere.results import frame
 
 Kind = Literal["ratio", "difference"]
 Place = Literal["matched", "end"]

@@ -12,7 +12,8 @@ from onsphere.lab.experiments.split.decide import Advantage, Verdict
 from onsphere.lab.experiments.split.measure import METRICS, Law, Point
 from onsphere.lab.experiments.split.pools import Failed
 from onsphere.lab.experiments.split.spec import SplitSpec
-from onsphere.lab.result import Real, TrainedResult, frame
+from onsphere.lab.result import Real, TrainedResult
+from onsphere.results import frame
 
 
 @dataclass(frozen=True)
