@@ -36,10 +36,16 @@ def holding(method):
 
 
 if __name__ == "__main__":
-    from onsphere.lab.cli import main
+    from onsphere.lab import cli
 
-    print("ready", flush=True)
-    main(WORDS)
+    run_command = cli.run_command
+
+    def announced(arguments):  # Python's own answer to Ctrl-C has been replaced by now
+        print("ready", flush=True)
+        return run_command(arguments)
+
+    cli.run_command = announced
+    cli.main(WORDS)
 elif __name__ == "__mp_main__":  # a worker process
     from onsphere.lab.population.shard import _ShardRun
 
