@@ -15,7 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from onsphere.spheres import Sphere, as_radius, check_range, measure_radius
+from onsphere.radii import as_radius, check_range, check_real, measure_radius
+from onsphere.sharding import agree
+from onsphere.spheres import Sphere
 
 __all__ = ["KINDS", "given_names", "parameter_names", "settle_radius", "sphere_group", "sphere_kind"]
 
@@ -92,7 +94,12 @@ def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | li
     params, rows = group["params"], group["sphere"] == "rows"
     if not params:
         raise ValueError("a sphere group has no parameters; give it at least one, or leave the group out")
-    present = measure_radius(params, parameter_names(group), rows=rows)
+    names = parameter_names(group)
+    for tensor, name in zip(params, names, strict=True):
+        check_real(tensor, name)
+    notes = [f"{name} {tuple(p.shape)} ({group['sphere']})" for name, p in zip(names, params, strict=True)]
+    agree("a sphere group", params, [*notes, f"radius {radius if not rows or radius is None else 'given'}"])
+    present = measure_radius(params, names, rows=rows)
     if radius is None:
         check_range(present, params)
         return present

@@ -2,22 +2,21 @@
 
     squared_norm(x) = sum_i ||x_i||²        inner(x, y) = sum_i <x_i, y_i>
 
-Pure functions that read nothing back to the host: they run under ``torch.func.vmap``, ``make_fx`` and autograd. A sum
-over the part of a tensor that one process holds is not the tensor's: borders ask :func:`check_whole` first.
+Pure functions that read nothing back to the host: they run under ``torch.func.vmap``, ``make_fx`` and autograd. Of
+tensors that are spread over processes (DTensors) the sums are those of the whole tensors, without a graph for autograd;
+every process of their mesh has to ask for them (:mod:`onsphere.sharding`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_same_shapes", "check_whole", "inner", "listed", "per_row", "row_inner", "squared_norm"]
+from onsphere.sharding import add_up, is_spread, part, same_layout
 
-#: Attributes of parameters that FSDP 1 and DeepSpeed's third stage have replaced by their local part.
-_SPLIT = ("_fsdp_flattened", "ds_tensor")
+__all__ = ["check_same_shapes", "inner", "listed", "per_row", "row_inner", "row_norms", "squared_norm", "squares"]
 
 
 def squared_norm(tensors: Tensor | Iterable[Tensor]) -> Tensor:
@@ -32,8 +31,14 @@ def squared_norm(tensors: Tensor | Iterable[Tensor]) -> Tensor:
     Raises:
         ValueError: There is no tensor.
     """
-    doubles = [t.to(torch.float64) for t in listed(tensors)]
-    return _total([(d * d).sum() for d in doubles])
+    return _total(squares(tensors))
+
+
+def squares(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The squared norm of each tensor, 0-d float64; of spread ones all are added up at once."""
+    ts = listed(tensors)
+    doubles = [part(t).to(torch.float64) for t in ts]
+    return _whole([(d * d).sum() for d in doubles], ts)
 
 
 def inner(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor]) -> Tensor:
@@ -51,7 +56,8 @@ def inner(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor]) -> Tensor:
     """
     xs, ys = listed(a), listed(b)
     check_same_shapes(xs, ys)
-    return _total([(x.to(torch.float64) * y.to(torch.float64)).sum() for x, y in zip(xs, ys, strict=True)])
+    pairs = [(part(x), part(same_layout(y, x))) for x, y in zip(xs, ys, strict=True)]
+    return _total(_whole([(x.to(torch.float64) * y.to(torch.float64)).sum() for x, y in pairs], xs))
 
 
 def row_inner(a: Tensor, b: Tensor) -> Tensor:
@@ -62,10 +68,29 @@ def row_inner(a: Tensor, b: Tensor) -> Tensor:
         b: Tensor of the same shape.
 
     Returns:
-        float64 tensor that broadcasts against ``a``: ``[R, 1, ...]``, or 0-d when ``a`` is one row.
+        float64 tensor that broadcasts against ``a``: ``[R, 1, ...]``, or 0-d when ``a`` is one row. If ``a`` is spread
+        over processes, it broadcasts against the part of ``a`` held here.
     """
-    product = a.to(torch.float64) * b.to(torch.float64)
-    return product.sum() if a.dim() < 2 else product.sum(dim=tuple(range(1, a.dim())), keepdim=True)
+    product = part(a).to(torch.float64) * part(same_layout(b, a)).to(torch.float64)
+    total = product.sum() if a.dim() < 2 else product.sum(dim=tuple(range(1, a.dim())), keepdim=True)
+    return add_up([total], [a], by_row=[True])[0] if is_spread(a) else total
+
+
+@torch.no_grad()
+def row_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The norm of every row (slice along dimension 0) of each tensor.
+
+    Args:
+        tensors: Tensors ``[R, ...]``; one with fewer than two dimensions is one row.
+
+    Returns:
+        float64 tensors ``[R]`` (0-d for a tensor that is one row), of all rows also where a tensor is spread.
+    """
+    doubles = [part(t).to(torch.float64) for t in tensors]
+    sums = [(d * d).sum(dim=tuple(range(1, d.dim()))) if d.dim() > 1 else (d * d).sum() for d in doubles]
+    if any(map(is_spread, tensors)):
+        sums = add_up(sums, tensors, by_row=[True] * len(sums), whole=True)
+    return [total.sqrt() for total in sums]
 
 
 def per_row(values: Tensor, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -82,28 +107,9 @@ def listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def check_whole(tensor: object, name: str) -> None:
-    """Refuse a tensor of which this process may hold only a part.
-
-    Args:
-        tensor: What is to be summed over.
-        name: What to call it in the message.
-
-    Raises:
-        TypeError: It is a DTensor, or a parameter that FSDP or DeepSpeed has flattened or split.
-    """
-    # A DTensor cannot be there unless its module is loaded, and loading it takes longer than a step.
-    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
-    if sharded is not None and isinstance(tensor, sharded):
-        kind = "a DTensor"
-    elif any(hasattr(tensor, mark) for mark in _SPLIT):
-        kind = "split by FSDP or DeepSpeed"
-    else:
-        return
-    raise TypeError(
-        f"{name} is {kind}: a norm taken here would be that of this process's part, not of the whole tensor; onsphere "
-        "does not train or read sharded parameters yet, so give it whole ones (as DistributedDataParallel has)"
-    )
+def _whole(sums: list[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Sums over local parts, added up over the processes if any tensor is spread."""
+    return add_up(sums, tensors, by_row=[False] * len(sums)) if any(map(is_spread, tensors)) else sums
 
 
 def _total(parts: list[Tensor]) -> Tensor:

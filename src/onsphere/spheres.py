@@ -16,15 +16,16 @@ scale-invariant parameters; gradients of scale-invariant functions are tangent).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from onsphere.products import check_same_shapes, check_whole, inner, listed, per_row, row_inner, squared_norm
+from onsphere.products import check_same_shapes, inner, listed, per_row, row_inner, squared_norm, squares
+from onsphere.radii import as_radius, measure_radius, norms
 from onsphere.rounding import FULL, scale_, wide, wide_dtype
+from onsphere.sharding import add_up, is_spread, like, part, rows_here, same_layout
 
 __all__ = ["Sphere"]
 
@@ -68,7 +69,7 @@ class Sphere:
 
     def norm(self) -> float | list[Tensor]:
         """The norm now, in the form of :attr:`radius`."""
-        return _norm(self.tensors, rows=self.rows)
+        return norms(self.tensors, rows=self.rows)
 
     def _checked_norm(self) -> float | list[Tensor]:
         return measure_radius(self.tensors, [f"tensor {i}" for i in range(len(self.tensors))], rows=self.rows)
@@ -93,11 +94,11 @@ class Sphere:
         if isinstance(norm, float):
             assert isinstance(radius, float)
             for tensor in self.tensors:
-                scale_(tensor, radius / norm)
+                scale_(part(tensor), radius / norm)
         else:
             radius = [torch.full_like(n, radius) for n in norm] if isinstance(radius, float) else radius
             for tensor, r, n in zip(self.tensors, radius, norm, strict=True):
-                scale_(tensor, per_row(r / n, tensor, dtype=torch.float64))
+                scale_(part(tensor), per_row(rows_here(r / n, tensor), part(tensor), dtype=torch.float64))
         self._radius = radius
         return self
 
@@ -117,7 +118,10 @@ class Sphere:
         """
         vs = listed(vectors)
         check_same_shapes(self.tensors, vs)
-        return [(wide(v) - c * wide(x)).to(v.dtype) for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True)]
+        vs = [same_layout(v, x) for v, x in zip(vs, self.tensors, strict=True)]
+        triples = zip(map(part, vs), self._radial(vs), map(part, self.tensors), strict=True)
+        parts = [(wide(v) - c * wide(x)).to(v.dtype) for v, c, x in triples]
+        return [like(t, v) for t, v in zip(parts, vs, strict=True)]
 
     @torch.no_grad()
     def tangent_(self, vectors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -134,7 +138,11 @@ class Sphere:
         """
         vs = listed(vectors)
         check_same_shapes(self.tensors, vs)
-        for v, c, x in zip(vs, self._radial(vs), self.tensors, strict=True):
+        if any(same_layout(v, x) is not v for v, x in zip(vs, self.tensors, strict=True)):
+            raise TypeError(
+                "vectors to be changed in place must be laid out over the processes as the sphere's tensors"
+            )
+        for v, c, x in zip(map(part, vs), self._radial(vs), map(part, self.tensors), strict=True):
             if v.dtype in FULL:
                 v.sub_(c * wide(x))
             else:
@@ -148,7 +156,7 @@ class Sphere:
         else:
             ratios = [inner(self.tensors, vectors) / squared_norm(self.tensors)] * len(vectors)
         return [
-            torch.where(r.isfinite(), r, 0.0).to(device=v.device, dtype=wide_dtype(v.dtype))
+            torch.where(r.isfinite(), r, 0.0).to(device=part(v).device, dtype=wide_dtype(v.dtype))
             for r, v in zip(ratios, vectors, strict=True)
         ]
 
@@ -162,8 +170,8 @@ class Sphere:
         Returns:
             float64 tensor ``[n]``, on the CPU.
         """
-        squares = torch.stack([squared_norm(t).cpu() for t in self.tensors])
-        return squares / squares.sum()
+        parts = torch.stack([square.cpu() for square in squares(self.tensors)])
+        return parts / parts.sum()
 
     @torch.no_grad()
     def angle_to(self, other: Sphere | Tensor | Iterable[Tensor]) -> float | list[Tensor]:
@@ -181,18 +189,18 @@ class Sphere:
         """
         there = Sphere(other.tensors if isinstance(other, Sphere) else other, rows=self.rows)
         check_same_shapes(self.tensors, there.tensors)
-        here, norms, theirs = self.tensors, self.norm(), there.norm()
-        if isinstance(norms, list) and isinstance(theirs, list):
-            return [
-                _angle([_unit_rows(x, n)], [_unit_rows(y.to(x.device), m.to(x.device))], n.shape)
-                for x, n, y, m in zip(here, norms, there.tensors, theirs, strict=True)
-            ]
-        assert isinstance(norms, float)
-        assert isinstance(theirs, float)
-        xs = [x.to(torch.float64).reshape(1, -1) / norms for x in here]
-        moved = [y.to(x.device, torch.float64) for x, y in zip(here, there.tensors, strict=True)]
-        ys = [y.reshape(1, -1) / theirs for y in moved]
-        return float(_angle(xs, ys, torch.Size()))
+        xs = [_unit(x, n) for x, n in _with_norms(self.tensors, self.norm())]
+        others = [same_layout(y, x) for y, x in zip(there.tensors, self.tensors, strict=True)]
+        ys = [_unit(y, m).to(x.device) for (y, m), x in zip(_with_norms(others, there.norm()), xs, strict=True)]
+        pairs = list(zip(xs, ys, strict=True))
+        sums = [_row_sums(x - y) for x, y in pairs] + [_row_sums(x + y) for x, y in pairs]
+        if any(map(is_spread, self.tensors)):
+            sums = add_up(sums, self.tensors * 2, by_row=[self.rows] * len(sums), whole=True)
+        near, far = sums[: len(xs)], sums[len(xs) :]
+        if self.rows:
+            return [2 * torch.atan2(a.sqrt(), b.sqrt()) for a, b in zip(near, far, strict=True)]
+        a, b = (torch.stack([part.sum().to(xs[0].device) for part in parts]).sum() for parts in (near, far))
+        return float(2 * torch.atan2(a.sqrt(), b.sqrt()))
 
     def __repr__(self) -> str:
         kind = "rows" if self.rows else "joint"
@@ -201,147 +209,16 @@ class Sphere:
         return f"Sphere({kind}, {len(self.tensors)} tensors, {numbers} numbers{radius})"
 
 
-# -- checks, shared with the optimisers --------------------------------------------------------------------
+def _with_norms(tensors: Sequence[Tensor], norms: float | list[Tensor]) -> list[tuple[Tensor, float | Tensor]]:
+    return [(t, norms if isinstance(norms, float) else norms[i]) for i, t in enumerate(tensors)]
 
 
-def check_real(tensor: object, name: str) -> None:
-    """Refuse what cannot be on a sphere.
-
-    Raises:
-        TypeError: Not a tensor, or not one of real floating-point numbers, or one that is spread over processes.
-    """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}; a sphere holds torch tensors")
-    check_whole(tensor, name)
-    if not tensor.is_floating_point():
-        raise TypeError(
-            f"{name} has dtype {tensor.dtype}; a sphere holds real floating-point numbers: convert it with "
-            ".float(), or leave it out"
-        )
+def _unit(tensor: Tensor, norm: float | Tensor) -> Tensor:
+    """What is held here of a tensor, float64, over its norm or the norms ``[R]`` of its rows."""
+    here = part(tensor).to(torch.float64)
+    return here / (norm if isinstance(norm, float) else per_row(rows_here(norm, tensor), here))
 
 
-def as_radius(radius: object, tensors: Sequence[Tensor], *, rows: bool) -> float | list[Tensor]:
-    """Check a radius given by a user.
-
-    Args:
-        radius: A positive number, a 0-d or one-element tensor, or (rows only) a sequence of tensors, one
-            for each of ``tensors``, with as many entries as it has rows.
-        tensors: The tensors on the sphere or spheres.
-        rows: Whether every row has a sphere of its own.
-
-    Returns:
-        A float, or a list of float64 tensors ``[R]`` (0-d for a tensor that is one row) on the tensors'
-        devices.
-
-    Raises:
-        ValueError: A radius is not positive and finite, or the sequence does not fit the tensors.
-    """
-    if isinstance(radius, Tensor) and radius.numel() == 1:
-        radius = float(radius)
-    if isinstance(radius, (int, float)) and not isinstance(radius, bool):
-        if not (math.isfinite(radius) and radius > 0):
-            raise ValueError(f"radius is {radius}; it must be positive and finite")
-        check_range(float(radius), tensors)
-        return float(radius)
-    if not rows or not isinstance(radius, Sequence) or isinstance(radius, str):
-        form = "a positive number" + (" or a list with one tensor of radii for each parameter" if rows else "")
-        raise ValueError(f"radius is {radius!r}; it must be {form}")
-    if len(radius) != len(tensors):
-        raise ValueError(f"radius has {len(radius)} entries for {len(tensors)} tensors; give one for each")
-    radii = []
-    for i, (given, tensor) in enumerate(zip(radius, tensors, strict=True)):
-        r = torch.as_tensor(given, dtype=torch.float64, device=tensor.device).detach()
-        shape = (tensor.shape[0],) if tensor.dim() > 1 else ()
-        if r.numel() != math.prod(shape):
-            raise ValueError(f"radius {i} has shape {tuple(r.shape)}; tensor {i} has {math.prod(shape)} rows")
-        r = r.reshape(shape).clone()
-        if not bool((torch.isfinite(r) & (r > 0)).all()):
-            raise ValueError(f"radius {i} holds {r.tolist()}; every radius must be positive and finite")
-        radii.append(r)
-    check_range(radii, tensors)
-    return radii
-
-
-def check_range(radius: float | Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """Refuse radii at which weights or steps (of size lr radius² gradient) overflow or vanish in the tensors' dtypes.
-
-    Args:
-        radius: One for all, or one tensor of them for each of ``tensors``.
-        tensors: The tensors that are to be on the spheres.
-
-    Raises:
-        ValueError: A radius is too small or too large.
-    """
-    for i, tensor in enumerate(tensors):
-        computed, stored = torch.finfo(wide_dtype(tensor.dtype)), torch.finfo(tensor.dtype)
-        low, high = max(math.sqrt(computed.tiny), stored.tiny), min(math.sqrt(computed.max), stored.max)
-        found = [radius] if isinstance(radius, float) else radius[i].flatten().tolist()
-        wrong = [r for r in found if not low <= r <= high]
-        if wrong:
-            raise ValueError(
-                f"a radius is {wrong[0]:.6g}; with weights of {str(tensor.dtype).removeprefix('torch.')} it must be "
-                f"from {low:.2g} to {high:.2g}, or weights and steps overflow or vanish: give another radius, or "
-                "rescale the weights first"
-            )
-
-
-def _check_radii(radius: float | list[Tensor], names: Sequence[str]) -> None:
-    """Refuse norms that leave no direction to keep."""
-    if isinstance(radius, float):
-        if radius == 0.0:
-            raise ValueError("all tensors are zero: they have no direction; initialise the weights first")
-        if not math.isfinite(radius):
-            raise ValueError(f"the norm is {radius}; the tensors hold infinities or NaNs")
-        return
-    for name, norms in zip(names, radius, strict=True):
-        if not bool(torch.isfinite(norms).all()):
-            raise ValueError(f"{name} holds infinities or NaNs")
-        if not bool((norms > 0).all()):
-            where = (norms == 0).flatten().nonzero().flatten().tolist()
-            raise ValueError(
-                f"{name} has rows that are zero and so have no direction (rows {where[:8]}); initialise them, "
-                "or use one joint sphere"
-            )
-
-
-def measure_radius(tensors: Sequence[Tensor], names: Sequence[str], *, rows: bool) -> float | list[Tensor]:
-    """The present norm or norms of tensors, checked.
-
-    Args:
-        tensors: The tensors on the sphere or spheres.
-        names: What to call each of them in an error.
-        rows: Whether every row has a sphere of its own.
-
-    Returns:
-        The norm in the form of :attr:`Sphere.radius`.
-
-    Raises:
-        TypeError: Something is no tensor of real floating-point numbers, or is spread over processes.
-        ValueError: A norm is zero or not finite.
-    """
-    for tensor, name in zip(tensors, names, strict=True):
-        check_real(tensor, name)
-    radius = _norm(tensors, rows=rows)
-    _check_radii(radius, names)
-    return radius
-
-
-@torch.no_grad()
-def _norm(tensors: Sequence[Tensor], *, rows: bool) -> float | list[Tensor]:
-    if not rows:
-        return math.sqrt(float(squared_norm(tensors)))
-    norms = [row_inner(t, t).sqrt() for t in tensors]
-    return [n.flatten() if t.dim() > 1 else n for n, t in zip(norms, tensors, strict=True)]
-
-
-def _unit_rows(tensor: Tensor, norms: Tensor) -> Tensor:
-    """Rows of unit length, float64 ``[R, n]``."""
-    return tensor.to(torch.float64).reshape(norms.numel(), -1) / norms.reshape(-1, 1)
-
-
-def _angle(xs: list[Tensor], ys: list[Tensor], shape: torch.Size) -> Tensor:
-    """Angles between rows of unit length over all tensors, each ``[R, n_i]``; the result has ``shape``."""
-    device = xs[0].device
-    near = torch.stack([(x - y).square().sum(1).to(device) for x, y in zip(xs, ys, strict=True)]).sum(0)
-    far = torch.stack([(x + y).square().sum(1).to(device) for x, y in zip(xs, ys, strict=True)]).sum(0)
-    return 2 * torch.atan2(near.sqrt(), far.sqrt()).reshape(shape)
+def _row_sums(x: Tensor) -> Tensor:
+    """Sum of squares of each row, ``[R]``; 0-d for a tensor that is one row."""
+    return x.square().sum(dim=tuple(range(1, x.dim()))) if x.dim() > 1 else x.square().sum()

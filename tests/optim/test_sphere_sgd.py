@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from onsphere.optim import SphereSGD, inplace, sphere_sgd
-from onsphere.optim.inplace import _inner, _squares, sphere_sgd_
+from onsphere.optim import SphereSGD, inplace, sphere_sgd, sums
+from onsphere.optim.inplace import sphere_sgd_
+from onsphere.optim.sums import inner_sum, square_sum
 from onsphere.products import inner, row_inner, squared_norm
 from onsphere.spheres import Sphere
 
@@ -67,7 +68,8 @@ def test_in_place_equals_pure(sphere, momentum, geodesic, maximize, lr):
 def test_the_calls_made_on_accelerators_give_the_same(momentum, geodesic, lr, monkeypatch):
     one, two = parameters(), parameters()
     for params, on_cpu in ((one, True), (two, False)):
-        monkeypatch.setattr(inplace, "_one_by_one", lambda _device, on_cpu=on_cpu: on_cpu)
+        for module in (inplace, sums):
+            monkeypatch.setattr(module, "one_by_one", lambda _device, on_cpu=on_cpu: on_cpu)
         optimizer = SphereSGD([joint(params)], lr, momentum=momentum, geodesic=geodesic)
         for step in range(3):
             give_gradients(params, step)
@@ -98,19 +100,19 @@ def test_the_step_needs_no_values(rows, lr, dtype):
 def test_fast_sums_equal_exact_ones(shapes, dtype, seed):
     x, y = ([p.detach() for p in parameters(shapes, dtype, seed + i)] for i in (0, 1))
     tolerance = 1e-13 if dtype is torch.float64 else 1e-7
-    torch.testing.assert_close(_squares(x, rows=False), squared_norm(x), rtol=tolerance, atol=0)
+    torch.testing.assert_close(square_sum(x, rows=False), squared_norm(x), rtol=tolerance, atol=0)
     scale = math.sqrt(squared_norm(x) * squared_norm(y))
-    torch.testing.assert_close(_inner(x, y), inner(x, y), rtol=0, atol=tolerance * scale)
+    torch.testing.assert_close(inner_sum(x, y), inner(x, y), rtol=0, atol=tolerance * scale)
     for t in x:
-        torch.testing.assert_close(_squares([t], rows=True), row_inner(t, t), rtol=2 * tolerance, atol=0)
+        torch.testing.assert_close(square_sum([t], rows=True), row_inner(t, t), rtol=2 * tolerance, atol=0)
 
 
 @pytest.mark.parametrize("size", [1000, 2**18, 2**18 + 1, 3 * 2**17 + 128])
 def test_fast_sums_of_large_float32_tensors(size):
     x = torch.randn(size, generator=torch.Generator().manual_seed(0)) + 0.5
-    torch.testing.assert_close(_squares([x], rows=False), squared_norm(x), rtol=5e-8, atol=0)
+    torch.testing.assert_close(square_sum([x], rows=False), squared_norm(x), rtol=5e-8, atol=0)
     rows = x[: size // 8 * 8].view(8, -1)
-    torch.testing.assert_close(_squares([rows], rows=True), row_inner(rows, rows), rtol=5e-8, atol=0)
+    torch.testing.assert_close(square_sum([rows], rows=True), row_inner(rows, rows), rtol=5e-8, atol=0)
     # one long float32 sum is not that good, or the test would show nothing
     if size > 2**17:
         assert abs(torch.linalg.vector_norm(x).double() ** 2 / squared_norm(x) - 1) > 5e-8

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from onsphere.groups import given_names, sphere_kind
-from onsphere.products import check_whole
+from onsphere.sharding import check_parts
 
 __all__ = ["Group", "Watched", "frozen_norms", "matches", "watch"]
 
@@ -207,7 +207,7 @@ def _check(
             )
         if id(p) in seen:
             raise ValueError(f"{name} is given more than once; a tensor is in one group")
-        check_whole(p, name)
+        check_parts(p, name)
         if not p.is_floating_point():
             raise TypeError(
                 f"{name} holds {p.dtype}; the monitor reads real floating-point numbers, leave it out of groups"

@@ -24,8 +24,10 @@ from onsphere.groups import parameter_names, settle_radius, sphere_kind
 from onsphere.optim.hooks import StepHooks
 from onsphere.optim.inplace import project_
 from onsphere.optim.optimizer import SphereSGD
+from onsphere.optim.spread import project_spread_
 from onsphere.optim.wrappers import torch_optimizers
-from onsphere.spheres import as_radius
+from onsphere.radii import as_radius
+from onsphere.sharding import is_spread
 
 #: Where the radii are: in every param group, a list for each parameter; and, sphere by sphere, in the state_dict.
 GROUP_KEY, STATE_KEY = "sphere_radii", "spheres"
@@ -190,8 +192,14 @@ class _Keeper:
 
     @torch.no_grad()
     def _project(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
+        spread = []
         for kept in self._of(optimizer):
-            project_(kept.params, kept.radius, rows=kept.rows)
+            if any(map(is_spread, kept.params)):
+                spread.append((kept.params, kept.radius, kept.rows))
+            else:
+                project_(kept.params, kept.radius, rows=kept.rows)
+        if spread:
+            project_spread_(spread)
 
     def _save(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         return state_dict | {STATE_KEY: [kept.radius for kept in self._of(optimizer)]}

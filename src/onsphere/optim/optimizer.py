@@ -10,7 +10,7 @@ work is in :mod:`onsphere.optim.inplace` (in place) and :mod:`onsphere.optim.upd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast, overload
 
 import torch
@@ -22,8 +22,10 @@ from torch.optim.sgd import sgd as torch_sgd
 from onsphere.groups import parameter_names, settle_radius, sphere_kind
 from onsphere.optim.inplace import sphere_sgd_
 from onsphere.optim.rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
+from onsphere.optim.spread import Move, move_
 from onsphere.optim.updates import sgd, sphere_sgd
-from onsphere.spheres import as_radius
+from onsphere.radii import as_radius
+from onsphere.sharding import is_spread, part, same_layout
 
 
 class SphereSGD(Optimizer):
@@ -197,12 +199,27 @@ class SphereSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             check_step(group)
+        spread = []
         for group in self.param_groups:
             if group["sphere"] is None:
                 self._step_in_space(group)
+            elif any(map(is_spread, group["params"])):
+                spread.append(self._spread(group))
             else:
                 self._step_on_sphere(group)
+        if spread:
+            move_(spread)
         return loss
+
+    def _spread(self, group: dict[str, Any]) -> Move:
+        """The step of a sphere group with DTensors, also if there is no gradient here: elsewhere there may be some."""
+        params, grads = group["params"], [p.grad for p in group["params"]]
+        _check_dense(group, grads)
+        if group["maximize"]:
+            grads = [None if g is None else -g for g in grads]
+        buffers = self._buffers(params) if group["momentum"] != 0 else []
+        kind = {"rows": group["sphere"] == "rows", "momentum": group["momentum"], "geodesic": group["geodesic"]}
+        return Move(params, grads, buffers, group["radius"], lr=scalar(group["lr"], params[0].device), **kind)
 
     def _step_on_sphere(self, group: dict[str, Any]) -> None:
         params, rows, radius = group["params"], group["sphere"] == "rows", group["radius"]
@@ -216,12 +233,7 @@ class SphereSGD(Optimizer):
             radius = [radius[i] for i in present] if isinstance(radius, list) else radius
         elif missing:  # on a joint sphere it is rescaled with the others
             grads = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
-        if any(g.is_sparse for g in grads):
-            names = [n for n, p in zip(parameter_names(group), group["params"], strict=True) if _is_sparse(p.grad)]
-            raise RuntimeError(
-                f"{', '.join(names)} has a sparse gradient, which cannot be projected; use sparse=False in the "
-                "embedding, or put it in a group without a sphere"
-            )
+        _check_dense(group, grads)
         if group["maximize"]:
             grads = [-g for g in grads]
         buffers = self._buffers(params) if group["momentum"] != 0 else []
@@ -238,14 +250,17 @@ class SphereSGD(Optimizer):
                 _write([p], state, *_rows_step([p], [grads[i]], state, rho, options))
 
     def _step_in_space(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
+        owners = [p for p in group["params"] if p.grad is not None]
+        if not owners:
             return
-        grads = [p.grad for p in params]
-        use_momentum = group["momentum"] != 0
+        # Such a step is one number at a time: of a spread tensor each process steps what it holds.
+        params, grads = [part(p) for p in owners], [part(same_layout(p.grad, p)) for p in owners]
+        use_momentum, spread = group["momentum"] != 0, any(map(is_spread, owners))
         sparse = any(g.is_sparse for g in grads)
         if _in_place(group["foreach"], params) and (sparse or not torch.compiler.is_compiling()):
-            buffers = [self.state[p].get("momentum_buffer") for p in params] if use_momentum else []
+            buffers = [self.state[p].get("momentum_buffer") for p in owners] if use_momentum else []
+            if use_momentum and spread:
+                buffers = [part(buffer) for buffer in self._buffers(owners)]
             torch_sgd(
                 params,
                 grads,
@@ -259,12 +274,13 @@ class SphereSGD(Optimizer):
                 nesterov=False,
                 maximize=group["maximize"],
             )
-            for p, buffer in zip(params, buffers, strict=False):
-                self.state[p]["momentum_buffer"] = buffer
+            if not spread:
+                for p, buffer in zip(owners, buffers, strict=False):
+                    self.state[p]["momentum_buffer"] = buffer
             return
         if group["maximize"]:
             grads = [-g for g in grads]
-        buffers = self._buffers(params) if use_momentum else []
+        buffers = [part(buffer) for buffer in self._buffers(owners)] if use_momentum else []
         lr = scalar(group["lr"], params[0].device)
         options = {"lr": lr, "momentum": group["momentum"], "weight_decay": group["weight_decay"]}
         _write(params, buffers, *sgd(params, grads, buffers, **options))
@@ -311,8 +327,14 @@ def _in_place(foreach: bool | None, params: list[Tensor]) -> bool:
     return all(type(p) in (Tensor, torch.nn.Parameter) for p in params) if foreach is None else foreach
 
 
-def _is_sparse(grad: Tensor | None) -> bool:
-    return grad is not None and grad.is_sparse
+def _check_dense(group: dict[str, Any], grads: Sequence[Tensor | None]) -> None:
+    if any(g is not None and g.is_sparse for g in grads):
+        named = zip(parameter_names(group), group["params"], strict=True)
+        names = [name for name, p in named if p.grad is not None and p.grad.is_sparse]
+        raise RuntimeError(
+            f"{', '.join(names)} has a sparse gradient, which cannot be projected; use sparse=False in the "
+            "embedding, or put it in a group without a sphere"
+        )
 
 
 def _has_sphere(group: object) -> bool:

@@ -24,7 +24,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from onsphere.groups import parameter_names, sphere_kind
 from onsphere.optim.optimizer import SphereSGD
 from onsphere.optim.proposal import END_FACTOR, START_FACTOR, propose_elrs
-from onsphere.products import check_whole, squared_norm
+from onsphere.products import squared_norm
+from onsphere.sharding import check_parts
 
 Shape = Literal["linear", "cosine", "geometric"]
 
@@ -232,7 +233,7 @@ def _check_keep_elr(optimizer: Optimizer) -> None:
     for group, kind in zip(optimizer.param_groups, kinds, strict=True):
         if kind is not None:
             for name, p in zip(parameter_names(group), group["params"], strict=True):
-                check_whole(p, name)
+                check_parts(p, name)
 
 
 def _momentum(group: Mapping[str, Any]) -> float:

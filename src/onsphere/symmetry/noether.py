@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from onsphere.products import check_whole, inner, squared_norm
+from onsphere.products import inner, squared_norm
+from onsphere.sharding import check_parts
 
 __all__ = ["noether_residual"]
 
@@ -33,7 +34,7 @@ def noether_residual(
         is not finite.
 
     Raises:
-        TypeError: A tensor is spread over processes (a DTensor).
+        TypeError: The parts of a tensor that is spread over processes cannot be added up.
         ValueError: There is no tensor, or lengths or shapes do not match.
 
     Source: Noether's theorem for scaling; Lobacheva, Kodryan et al., NeurIPS 2021 (orthogonality).
@@ -51,8 +52,8 @@ def noether_residual(
     if not thetas:
         raise ValueError("there is no tensor; give those of one symmetry")
     for i, (_, theta, gradient) in enumerate(kept):
-        check_whole(theta, f"tensor {i}")
-        check_whole(gradient, f"gradient {i}")
+        check_parts(theta, f"tensor {i}")
+        check_parts(gradient, f"gradient {i}")
     if not kept:
         return 0.0
     total = sum(c * inner(g, t) for c, t, g in kept)
