@@ -82,11 +82,6 @@ def data(dtype, steps):
     return x, y
 
 
-def groups_of(model, spheres, dtype):
-    """Groups from a search; names are those of the plain model."""
-    return onsphere.sphere_groups(model, data(dtype, 1)[0][0], spheres=spheres)
-
-
 def _units(model):
     return model.layers if isinstance(model, Perceptron) else model.blocks
 
@@ -126,11 +121,11 @@ def spread(model, how):
     return wrapped, (torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
-def trained(model, optimizer, share, dtype, steps, watch=None):
-    """Train on this process's share of every batch; the losses of the shares average to that of the batch."""
-    number, of = share
-    for step, (x, y) in enumerate(zip(*data(dtype, steps), strict=True)):
-        x, y = x.chunk(of)[number], y.chunk(of)[number]
+def trained(model, optimizer, share, dtype, steps, *, of=slice(None), watch=None):
+    """Train on this process's share of every batch (or those ``of`` all); shares' losses average to the batch's."""
+    number, shares = share
+    for step, (x, y) in enumerate(list(zip(*data(dtype, steps), strict=True))[of]):
+        x, y = x.chunk(shares)[number], y.chunk(shares)[number]
         optimizer.zero_grad()
         functional.cross_entropy(model(x), y).backward()
         optimizer.step()
@@ -145,3 +140,57 @@ def whole(model):
         p = p.detach()
         found[name.removeprefix("module.")] = (p.full_tensor() if hasattr(p, "full_tensor") else p).clone()
     return found
+
+
+# -- optimisers ------------------------------------------------------------------------------------------------------
+
+#: What is compared: which spheres, which optimiser and its options.
+RECIPES = {
+    "SphereSGD with momentum": ("joint", onsphere.SphereSGD, {"lr": 0.02, "momentum": 0.9}),
+    "SphereSGD on great circles": ("joint", onsphere.SphereSGD, {"lr": 0.02, "momentum": 0.9, "geodesic": True}),
+    "AdamW, kept": ("joint", torch.optim.AdamW, {"lr": 0.003}),
+    "SphereSGD, a sphere a group": ("groups", onsphere.SphereSGD, {"lr": 0.002}),
+    "SGD, kept, a sphere a group": ("groups", torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    "SphereSGD, rows": ("rows", onsphere.SphereSGD, {"lr": 0.02}),
+    "SphereSGD, rows, on great circles": ("rows", onsphere.SphereSGD, {"lr": 0.02, "momentum": 0.9, "geodesic": True}),
+    "AdamW, kept, rows": ("rows", torch.optim.AdamW, {"lr": 0.003}),
+    "SphereSGD, rows and a joint sphere": ("both", onsphere.SphereSGD, {"lr": 0.002, "momentum": 0.9}),
+}
+
+
+def named_groups(name, spheres):
+    """(names, kind of sphere) of a network's groups; as rows come tensors that are invariant as a whole."""
+    model = network(name, torch.float64)
+    groups = onsphere.sphere_groups(
+        model, data(torch.float64, 1)[0][0], spheres="groups" if spheres == "groups" else "joint"
+    )
+    found = [(list(group["names"]), group["sphere"]) for group in groups]
+    if spheres in ("joint", "groups"):
+        return found
+    parameters = dict(model.named_parameters())
+    (invariant, _), (rest, _) = found
+    joint = [n for n in rest if spheres == "both" and parameters[n].dim() > 1 and "head" not in n]
+    joint = joint or rest[:1]
+    return [(invariant, "rows"), (joint, "joint"), ([n for n in rest if n not in joint], None)]
+
+
+def grouped(model, named):
+    """Param groups of a model from names, whatever wraps it."""
+    parameters = {name.removeprefix("module."): p for name, p in model.named_parameters()}
+    return [{"params": [parameters[n] for n in names], "names": names, "sphere": kind} for names, kind in named]
+
+
+def optimizer_of(groups, maker, options):
+    if maker is onsphere.SphereSGD:
+        return maker(groups, other_lr=0.05, **options)
+    return onsphere.keep_on_sphere(maker([{"params": list(g["params"])} for g in groups], **options), groups)
+
+
+def trained_network(name, how, recipe, named, dtype, steps=20):
+    """Weights after training, of a network that is spread as ``how`` says (None: not), on every process."""
+    _, maker, options = RECIPES[recipe]
+    model = network(name, dtype)
+    model, share = (model, (0, 1)) if how is None else spread(model, how)
+    optimizer = optimizer_of(grouped(model, named), maker, options)
+    trained(model, optimizer, share, dtype, steps)
+    return whole(model)

@@ -1,7 +1,7 @@
 """Processes that train together: a function is run by each of them, and what it returns comes back.
 
-They are forked from a server that has torch loaded, so that each costs milliseconds, and find each other through a file:
-no port can be taken. gloo listens on the loopback interface.
+They are forked from a server that has torch loaded, so that each costs milliseconds, and find each other through a
+file: no port can be taken. gloo listens on the loopback interface.
 """
 
 import os
@@ -26,7 +26,7 @@ def run_on(world, function, *arguments, patience=60.0):
     ``patience``: the process group's time-out, seconds.
     """
     results = outcomes(world, function, *arguments, patience=patience)
-    for rank, (value, error) in enumerate(results):
+    for rank, (_, error) in enumerate(results):
         assert error is None, f"rank {rank}: {error}"
     return [value for value, _ in results]
 
@@ -66,7 +66,7 @@ def _rank(rank, world, folder, function, arguments, patience):
     )
     try:
         outcome = function(*arguments), None
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         outcome = None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     Path(folder, f"result{rank}").write_bytes(pickle.dumps(outcome))
     if outcome[1] is None:

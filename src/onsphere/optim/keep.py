@@ -154,7 +154,7 @@ class _Keeper:
         self._place = {id(p): (kept, i) for kept in spheres for i, p in enumerate(kept.params)}
         self._optimizers = [weakref.ref(one) for one in optimizers]
         self._loading: list[tuple[_Kept, float | list[Tensor]]] = []
-        self._hooks = [StepHooks(one, None, self._project) for one in optimizers]
+        self._hooks = [StepHooks(one, None, self._project, opaque=True) for one in optimizers]
         self._handles = [
             handle
             for one in optimizers

@@ -53,7 +53,7 @@ def check_parts(tensor: object, name: str) -> None:
         odd = [p for p in spread.placements if type(p).__name__ not in _CUTS + _COPIES]
         if odd:
             raise TypeError(
-                f"{name} is a DTensor with the placement {odd[0]}, whose parts do not add up to its norm; redistribute "
+                f"{name} is a DTensor with the placement {odd[0]!r}, whose parts do not add up to its norm; redistribute "
                 "it to Shard or Replicate first"
             )
         if spread.device_mesh.get_coordinate() is None:
