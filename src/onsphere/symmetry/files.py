@@ -46,7 +46,7 @@ def read(path: str | PathLike[str], make: Callable[[Mapping[str, Any]], S]) -> S
     """Read what :func:`write` wrote.
 
     Args:
-        path: The file.
+        path: The file that was written.
         make: Makes the symmetries of plain values.
 
     Returns:

@@ -87,11 +87,11 @@ def generators_of(
     Args:
         names: All parameters; their order is that of the columns.
         groups: Names that have the exponent 1 together.
-        rescalings: Exponents by name.
+        rescalings: Exponents by name, of any size.
         without_effect: Names that have the exponent 1 alone.
 
     Returns:
-        A basis ``[symmetries, parameters]``.
+        A basis of all symmetries, ``[symmetries, parameters]``.
     """
     vectors = [*(dict.fromkeys(group, 1) for group in groups), *rescalings, *({name: 1} for name in without_effect)]
     return np.array([[vector.get(name, 0) for name in names] for vector in vectors], dtype=np.float64).reshape(

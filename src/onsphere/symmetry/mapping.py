@@ -39,7 +39,7 @@ def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres) -> list[dic
     Args:
         found: The symmetries of a twin.
         model: The model that the groups are for.
-        spheres: One of :data:`Spheres`.
+        spheres: One of :data:`Spheres`: which tensors share a norm.
 
     Returns:
         Param groups, each in the order in which the model registers its parameters.
@@ -72,9 +72,9 @@ def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres) -> list[dic
 def regroup(groups: Iterable[Mapping[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
     """The same param groups, with the tensors that a model has now under the names of theirs.
 
-    ``torch.distributed.fsdp.fully_shard``, ``load_state_dict(..., assign=True)`` and others put new parameters into a
-    model. Groups made before then hold tensors that nothing computes with: an optimiser of them gets no gradient, and
-    trains nothing. So make the optimiser from the regrouped ones.
+    ``torch.distributed.fsdp.fully_shard``, ``load_state_dict(..., assign=True)`` and, from the meta device,
+    ``to_empty`` put new parameters into a model. Groups made before then hold tensors that nothing computes with: an
+    optimiser of them gets no gradient and trains nothing, without an error. So make it from the regrouped ones.
 
     Args:
         groups: Param groups with ``names``, as :func:`onsphere.sphere_groups` returns them; those of an optimiser made

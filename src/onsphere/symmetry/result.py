@@ -191,7 +191,8 @@ class Symmetries:
         names. Values are not looked at: parameters may be DTensors or on the meta device, and nothing is said about an
         eps that is too large for the model's norms (:func:`onsphere.sphere_groups` warns).
 
-        Make the groups after ``fully_shard``, which replaces parameters, or pass them through :func:`onsphere.regroup`.
+        Make the groups after what replaces parameters (``fully_shard``; ``to_empty`` of a model on the meta device;
+        ``load_state_dict(..., assign=True)``), or pass them through :func:`onsphere.regroup` then.
 
         Args:
             model: The model to train.
