@@ -33,7 +33,11 @@ def write(path: str | PathLike[str], values: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     finite = {"gap": _finite(values["gap"]), "broken_by_eps": [_finite(change) for change in values["broken_by_eps"]]}
-    text = json.dumps({"format": FORMAT, **values, **finite}, indent=1, allow_nan=False) + "\n"
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}"
+        for name, value in {"format": FORMAT, **values, **finite}.items()
+    ]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

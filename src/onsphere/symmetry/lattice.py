@@ -94,9 +94,11 @@ def generators_of(
         A basis of all symmetries, ``[symmetries, parameters]``.
     """
     vectors = [*(dict.fromkeys(group, 1) for group in groups), *rescalings, *({name: 1} for name in without_effect)]
-    return np.array([[vector.get(name, 0) for name in names] for vector in vectors], dtype=np.float64).reshape(
-        len(vectors), len(names)
-    )
+    column = {name: i for i, name in enumerate(names)}
+    generators = np.zeros((len(vectors), len(names)))
+    for row, vector in zip(generators, vectors, strict=True):
+        row[[column[name] for name in vector]] = list(vector.values())
+    return generators
 
 
 def _smallest_group(constraints: NDArray[np.float64], first: int, left: Sequence[int]) -> list[int]:

@@ -103,7 +103,7 @@ class Symmetries:
             "fixed": list(self.fixed),
             "invariant": list(self.invariant),
             "row_invariant": None if self.row_invariant is None else list(self.row_invariant),
-            "generators": [[_plain(x) for x in row] for row in self.generators],
+            "generators": [[_plain(x) for x in row] for row in self.generators.tolist()],
             "dimension": self.dimension,
             "gap": self.gap,
             "notes": list(self.notes),
