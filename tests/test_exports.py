@@ -15,7 +15,7 @@ import onsphere.lab
 CORE = {
     *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
     *("keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
-    *("Symmetries", "find_symmetries", "noether_residual"),
+    *("Symmetries", "find_symmetries", "noether_residual", "regroup"),
     "Monitor",
 }
 LAB = {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onsphere.symmetry import SymmetryError as SymmetryError
     from onsphere.symmetry import find_symmetries as find_symmetries
     from onsphere.symmetry import noether_residual as noether_residual
+    from onsphere.symmetry import regroup as regroup
     from onsphere.symmetry import sphere_groups as sphere_groups
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ _HOME = {
     "noether_residual": "onsphere.symmetry",
     "keep_on_sphere": "onsphere.optim",
     "make_scale_invariant": "onsphere.surgery",
+    "regroup": "onsphere.symmetry",
     "release": "onsphere.optim",
     "sphere_groups": "onsphere.symmetry",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "keep_on_sphere",
     "make_scale_invariant",
     "noether_residual",
+    "regroup",
     "release",
     "sphere_groups",
 ]

@@ -10,6 +10,7 @@ from torch import nn
 import onsphere
 from onsphere import curvature
 from onsphere.functional.selection import select_among, select_parameters
+from onsphere.functional.wrappers import matched_names, plain_name
 from onsphere.landscape import SphereAverage, angle, average, barrier, geodesic, slice_along, slice_through, train_curve
 
 X = torch.randn(24, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -174,6 +175,23 @@ class Prefixed(nn.Module):
     def __init__(self, module):
         super().__init__()
         self.module = module
+
+
+def test_names_lose_what_wrappers_put_there():
+    for name, plain in (
+        ("0.weight", "0.weight"),
+        ("module._orig_mod.module.0._orig_mod.weight", "0.weight"),
+        ("_fsdp_wrapped_module.0._checkpoint_wrapped_module._fsdp_wrapped_module.weight", "0.weight"),
+        ("0.module.weight", "0.module.weight"),  # may be the model's own
+        ("module", "module"),
+    ):
+        assert plain_name(name) == plain
+    own = dict.fromkeys(["0.module.weight", "0.weight"])
+    assert matched_names({"module.0.module.weight": 1, "module.0.weight": 2}, own) == {
+        "0.module.weight": 1,
+        "0.weight": 2,
+    }
+    assert matched_names({"0.weight": 1}, {"module.0.module.weight": None}) == {"module.0.module.weight": 1}
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])

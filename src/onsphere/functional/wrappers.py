@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["Transparent", "inside", "matched_names", "unwrapped"]
+__all__ = ["Transparent", "inside", "matched_names", "plain_name", "unwrapped"]
 
 # Class names by module, so that nothing is imported for those who have no wrappers: attribute that holds the module.
 _WRAPPERS = {
@@ -22,8 +22,8 @@ _WRAPPERS = {
     ("torch.distributed.algorithms._checkpoint.checkpoint_wrapper", "CheckpointWrapper"): "_checkpoint_wrapped_module",
     ("torch.distributed.algorithms._checkpoint.checkpoint_wrapper", "OffloadWrapper"): "_checkpoint_wrapped_module",
 }
-#: What they put before names of parameters.
-PREFIXES = tuple(dict.fromkeys(_WRAPPERS.values()))
+#: Parts of names that wrappers alone use (the last is FSDP 1's), wherever they stand; ``module`` may be a model's own.
+_PRIVATE = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 # Wrappers that leave their own name out of what they list.
 _SILENT = ("_orig_mod", "_checkpoint_wrapped_module")
 
@@ -59,14 +59,31 @@ def matched_names(given: Mapping[str, T], own: Mapping[str, object]) -> dict[str
     """
     if all(name in own for name in given):
         return dict(given)
-    plain = {_plain(name): name for name in own}
-    if len(plain) != len(own):  # a model with a module that is called "module" beside one that is not
-        return dict(given)
-    return {name if name in own else plain.get(_plain(name), name): value for name, value in given.items()}
+    for plain in (_without_module, plain_name):
+        known = {plain(name): name for name in own}
+        if len(known) == len(own):  # else there is a module that is called "module" beside one that is not
+            return {name if name in own else known.get(plain(name), name): value for name, value in given.items()}
+    return dict(given)
 
 
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in PREFIXES)
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers around a model, or around a part of it, have put there.
+
+    Args:
+        name: A name such as ``_orig_mod.module.0._orig_mod.weight``.
+
+    Returns:
+        The name that the unwrapped model has for it, ``0.weight``. ``module`` goes where it leads alone: further
+        inside a model may call a module of its own so.
+    """
+    parts = [part for part in name.split(".") if part not in _PRIVATE]
+    while len(parts) > 1 and parts[0] == "module":
+        del parts[0]
+    return ".".join(parts)
+
+
+def _without_module(name: str) -> str:
+    return ".".join(part for part in plain_name(name).split(".") if part != "module")
 
 
 class Transparent(nn.Module):

@@ -10,13 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from onsphere.functional.wrappers import plain_name
 from onsphere.groups import given_names, sphere_kind
 from onsphere.sharding import check_parts
 
 __all__ = ["Group", "Watched", "frozen_norms", "matches", "watch"]
-
-#: What wrappers put before a parameter's name.
-_PREFIXES = ("_orig_mod.", "module.")
 
 
 @dataclass(frozen=True)
@@ -172,9 +170,7 @@ def _names(
     called: dict[int, str] = {}
     if model is not None:
         for name, p in model.named_parameters():
-            while name.startswith(_PREFIXES):
-                name = name.split(".", 1)[1]
-            called.setdefault(id(p), name)
+            called.setdefault(id(p), plain_name(name))
     for group in (*groups, *(group for optimizer in optimizers for group in optimizer.param_groups)):
         names = given_names(group)
         if names is not None:

@@ -1,6 +1,7 @@
 """Which parameters may be rescaled without changing the function (model, batch -> symmetries, groups)."""
 
 from onsphere.symmetry.find import INVARIANT_BELOW, find_symmetries
+from onsphere.symmetry.mapping import regroup
 from onsphere.symmetry.noether import noether_residual
 from onsphere.symmetry.probe import SymmetryError
 from onsphere.symmetry.result import Symmetries
@@ -12,6 +13,7 @@ __all__ = [
     "SymmetryError",
     "find_symmetries",
     "noether_residual",
+    "regroup",
     "scale_deviations",
     "sphere_groups",
 ]

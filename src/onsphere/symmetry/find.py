@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onsphere.functional.untouched import untouched_random_state
-from onsphere.symmetry.lattice import disjoint_groups, largest_sphere, remaining_generators, row_reduced
+from onsphere.symmetry.lattice import disjoint_groups, generators_of, largest_sphere, remaining_generators, row_reduced
 from onsphere.symmetry.null_space import NullSpace, find_null_space
 from onsphere.symmetry.probe import Probe, SymmetryError
 from onsphere.symmetry.result import Symmetries
@@ -88,20 +88,16 @@ def find_symmetries(
         arguments = probe.arguments
         del probe, found.probe
         broken = _broken_by_eps(model, *arguments, output, groups)
-    n = len(names)
-    ones = [*groups, *([i] for i in found.idle)]
-    vectors: list[dict[int, int | float]] = [dict.fromkeys(indices, 1) for indices in ones]
-    vectors[len(groups) : len(groups)] = rescalings
-    generators = np.zeros((len(vectors), n))
-    for row, vector in zip(generators, vectors, strict=True):
-        row[list(vector)] = list(vector.values())
+    together = [tuple(names[i] for i in group) for group in groups]
+    exponents_of = [{names[i]: c for i, c in exponents.items()} for exponents in rescalings]
+    without_effect = tuple(names[i] for i in found.idle)
     return Symmetries(
         names=names,
         shapes=shapes,
-        generators=generators,
-        groups=[tuple(names[i] for i in group) for group in groups],
-        rescalings=[{names[i]: c for i, c in exponents.items()} for exponents in rescalings],
-        without_effect=tuple(names[i] for i in found.idle),
+        generators=generators_of(names, together, exponents_of, without_effect),
+        groups=together,
+        rescalings=exponents_of,
+        without_effect=without_effect,
         dimension=found.space.dimension,
         gap=found.space.gap,
         broken_by_eps=broken,

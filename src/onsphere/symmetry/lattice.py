@@ -10,13 +10,13 @@ programmes then find
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["disjoint_groups", "largest_sphere", "remaining_generators", "row_reduced"]
+__all__ = ["disjoint_groups", "generators_of", "largest_sphere", "remaining_generators", "row_reduced"]
 
 _MAX_SEARCH_SECONDS = 20.0
 _LARGEST_EXPONENT = 6
@@ -74,6 +74,31 @@ def disjoint_groups(constraints: NDArray[np.float64], sphere: Sequence[int]) -> 
                 groups.append(found)
                 left = [i for i in left if i not in set(found)]
     return sorted(groups)
+
+
+def generators_of(
+    names: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    rescalings: Sequence[Mapping[str, int | float]],
+    without_effect: Sequence[str],
+) -> NDArray[np.float64]:
+    """The symmetries as rows of exponents, in the order of :attr:`Symmetries.generators`.
+
+    Args:
+        names: All parameters; their order is that of the columns.
+        groups: Names that have the exponent 1 together.
+        rescalings: Exponents by name, of any size.
+        without_effect: Names that have the exponent 1 alone.
+
+    Returns:
+        A basis of all symmetries, ``[symmetries, parameters]``.
+    """
+    vectors = [*(dict.fromkeys(group, 1) for group in groups), *rescalings, *({name: 1} for name in without_effect)]
+    column = {name: i for i, name in enumerate(names)}
+    generators = np.zeros((len(vectors), len(names)))
+    for row, vector in zip(generators, vectors, strict=True):
+        row[[column[name] for name in vector]] = list(vector.values())
+    return generators
 
 
 def _smallest_group(constraints: NDArray[np.float64], first: int, left: Sequence[int]) -> list[int]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, nan, prod
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from onsphere.results import frame
+from onsphere.symmetry import files
+from onsphere.symmetry.mapping import Spheres, groups_of
 
 __all__ = ["Symmetries"]
 
@@ -99,7 +103,7 @@ class Symmetries:
             "fixed": list(self.fixed),
             "invariant": list(self.invariant),
             "row_invariant": None if self.row_invariant is None else list(self.row_invariant),
-            "generators": [[_plain(x) for x in row] for row in self.generators],
+            "generators": [[_plain(x) for x in row] for row in self.generators.tolist()],
             "dimension": self.dimension,
             "gap": self.gap,
             "notes": list(self.notes),
@@ -137,6 +141,86 @@ class Symmetries:
             row_invariant=None if rows is None else tuple(rows),
             notes=tuple(values["notes"]),
         )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the symmetries into a JSON file, which :meth:`load` reads.
+
+        The file holds what :meth:`to_dict` gives and ``"format": 1``. It appears whole or not at all, in the place of
+        one that is there. A gap that is infinite and changes of the output that are not finite are null in it; the
+        latter come back as NaN.
+
+        Args:
+            path: Where to write, such as ``twin.json``; its folder must be there.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        files.write(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read the symmetries that :meth:`save` wrote.
+
+        Args:
+            path: A file of :meth:`save`.
+
+        Returns:
+            Symmetries that are equal to the ones saved in every field.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: It cannot be read.
+            ValueError: It is damaged, of another kind, or of a format of a later version; the sentence names the file.
+
+        Example:
+            >>> twin = nn.Sequential(nn.Linear(6, 8, bias=False), nn.LayerNorm(8))
+            >>> onsphere.find_symmetries(twin, torch.randn(16, 6)).save("twin.json")
+            >>> onsphere.Symmetries.load("twin.json").groups
+            [('0.weight',)]
+        """
+        return files.read(path, cls.from_dict)
+
+    def groups_for(self, model: nn.Module, *, spheres: Spheres = "joint") -> list[dict[str, Any]]:
+        """Parameter groups for a model that was not searched itself: its tensors are found by their names.
+
+        Search once, on a twin that is whole, in one process and as small as you like, and use the answer for the model
+        that is sharded, large or not initialised yet. The two must have the same layers, frozen and tied alike; sizes
+        may differ, of which none should be 1 in the twin alone. What wrappers put into names is passed over on both
+        sides: ``module.`` (DataParallel, DistributedDataParallel), ``_orig_mod.`` (torch.compile, also of a part),
+        ``_checkpoint_wrapped_module.``, ``_fsdp_wrapped_module.``. A tied parameter may be listed under any of its
+        names. Values are not looked at: parameters may be DTensors or on the meta device, and nothing is said about an
+        eps that is too large for the model's norms (:func:`onsphere.sphere_groups` warns).
+
+        Make the groups after what replaces parameters (``fully_shard``; ``to_empty`` of a model on the meta device;
+        ``load_state_dict(..., assign=True)``), or pass them through :func:`onsphere.regroup` then.
+
+        Args:
+            model: The model to train.
+            spheres: As for :func:`onsphere.sphere_groups`: ``joint``, ``groups`` or ``rows``.
+
+        Returns:
+            What ``sphere_groups(model, batch, spheres=spheres)`` gives for a model like the twin: dictionaries
+            ``{"params": [...], "names": [...], "sphere": "joint"}`` (or ``"rows"``), and last, if there are other
+            trainable parameters, one with ``"sphere": None``. ``names`` are the model's own. Where a sphere can be
+            chosen in several ways (values or outputs of attention) the twin's sizes have decided.
+
+        Raises:
+            ValueError: ``spheres`` is something else, or is ``rows`` and the search was without ``rows=True`` or on a
+                twin with too few rows; the model has trainable parameters that the search did not see, lacks some that
+                it saw, or has them frozen or tied otherwise (the first 5 are listed); shapes differ in their number of
+                dimensions; a parameter is lazy.
+            SymmetryError: The search found nothing that is scale-invariant.
+
+        Example:
+            >>> def network(width):
+            ...     return nn.Sequential(nn.Linear(6, width, bias=False), nn.BatchNorm1d(width), nn.Linear(width, 2))
+            >>> symmetries = onsphere.find_symmetries(network(8), torch.randn(16, 6))
+            >>> with torch.device("meta"):
+            ...     large = network(10**6)
+            >>> [(group["sphere"], group["names"]) for group in symmetries.groups_for(large)]
+            [('joint', ['0.weight']), (None, ['1.weight', '1.bias', '2.weight', '2.bias'])]
+        """
+        return groups_of(self, model, spheres)
 
     def to_frame(self) -> Any:
         """One row a parameter as a pandas data frame (needs pandas)."""

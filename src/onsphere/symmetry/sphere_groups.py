@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +19,10 @@ from torch import nn
 from onsphere.functional.untouched import untouched_random_state
 from onsphere.groups import sphere_group
 from onsphere.symmetry.find import INVARIANT_BELOW, Analysis
+from onsphere.symmetry.mapping import Spheres, check_spheres
 from onsphere.symmetry.probe import Probe, SymmetryError
 
-__all__ = ["Spheres", "scale_deviations", "sphere_groups"]
-
-Spheres = Literal["joint", "groups", "rows"]
+__all__ = ["scale_deviations", "sphere_groups"]
 
 #: Where eps makes a difference of more than the one to the output, a group is no sphere; below the other it is.
 _BROKEN, _WHOLE = 1e-2, 1e-3
@@ -71,8 +70,7 @@ def sphere_groups(
             deterministic, or the output shows nothing (no floating-point tensor, zeros, not finite).
         ValueError: ``spheres`` is something else.
     """
-    if spheres not in get_args(Spheres):
-        raise ValueError(f"spheres is {spheres!r}; it must be one of {', '.join(get_args(Spheres))}")
+    check_spheres(spheres)
     with untouched_random_state(model), torch.inference_mode(False):
         probe = Probe(model, inputs, kwargs, output=output)
         analysis = Analysis(probe, rows=spheres == "rows")

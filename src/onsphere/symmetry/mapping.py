@@ -1,0 +1,195 @@
+"""The tensors of another model by name: groups of a search on a twin, and groups whose tensors were replaced.
+
+A search runs the model whole and in float64. Where that cannot be (a model spread over processes, too large, or without
+weights yet), a twin is searched instead, and names say which tensor is which. A tensor missed would leave its sphere
+without a word, so both sides must have the same trainable tensors, and any difference is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from onsphere.functional.wrappers import matched_names
+from onsphere.groups import given_names, sphere_group
+from onsphere.symmetry.probe import SymmetryError
+
+if TYPE_CHECKING:
+    from onsphere.symmetry.result import Symmetries
+
+__all__ = ["Spheres", "check_spheres", "groups_of", "regroup"]
+
+Spheres = Literal["joint", "groups", "rows"]
+
+#: How many names an error lists.
+_LISTED = 5
+
+
+def check_spheres(spheres: object) -> None:
+    """Refuse what is none of :data:`Spheres` (ValueError)."""
+    if spheres not in get_args(Spheres):
+        raise ValueError(f"spheres is {spheres!r}; it must be one of {', '.join(get_args(Spheres))}")
+
+
+def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres) -> list[dict[str, Any]]:
+    """What :meth:`onsphere.Symmetries.groups_for` returns, and raises.
+
+    Args:
+        found: The symmetries of a twin.
+        model: The model that the groups are for.
+        spheres: One of :data:`Spheres`: which tensors share a norm.
+
+    Returns:
+        Param groups, each in the order in which the model registers its parameters.
+    """
+    check_spheres(spheres)
+    if spheres == "rows" and found.row_invariant is None:
+        raise ValueError("spheres='rows' needs a search of rows: onsphere.find_symmetries(twin, batch, rows=True)")
+    if not found.groups:
+        raise SymmetryError("the search found no scale-invariant tensor, so there is no sphere to put one on")
+    named = dict(model.named_parameters())
+    tensors = _matched(found.names, model)
+    _check_same(found, tensors, named)
+    position = {id(p): i for i, p in enumerate(named.values())}
+    at = {name: position[id(p)] for name, p in tensors.items()}
+    groups = sorted(sorted(at[name] for name in group) for group in found.groups)
+    sphere = sorted(i for group in groups for i in group)
+    parts: list[tuple[str | None, Sequence[int]]] = [("joint", sphere)]
+    if spheres == "groups":
+        parts = [("joint", group) for group in groups]
+    elif spheres == "rows":
+        rows = _rows(found, tensors)
+        single = [at[name] for name in rows]
+        parts = [("rows", sorted(single)), ("joint", [i for i in sphere if i not in set(single)])]
+    trainable = [i for i, p in enumerate(named.values()) if p.requires_grad]
+    parts.append((None, [i for i in trainable if i not in set(sphere)]))
+    items = list(named.items())
+    return [sphere_group(dict(items[i] for i in indices), kind) for kind, indices in parts if indices]
+
+
+def regroup(groups: Iterable[Mapping[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+    """The same param groups, with the tensors that a model has now under the names of theirs.
+
+    ``torch.distributed.fsdp.fully_shard``, ``load_state_dict(..., assign=True)`` and, from the meta device,
+    ``to_empty`` put new parameters into a model. Groups made before then hold tensors that nothing computes with: an
+    optimiser of them gets no gradient and trains nothing, without an error. So make it from the regrouped ones.
+
+    Args:
+        groups: Param groups with ``names``, as :func:`onsphere.sphere_groups` returns them; those of an optimiser made
+            from them, or one of ``named_parameters()`` (torch's ``param_names``), will do. They stay as they are.
+        model: The model as it is now. What wrappers put into names (``module.``, ``_orig_mod.``) does not matter, nor
+            does under which of its names a tied parameter is listed.
+
+    Returns:
+        New dictionaries in the same order, with all other entries (``sphere``, ``radius``, ``lr``, ...) as they were.
+        ``names`` are the model's own.
+
+    Raises:
+        ValueError: A group has no name for each of its tensors; the model lacks a name, has another shape under it
+            (``[R, ...]`` is the whole tensor's also where it is spread over processes) or one tensor under two.
+
+    Example:
+        >>> batch, model = torch.randn(16, 6), nn.Sequential(nn.Linear(6, 8, bias=False), nn.LayerNorm(8))
+        >>> groups = onsphere.sphere_groups(model, batch)
+        >>> model.load_state_dict({n: t.clone() for n, t in model.state_dict().items()}, assign=True)
+        <All keys matched successfully>
+        >>> groups[0]["params"][0] is model[0].weight
+        False
+        >>> onsphere.regroup(groups, model)[0]["params"][0] is model[0].weight
+        True
+    """
+    given = [dict(group) for group in groups]
+    names = [given_names(group) for group in given]
+    tensors = _matched([name for listed in names for name in listed or ()], model)
+    own = {id(p): name for name, p in model.named_parameters()}
+    seen: dict[int, str] = {}
+    for i, (group, listed) in enumerate(zip(given, names, strict=True)):
+        if listed is None:
+            raise ValueError(
+                f"param group {i} has no 'names', one for each of its params, to find them by; make groups with "
+                "onsphere.sphere_groups, or anew from the model as it is now"
+            )
+        missing = [name for name in listed if name not in tensors]
+        if missing:
+            raise ValueError(f"the model has no parameter of the name of {_some(missing)}; it must be the groups' own")
+        for name, old in zip(listed, group["params"], strict=True):
+            new = tensors[name]
+            if _shape(old) != _shape(new):
+                raise ValueError(f"{name} has the shape {_shape(old)} in the groups and {_shape(new)} in the model")
+            if id(new) in seen:
+                raise ValueError(f"{seen[id(new)]} and {name} are one tensor in the model; a tensor is in one group")
+            seen[id(new)] = name
+        group["params"] = [tensors[name] for name in listed]
+        group["names"] = [own[id(p)] for p in group["params"]]
+    return given
+
+
+def _matched(names: Sequence[str], model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters under the names wanted, as far as it has them under any of theirs."""
+    own = dict(model.named_parameters(remove_duplicate=False))
+    matched = matched_names({name: name for name in names}, own)
+    return {name: own[known] for known, name in matched.items() if known in own}
+
+
+def _check_same(found: Symmetries, tensors: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None:
+    """Refuse a model whose trainable tensors are not those of the search (ValueError)."""
+    lazy = [name for name, p in named.items() if isinstance(p, nn.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"the model has lazy parameters without a shape ({_some(lazy)}): run one forward pass first")
+    invariant, taken = set(found.invariant), {id(p) for p in tensors.values()}
+    unseen = [name for name, p in named.items() if p.requires_grad and id(p) not in taken]
+    missing = [name for name in found.names if name not in tensors]
+    frozen = [name for name, p in tensors.items() if not p.requires_grad]
+    by_tensor: dict[int, list[str]] = {}
+    for name, p in tensors.items():
+        by_tensor.setdefault(id(p), []).append(name)
+    tied = [" = ".join(names) for names in by_tensor.values() if len(names) > 1]
+    wrong = [
+        f"{what} {_some([name + ' (scale-invariant)' * (name in invariant) for name in names])}"
+        for what, names in (
+            ("the search has not seen the model's", unseen),
+            ("the model lacks", missing),
+            ("the model has frozen", frozen),
+            ("the model has tied", tied),
+        )
+        if names
+    ]
+    if wrong:
+        raise ValueError(
+            f"the model's trainable parameters are not those of the search: {'; '.join(wrong)}. Search a twin that has "
+            "the same layers, frozen and tied alike; only sizes may differ"
+        )
+    shapes = dict(zip(found.names, found.shapes, strict=True))
+    other = [f"{name} {shapes[name]} and {_shape(p)}" for name, p in tensors.items() if p.dim() != len(shapes[name])]
+    if other:
+        raise ValueError(
+            f"shapes have other numbers of dimensions in the search and in the model: {_some(other)}. Search a twin "
+            "that has the same layers; only sizes may differ"
+        )
+
+
+def _rows(found: Symmetries, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The invariant tensors of which every row is on a sphere of its own; one row is a tensor like any other."""
+    shapes = dict(zip(found.names, found.shapes, strict=True))
+    unclear = [
+        name for name in found.invariant if len(shapes[name]) > 1 and shapes[name][0] == 1 != tensors[name].shape[0]
+    ]
+    if unclear:
+        raise ValueError(
+            f"tensors of one row in the search have several in the model: {_some(unclear)}. Whether these can be "
+            "rescaled one by one shows in a twin that has several too"
+        )
+    by_row = set(found.row_invariant or ())
+    return [name for name in found.invariant if name in by_row and tensors[name].shape[0] > 1]
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of them, and how many there are if that is not all."""
+    more = f" and others, {len(names)} in all" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
