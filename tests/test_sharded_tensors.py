@@ -1,15 +1,13 @@
-"""Tensors of which a process holds only a part are refused wherever a norm is taken."""
+"""Parameters that another wrapper has split or replaced, on one process; several are in tests/sharding."""
 
 import pytest
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 
 import onsphere
-from onsphere.optim import RegimeSchedule
-
-REFUSED = "a norm taken here would be that of this process's part"
 
 
 @pytest.fixture
@@ -26,63 +24,52 @@ def whole():
     return nn.Parameter(torch.arange(1.0, 13.0).view(4, 3))
 
 
-MAKERS = {
-    "sharded by rows": lambda mesh: nn.Parameter(distribute_tensor(whole().detach(), mesh, [Shard(0)])),
-    "sharded by columns": lambda mesh: nn.Parameter(distribute_tensor(whole().detach(), mesh, [Shard(1)])),
-    "replicated": lambda mesh: nn.Parameter(distribute_tensor(whole().detach(), mesh, [Replicate()])),
-    "from a local part": lambda mesh: nn.Parameter(DTensor.from_local(whole().detach(), mesh, [Shard(0)])),
-    "a partial sum": lambda mesh: DTensor.from_local(whole().detach(), mesh, [Partial()]),
-}
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize("kind", ["joint", "rows"])
-def test_dtensors_are_refused(mesh, make, kind):
-    weight, other = make(mesh), whole()
-    group = {"params": [weight], "sphere": kind, "names": ["layer.weight"]}
-    with pytest.raises(TypeError, match=f"parameter 'layer.weight' is a DTensor: {REFUSED}"):
-        onsphere.SphereSGD([{"params": [other], "sphere": "joint"}, group], 0.1)
-    with pytest.raises(TypeError, match=REFUSED):
-        onsphere.Sphere([other, weight], rows=kind == "rows")
-    with pytest.raises(TypeError, match=REFUSED):
-        onsphere.Sphere([other]).angle_to([weight])
-    optimizer = onsphere.SphereSGD([{"params": [other], "sphere": "joint"}], 0.1)
-    with pytest.raises(TypeError, match=r"parameter 'layer\.weight' is a DTensor"):
-        optimizer.add_param_group(group)
-    assert len(optimizer.param_groups) == 1
-    with pytest.raises(TypeError, match=REFUSED):
-        onsphere.noether_residual([weight], gradients=[weight.detach()])
-    with pytest.raises(TypeError, match=REFUSED):
-        onsphere.noether_residual([other], gradients=[weight.detach()])
-
-
-def test_optimisers_of_sharded_parameters_are_neither_kept_nor_watched(mesh):
-    weight, other = MAKERS["sharded by rows"](mesh), whole()
-    group = {"params": [other, weight], "sphere": "joint", "names": ["a", "b"]}
-    optimizer = torch.optim.AdamW([other, weight], 0.1)
-    with pytest.raises(TypeError, match=f"parameter 'b' is a DTensor: {REFUSED}"):
-        onsphere.keep_on_sphere(optimizer, [group])
-    with pytest.raises(TypeError, match=f"b is a DTensor: {REFUSED}"):
-        onsphere.Monitor(optimizer, [group])
-    with pytest.raises(TypeError, match=f"param 1 is a DTensor: {REFUSED}"):
-        onsphere.Monitor(optimizer)
-    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
-    with pytest.raises(TypeError, match=REFUSED):
-        RegimeSchedule(torch.optim.SGD([group], 0.1), 0.1, 0.01, 10, keep_elr=True)
-
-
 @pytest.mark.parametrize("mark", ["_fsdp_flattened", "ds_tensor"])
 def test_parameters_that_older_wrappers_have_split_are_refused(mark):
     weight = whole()
     setattr(weight, mark, True)
-    with pytest.raises(TypeError, match=f"split by FSDP or DeepSpeed: {REFUSED}"):
+    with pytest.raises(TypeError, match="split by FSDP or DeepSpeed: a norm taken here would be"):
         onsphere.SphereSGD([{"params": [weight], "sphere": "joint"}], 0.1)
+    with pytest.raises(TypeError, match="split by FSDP or DeepSpeed"):
+        onsphere.Monitor(torch.optim.SGD([weight], 0.1))
 
 
-def test_sharded_parameters_without_a_sphere_take_the_step_of_torch(mesh):
-    on_sphere, weight, plain = whole(), MAKERS["sharded by rows"](mesh), whole()
-    optimizer = onsphere.SphereSGD([{"params": [on_sphere], "sphere": "joint"}, {"params": [weight]}], 0.1)
-    weight.grad, plain.grad = torch.ones_like(weight), torch.ones(4, 3)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sharded_parameters_without_a_sphere_take_the_step_of_torch(mesh, momentum):
+    on_sphere, plain = whole(), whole()
+    weight = nn.Parameter(distribute_tensor(whole().detach(), mesh, [Shard(0)]))
+    groups = [{"params": [on_sphere], "sphere": "joint"}, {"params": [weight], "weight_decay": 0.1}]
+    optimizer = onsphere.SphereSGD(groups, 0.1, momentum=momentum)
+    other = torch.optim.SGD([plain], 0.1, momentum=momentum, weight_decay=0.1)
+    for _ in range(3):
+        weight.grad, plain.grad = torch.ones_like(weight), torch.ones(4, 3)
+        optimizer.step()
+        other.step()
+        assert torch.equal(weight.full_tensor(), plain)
+
+
+def test_groups_from_before_fully_shard_are_refused_with_what_to_do(mesh):
+    model, x = nn.Sequential(nn.Linear(6, 8, bias=False), nn.LayerNorm(8)), torch.randn(16, 6)
+    groups = onsphere.sphere_groups(model, x)
+    early = onsphere.SphereSGD(groups, 0.1)
+    kept = onsphere.keep_on_sphere(torch.optim.SGD(groups, 0.1), groups)
+    fully_shard(model, mesh=mesh)
+    model(x).sum().backward()
+    words = r"is no longer a parameter of its model, because fully_shard .* onsphere\.regroup\(groups, model\)"
+    for use in (
+        lambda: onsphere.SphereSGD(groups, 0.1),
+        lambda: onsphere.keep_on_sphere(torch.optim.SGD(groups, 0.1), groups),
+        lambda: onsphere.Monitor(torch.optim.SGD(groups, 0.1), groups),
+        lambda: onsphere.Sphere(groups[0]["params"]),
+        early.step,
+        kept.step,
+    ):
+        with pytest.raises(ValueError, match=words):
+            use()
+    groups = onsphere.regroup(groups, model)
+    optimizer = onsphere.SphereSGD(groups, 0.1)
+    before = [p.full_tensor().clone() for p in groups[0]["params"]]
+    optimizer.zero_grad()
+    model(x).square()[0].sum().backward()
     optimizer.step()
-    torch.optim.SGD([plain], 0.1).step()
-    assert torch.equal(weight.full_tensor(), plain)
+    assert all(not torch.equal(p.full_tensor(), b) for p, b in zip(groups[0]["params"], before, strict=True))

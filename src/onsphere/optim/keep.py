@@ -27,7 +27,7 @@ from onsphere.optim.optimizer import SphereSGD
 from onsphere.optim.spread import project_spread_
 from onsphere.optim.wrappers import torch_optimizers
 from onsphere.radii import as_radius
-from onsphere.sharding import is_spread
+from onsphere.sharding import check_current, is_spread
 
 #: Where the radii are: in every param group, a list for each parameter; and, sphere by sphere, in the state_dict.
 GROUP_KEY, STATE_KEY = "sphere_radii", "spheres"
@@ -194,6 +194,9 @@ class _Keeper:
     def _project(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
         spread = []
         for kept in self._of(optimizer):
+            for i, p in enumerate(kept.params):
+                if p.grad is None:
+                    check_current(p, f"parameter {i} on a sphere")
             if any(map(is_spread, kept.params)):
                 spread.append((kept.params, kept.radius, kept.rows))
             else:

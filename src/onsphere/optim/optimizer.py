@@ -25,7 +25,7 @@ from onsphere.optim.rates import check_lr, check_no_decay, check_options, check_
 from onsphere.optim.spread import Move, move_
 from onsphere.optim.updates import sgd, sphere_sgd
 from onsphere.radii import as_radius
-from onsphere.sharding import is_spread, part, same_layout
+from onsphere.sharding import check_current, is_spread, part, same_layout
 
 
 class SphereSGD(Optimizer):
@@ -191,7 +191,8 @@ class SphereSGD(Optimizer):
 
         Raises:
             RuntimeError: The gradient of a parameter on a sphere is sparse.
-            ValueError: A setting that was written into a param group is out of range; then nothing has moved.
+            ValueError: A setting that was written into a param group is out of range, or ``fully_shard`` has put other
+                parameters in the place of these since; then nothing has moved.
         """
         loss = None
         if closure is not None:
@@ -199,6 +200,9 @@ class SphereSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             check_step(group)
+            for i, p in enumerate(group["params"]):
+                if p.grad is None:
+                    check_current(p, f"parameter {i} of a group")
         spread = []
         for group in self.param_groups:
             if group["sphere"] is None:

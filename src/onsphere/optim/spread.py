@@ -54,6 +54,7 @@ class Move:
     geodesic: bool = False
 
 
+@torch._disable_dynamo  # a compiler breaks at each of many places here; so it breaks once
 @torch.no_grad()
 def move_(moves: Sequence[Move]) -> None:
     """One step of several sphere groups, with one all-reduce a mesh; every process of the meshes has to take part.

@@ -5,7 +5,18 @@ worked on as they are, sums over them are added up over the processes: one all-r
 """
 
 from onsphere.sharding.agreement import agree
-from onsphere.sharding.parts import check_parts, held_rows, is_spread, like, part, rows_here, same_layout
+from onsphere.sharding.parts import check_current, check_parts, held_rows, is_spread, like, part, rows_here, same_layout
 from onsphere.sharding.sums import add_up
 
-__all__ = ["add_up", "agree", "check_parts", "held_rows", "is_spread", "like", "part", "rows_here", "same_layout"]
+__all__ = [
+    "add_up",
+    "agree",
+    "check_current",
+    "check_parts",
+    "held_rows",
+    "is_spread",
+    "like",
+    "part",
+    "rows_here",
+    "same_layout",
+]

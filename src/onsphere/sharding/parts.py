@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_parts", "cut", "held_rows", "is_spread", "like", "part", "rows_here", "same_layout"]
+__all__ = ["check_current", "check_parts", "cut", "held_rows", "is_spread", "like", "part", "rows_here", "same_layout"]
 
 #: Attributes of parameters that FSDP 1 and DeepSpeed's third stage have replaced by their local part.
 _SPLIT = ("_fsdp_flattened", "ds_tensor")
 _PLAIN = (Tensor, torch.nn.Parameter)
+#: What ``fully_shard`` (and ``replicate`` by FSDP 2) leaves on a parameter that it has replaced in its module.
+_REPLACED = "_fsdp_orig_uid"
 #: Names of the placements that are understood.
 _CUTS, _COPIES = ("Shard", "_StridedShard"), ("Replicate",)
 
@@ -37,6 +39,23 @@ def cut(placement: object) -> int | None:
     return int(placement.dim) if type(placement).__name__ in _CUTS else None  # type: ignore[attr-defined]
 
 
+def check_current(tensor: object, name: str) -> None:
+    """Refuse a tensor that no longer is the parameter of its model: it gets no gradient any more.
+
+    Args:
+        tensor: What is to be trained or watched.
+        name: What to call it in the message.
+
+    Raises:
+        ValueError: ``fully_shard`` has put another parameter in its place.
+    """
+    if hasattr(tensor, _REPLACED):
+        raise ValueError(
+            f"{name} is no longer a parameter of its model, because fully_shard has put a sharded one in its place: "
+            "make optimizer and groups from onsphere.regroup(groups, model)"
+        )
+
+
 def check_parts(tensor: object, name: str) -> None:
     """Refuse a tensor whose parts this package cannot add up.
 
@@ -47,14 +66,16 @@ def check_parts(tensor: object, name: str) -> None:
     Raises:
         TypeError: It is a DTensor with a placement that is not understood or on a mesh without this process, or a
             parameter that FSDP 1 or DeepSpeed has flattened or split.
+        ValueError: ``fully_shard`` has put another parameter in its place.
     """
+    check_current(tensor, name)
     if is_spread(tensor):
         spread: Any = tensor
         odd = [p for p in spread.placements if type(p).__name__ not in _CUTS + _COPIES]
         if odd:
             raise TypeError(
-                f"{name} is a DTensor with the placement {odd[0]!r}, whose parts do not add up to its norm; redistribute "
-                "it to Shard or Replicate first"
+                f"{name} is a DTensor with the placement {odd[0]!r}, whose parts do not add up to its norm; "
+                "redistribute it to Shard or Replicate first"
             )
         if spread.device_mesh.get_coordinate() is None:
             raise TypeError(f"{name} is a DTensor on a mesh that this process is not part of; leave it out here")
