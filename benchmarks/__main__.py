@@ -7,13 +7,14 @@ import sys
 
 import torch
 
-from benchmarks import curvature, ensembles, monitor, optimizer, population, spectra, symmetry, toys
+from benchmarks import curvature, ensembles, monitor, optimizer, population, sharded, spectra, symmetry, toys
 
 BENCHMARKS = {
     "mlp": population.mlp,
     "convnet": population.convnet,
     "telemetry": population.telemetry,
     "optimizer": optimizer.step,
+    "sharded": sharded.steps,
     "workers": population.workers,
     "toys": toys.pairs,
     "symmetry": symmetry.everything,

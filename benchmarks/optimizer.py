@@ -32,7 +32,16 @@ def step() -> Iterator[str]:
         square = torch.stack([torch.dot(flat, flat) for flat in (x.view(-1) for x in moved)]).double().sum()
         torch._foreach_mul_(moved, (1e3 / square.sqrt()).float())
 
-    steps: dict[str, Callable[[], object]] = {"sgd": sgd.step, "sphere": sphere.step, "bare": bare}
+    def compiled(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+        return torch.compile(lambda: optimizer.step())
+
+    steps: dict[str, Callable[[], object]] = {
+        "sgd": sgd.step,
+        "sphere": sphere.step,
+        "bare": bare,
+        "compiled sgd": compiled(torch.optim.SGD(tensors(), lr=1e-6)),
+        "compiled sphere": compiled(SphereSGD([{"params": tensors(), "sphere": "joint"}], lr=1e-9)),
+    }
 
     def warm(step: Callable[[], object]) -> Callable[[], int]:
         def work() -> int:
@@ -59,4 +68,6 @@ def step() -> Iterator[str]:
         yield line(
             f"SphereSGD over torch.optim.SGD(foreach), {where}", ratio(seconds, "sgd", "sphere"), 1.8, at_most=True
         )
+        compiled_ratio = ratio(seconds, "compiled sgd", "compiled sphere")
+        yield line(f"    both under torch.compile, {where}", compiled_ratio, 1.5, at_most=True)
         yield line(f"    its three passes alone, {where}", ratio(seconds, "sgd", "bare"), 1.8, at_most=True)

@@ -54,7 +54,7 @@ class Move:
     geodesic: bool = False
 
 
-@torch._disable_dynamo  # a compiler breaks at each of many places here; so it breaks once
+@torch._disable_dynamo  # type: ignore[attr-defined]  # a compiler breaks at each of many places here; so it breaks once
 @torch.no_grad()
 def move_(moves: Sequence[Move]) -> None:
     """One step of several sphere groups, with one all-reduce a mesh; every process of the meshes has to take part.
@@ -62,7 +62,7 @@ def move_(moves: Sequence[Move]) -> None:
     A sphere of which no process has a gradient stays where it is.
 
     Args:
-        moves: The groups' steps.
+        moves: What each of the sphere groups is to do.
     """
     spheres = [sphere for move in moves for sphere in _spheres(move)]
     for sphere, products in zip(spheres, _added_up(spheres, [_products(s) for s in spheres]), strict=True):
@@ -115,18 +115,16 @@ def _sphere(move: Move, indices: Sequence[int]) -> _Sphere:
     vs = [wide(part(move.buffers[i])) for i in indices] if move.buffers else []
     narrow = [(part(t), x) for t, x in zip(tensors, xs, strict=True) if part(t) is not x]
     narrow += [(part(move.buffers[i]), v) for i, v in zip(indices, vs, strict=False) if part(move.buffers[i]) is not v]
-    radius = move.radius
+    radius: Any = move.radius
     if not isinstance(radius, float):
         radius = per_row(rows_here(radius[indices[0]], tensors[0]), xs[0], dtype=torch.float64)
     layouts = _by_layout(tensors)
-    return _Sphere(
-        tensors,
-        *({i: [values[k] for k in ids] for i, ids in layouts.items() if values} for values in (xs, gs, vs)),
-        narrow,
-        radius,
-        {i: sum(given[k] is not None for k in ids) for i, ids in layouts.items()},
-        move,
-    )
+
+    def by_layout(values: list[Tensor]) -> dict[int, list[Tensor]]:
+        return {i: [values[k] for k in ids] for i, ids in layouts.items() if values}
+
+    present = {i: sum(given[k] is not None for k in ids) for i, ids in layouts.items()}
+    return _Sphere(tensors, by_layout(xs), by_layout(gs), by_layout(vs), narrow, radius, present, move)
 
 
 def _by_layout(tensors: Sequence[Tensor]) -> dict[int, list[int]]:

@@ -45,7 +45,7 @@ def agree(what: str, tensors: Sequence[Tensor], notes: Sequence[str]) -> None:
 
 
 def _compare(what: str, ranks: list[int], notes: list[str]) -> None:
-    store = torch.distributed.distributed_c10d._get_default_store()
+    store: Any = torch.distributed.distributed_c10d._get_default_store()
     patience = timedelta(seconds=min(_PATIENCE, store.timeout.total_seconds()))
     about = f"onsphere/{what}/{','.join(map(str, ranks))}"
     number = _made[about] = _made.get(about, 0) + 1

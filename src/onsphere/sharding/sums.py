@@ -50,7 +50,7 @@ def add_up(
         device = sent[0].device
         vector = torch.cat([one.detach().reshape(-1).to(device, torch.float64) for one in sent])
         _all_reduce(vector, mesh, over)
-        for i, one, total in zip(places, sent, vector.split([one.numel() for one in sent]), strict=True):
+        for i, one, total in zip(places, sent, torch.split(vector, [one.numel() for one in sent]), strict=True):
             total = total.view(one.shape).to(sums[i].device)
             if by_row[i] and not whole and one.shape != sums[i].shape:
                 total = total[held_rows(tensors[i]).to(total.device)]
