@@ -11,7 +11,7 @@ from pydantic import computed_field
 
 from onsphere.lab.experiments.conventional.spec import SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.regimes.classify import Regime
-from onsphere.lab.result import Engine, TrainedResult
+from onsphere.lab.result import Engine, Rows, TrainedResult
 
 #: Relative difference of losses within which a run counts as close to the sphere.
 CLOSE = 0.15
@@ -115,7 +115,7 @@ class ConventionalResult(TrainedResult):
     spec: ConventionalSpec
     engine: ConventionalEngine
     distances: list[Distance]
-    runs: list[ConventionalRun]
+    runs: Rows[ConventionalRun]
 
     def of(self, setup: Setup, lr: float | None = None) -> list[ConventionalRun]:
         """The runs of a set-up, or of one learning rate of it."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from onsphere.lab.experiments.regimes.boundaries import VERBS, Boundary, BoundaryName
 from onsphere.lab.experiments.regimes.classify import REGIMES, Cell
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
-from onsphere.lab.result import TrainedResult
+from onsphere.lab.result import Rows, TrainedResult
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -25,8 +27,8 @@ class RegimesResult(TrainedResult):
     rows_field: ClassVar[str] = "cells"
 
     spec: RegimesSpec
-    boundaries: dict[BoundaryName, Boundary]
-    cells: list[Cell]
+    boundaries: Annotated[dict[BoundaryName, Boundary], Field(min_length=2)]
+    cells: Rows[Cell]
     radius: float | None
 
     @property

@@ -13,7 +13,7 @@ from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.intervals import Interval, difference, interval
 from onsphere.lab.keyed import Keyed
-from onsphere.lab.result import Real, TrainedResult
+from onsphere.lab.result import Real, Rows, TrainedResult
 from onsphere.results import frame
 
 Measure = Literal["test_error", "test_loss", "train_error", "train_loss", "validation_error"]
@@ -157,7 +157,7 @@ class ScheduleResult(TrainedResult):
     boundaries: Boundaries
     verdict: Verdict
     tuned_on: Literal["validation", "test"]
-    methods: list[Method]
+    methods: Rows[Method]
 
     @property
     def tuned(self) -> list[Method]:
