@@ -14,8 +14,6 @@ from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 from onsphere.symmetry import Symmetries
 
-__all__ = ["Class", "Role", "Tensors", "exponent_text"]
-
 Role = Literal["joint", "alone", "rescaling", "without effect", "fixed"]
 
 
