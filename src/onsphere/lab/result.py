@@ -86,7 +86,7 @@ class ExperimentResult:
 
     def __eq__(self, other: object) -> bool:
         """Whether both say the same; what is not finite is the same as itself."""
-        return type(self) is type(other) and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""

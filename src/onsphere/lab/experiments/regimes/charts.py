@@ -9,29 +9,89 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys, regime_look
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule, Span
 from onsphere.lab.chart.theme import GREY, REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell
-from onsphere.lab.experiments.regimes.courses import Course
-from onsphere.lab.experiments.regimes.regions import brackets, elr_range, gaps, regions
-from onsphere.lab.experiments.regimes.result import RegimesResult
+from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell, Regime
+from onsphere.lab.experiments.regimes.result import RegimesResult, brackets, elr_range, gaps, regions
 from onsphere.lab.experiments.regimes.words import unresolved
+from onsphere.lab.population import ShardFolder
 from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.report.words import format_interval, format_number, format_percent
-
-__all__ = ["gradient_norm_ceiling", "map_chart", "medians", "overview_chart", "phase_chart"]
+from onsphere.lab.store import Run
 
 _TITLE = "The three regimes on the sphere"
 _ELR = "effective learning rate (ELR)"
 _CLICK = "Click an ELR in the legend to hide it, double-click to see it alone."
 _ABOVE = "↑ divergent runs above"
 _OVERVIEW_BINS, _PHASE_BINS = 100, 24
+_BINS = 80  # points of a course; each is a mean over steps / 80 minibatches
 
 Value = Callable[[Cell], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """One run along its steps.
+
+    Attributes:
+        elr: Effective learning rate of the run.
+        seed: Index of the seed.
+        regime: The label of the run.
+        steps: [T] steps around which minibatches are averaged, ascending.
+        loss: [T] training loss, mean of the minibatch losses around the step (train-mode batch statistics).
+        gradient_norm: [T] mean effective gradient norm.
+        evaluation_steps: [E] steps of the evaluations.
+        test_error: [E] fraction, batch statistics re-estimated over the training data.
+    """
+
+    elr: float
+    seed: int
+    regime: Regime
+    steps: Any
+    loss: Any
+    gradient_norm: Any
+    evaluation_steps: Any
+    test_error: Any
+
+
+def courses(run: Run, cells: Sequence[Cell]) -> list[Course]:
+    """The courses of a map's runs, by effective learning rate and seed."""
+    regime = {(cell.elr, cell.seed): cell.regime for cell in cells}
+    found = []
+    for folder in run.shard_folders():
+        shard = ShardFolder(folder)
+        readings, (steps, evaluations) = shard.readings(), shard.evaluations()
+        edges = np.unique(np.linspace(0, len(readings.values), _BINS + 1).round().astype(int))
+        loss, gradient = (_binned(v, edges) for v in (readings.loss, readings.effective_gradient_norm))
+        for k, copy in enumerate(shard.copies()):
+            if (copy.lr, copy.seed) in regime:
+                found.append(
+                    Course(
+                        elr=copy.lr,
+                        seed=copy.seed,
+                        regime=regime[copy.lr, copy.seed],
+                        steps=(edges[:-1] + edges[1:] - 1) / 2,
+                        loss=loss[:, k],
+                        gradient_norm=gradient[:, k],
+                        evaluation_steps=steps,
+                        test_error=evaluations[:, k, 3],
+                    )
+                )
+    return sorted(found, key=lambda course: (course.elr, course.seed))
+
+
+def _binned(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean of the finite values in each bin, [bins, K]; NaN where there are none."""
+    finite = np.isfinite(values)
+    sums = np.add.reduceat(np.where(finite, values, 0.0), edges[:-1], axis=0)
+    counts = np.add.reduceat(finite, edges[:-1], axis=0, dtype=float)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def map_chart(result: RegimesResult) -> Chart:

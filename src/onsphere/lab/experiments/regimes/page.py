@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.regimes.boundaries import NAMES, VERBS, Boundary, BoundaryName, Bracket
-from onsphere.lab.experiments.regimes.charts import map_chart, overview_chart, phase_chart
-from onsphere.lab.experiments.regimes.courses import Course, courses
+from onsphere.lab.experiments.regimes.charts import Course, courses, map_chart, overview_chart, phase_chart
+from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Bracket
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.words import MEASURED, UNITS, unresolved
 from onsphere.lab.frame import Report
@@ -19,8 +18,6 @@ from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.words import format_interval, format_number
 from onsphere.lab.store import Run
-
-__all__ = ["printed", "report", "report_of"]
 
 _BOUNDARIES = {"convergence": "end of convergence", "divergence": "onset of divergence"}
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session, trained
-from onsphere.lab.experiments.regimes.boundaries import find_boundaries, next_cells
-from onsphere.lab.experiments.regimes.classify import Cell, summarise
+from onsphere.lab.experiments.regimes.classify import Cell, find_boundaries, next_cells, summarise
 from onsphere.lab.experiments.regimes.page import printed, report
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
@@ -100,5 +99,3 @@ EXPERIMENT = Experiment(
     printed=printed,
 )
 resume_regimes = EXPERIMENT.resume
-
-__all__ = ["EXPERIMENT", "map_regimes", "read_cells", "resume_regimes"]

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from onsphere.lab.experiment import Session
-from onsphere.lab.experiments.regimes.boundaries import find_boundaries, next_cells
-from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.experiments.regimes.classify import Cell, find_boundaries, next_cells
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.experiments.schedule.result import Boundaries
 from onsphere.lab.experiments.schedule.spec import FROM_MAP, ScheduleSpec
