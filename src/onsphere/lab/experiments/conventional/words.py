@@ -12,8 +12,6 @@ from onsphere.lab.experiments.regimes.classify import REGIMES
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number, format_percent
 
-__all__ = ["NAMES", "answer", "best_rate", "describe", "outcomes", "rate_name", "warnings_of"]
-
 #: Set-ups as the page writes them.
 NAMES: Mapping[Setup, str] = {
     "sphere": "sphere",

@@ -6,12 +6,12 @@ import math
 
 from onsphere.lab.experiments.schedule.charts import (
     LOOKS,
+    courses,
     courses_chart,
     errors_chart,
     schedules_chart,
     settings_chart,
 )
-from onsphere.lab.experiments.schedule.courses import courses
 from onsphere.lab.experiments.schedule.result import Measure, Method, ScheduleResult
 from onsphere.lab.experiments.schedule.words import numbers
 from onsphere.lab.frame import Report
@@ -22,8 +22,6 @@ from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
-
-__all__ = ["printed", "report"]
 
 _MEASUREMENTS = (
     ("ELR", "effective learning rate: on the sphere the step's own, in the whole space lr / norm²"),

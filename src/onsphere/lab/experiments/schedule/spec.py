@@ -24,6 +24,15 @@ FROM_MAP = (
     *("steps", "batch_size", "loss", "seed", "dtype"),
 )
 
+Family = Literal["proposed", "constant", "cosine", "space-constant", "space-cosine"]
+NAMES: dict[Family, str] = {
+    "proposed": "proposed schedule",
+    "constant": "constant ELR",
+    "cosine": "cosine ELR",
+    "space-constant": "constant lr + weight decay",
+    "space-cosine": "cosine lr + weight decay",
+}
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Numbers = Annotated[Rates, Field(min_length=1, max_length=64)]
 

@@ -6,8 +6,6 @@ from onsphere.lab.experiments.schedule.result import Method, ScheduleResult, Ver
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 
-__all__ = ["answer", "describe", "numbers"]
-
 _BASES = {
     "labels": "No run of the map interpolates, so the threshold follows from the labels of its runs.",
     "divergence": "The map does not resolve the threshold; a tenth of where divergence begins stands for it.",
