@@ -26,8 +26,6 @@ from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.intervals import interval, standard_error
 from onsphere.lab.population import ShardFolder
 
-__all__ = ["Course", "Curve", "courses", "levels", "loss_curves", "memory_course", "remaining", "student", "window"]
-
 Array = NDArray[np.float64]
 
 RUNNING = 16  # steps of the running mean that has to reach a level

@@ -6,23 +6,19 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onsphere.lab.chart.looks import STEP_ZERO, elr_looks
 from onsphere.lab.chart.spec import Axis, Band, Chart, Line, Look, Mark, Panel, Points, Rule
 from onsphere.lab.chart.theme import OKABE_ITO
-from onsphere.lab.experiments.stabilise.analyse import Curve, student
+from onsphere.lab.experiments.stabilise.analyse import Array, Curve, student
 from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult
 from onsphere.lab.report.words import format_number
-
-__all__ = ["levels_chart", "memory_chart", "plane_chart", "walk_chart", "wander_chart", "ways_chart"]
 
 _DIRECTIONS = {
     "up": ("ELR raised", Look(OKABE_ITO["vermillion"], "#E8743B", width=2, marker="circle", size=6)),
     "down": ("ELR lowered", Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=2, marker="circle", size=6)),
 }
 _SINCE = Axis("steps since the change of the ELR (the first point: step 0)", log=True)
-Array = NDArray[np.float64]
 
 
 def levels_chart(result: StabiliseResult, curves: Sequence[Curve]) -> Chart:

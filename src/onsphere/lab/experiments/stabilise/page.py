@@ -25,8 +25,6 @@ from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.words import format_number, format_percent
 from onsphere.lab.store import Run
 
-__all__ = ["printed", "report"]
-
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
     ("effective gradient norm", "norm · ‖gradient‖: the gradient's norm at the unit sphere, of the step's minibatch"),

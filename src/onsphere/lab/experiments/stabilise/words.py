@@ -8,8 +8,6 @@ from onsphere.lab.experiments.stabilise.result import Level, Remaining, Stabilis
 from onsphere.lab.intervals import quantile
 from onsphere.lab.report.words import format_number, format_range
 
-__all__ = ["answer", "describe", "unexpected"]
-
 SMALL = 0.1  # memory below which a stationary state counts as memoryless
 OVERSHOOT = 0.2  # of the difference between two levels, from where it is worth a word
 LIKE_WALK = 0.05  # cosine
