@@ -10,15 +10,10 @@ import numpy as np
 from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Span
 from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO, REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.conventional.result import (
-    Array,
-    ConventionalResult,
-    ConventionalRun,
-    SphereMap,
-    geometric_mean,
-)
+from onsphere.lab.experiments.conventional.result import Array, ConventionalResult, ConventionalRun, SphereMap
 from onsphere.lab.experiments.conventional.spec import Setup
 from onsphere.lab.experiments.conventional.words import NAMES, rate_name
+from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.report.words import format_number
 
 _LOOKS: dict[Setup, Look] = {

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import computed_field
 
 from onsphere.lab.experiments.conventional.spec import SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.regimes.classify import REGIMES, Regime
+from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.result import Engine, Rows, TrainedResult
 
 Array = NDArray[np.float64]
@@ -218,8 +219,3 @@ class SphereMap:
             return None
         value = float(np.exp(np.interp(np.log(elr), np.log(self.elrs), np.log(self.losses))))
         return value if np.isfinite(value) else None
-
-
-def geometric_mean(values: ArrayLike) -> float:
-    """The geometric mean of positive numbers."""
-    return float(np.exp(np.log(values).mean()))

@@ -27,18 +27,13 @@ import numpy as np
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.conventional.page import printed, report
-from onsphere.lab.experiments.conventional.result import (
-    ConventionalResult,
-    ConventionalRun,
-    SphereMap,
-    distance,
-    geometric_mean,
-)
+from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun, SphereMap, distance
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.words import answer, describe
 from onsphere.lab.experiments.periods.setups import Ready, ready
 from onsphere.lab.experiments.regimes.classify import Cell, Regime, classify, finite_mean
 from onsphere.lab.experiments.regimes.run import read_cells
+from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.progress import Progress

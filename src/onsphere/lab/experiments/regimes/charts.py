@@ -64,25 +64,15 @@ def courses(run: Run, cells: Sequence[Cell]) -> list[Course]:
     """The courses of a map's runs, by effective learning rate and seed."""
     regime = {(cell.elr, cell.seed): cell.regime for cell in cells}
     found = []
-    for folder in run.shard_folders():
-        shard = ShardFolder(folder)
+    for shard in map(ShardFolder, run.shard_folders()):
         readings, (steps, evaluations) = shard.readings(), shard.evaluations()
         edges = np.unique(np.linspace(0, len(readings.values), _BINS + 1).round().astype(int))
+        middles = (edges[:-1] + edges[1:] - 1) / 2
         loss, gradient = (_binned(v, edges) for v in (readings.loss, readings.effective_gradient_norm))
         for k, copy in enumerate(shard.copies()):
-            if (copy.lr, copy.seed) in regime:
-                found.append(
-                    Course(
-                        elr=copy.lr,
-                        seed=copy.seed,
-                        regime=regime[copy.lr, copy.seed],
-                        steps=(edges[:-1] + edges[1:] - 1) / 2,
-                        loss=loss[:, k],
-                        gradient_norm=gradient[:, k],
-                        evaluation_steps=steps,
-                        test_error=evaluations[:, k, 3],
-                    )
-                )
+            if key := regime.get((copy.lr, copy.seed)):
+                curves = (middles, loss[:, k], gradient[:, k], steps, evaluations[:, k, 3])
+                found.append(Course(copy.lr, copy.seed, key, *curves))
     return sorted(found, key=lambda course: (course.elr, course.seed))
 
 
@@ -147,7 +137,6 @@ def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
     # room above the curves of divergence for the name of the dashed line
     room = (2.2 * max(at_init, *losses),) if math.isfinite(at_init) else ()
     level = [Rule(at_init, "loss at initialisation (random guess)", at="corner")] if math.isfinite(at_init) else []
-    seeds = sorted({course.seed for course in courses})
     return Chart(
         id="overview-chart",
         title=_TITLE,
@@ -163,17 +152,13 @@ def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
             f"curves are means over bins of steps. {_CLICK}"
         ),
         label="Training loss, test error and gradient norm against steps for every effective learning rate",
-        legend="ELR",
-        scale=elr_scale(looks),
-        seeds=seeds,
-        seed=seeds[0],
+        **_by_elr(courses),
     )
 
 
 def phase_chart(courses: Sequence[Course]) -> Chart:
     """Training loss against mean effective gradient norm, one curve a run, a star at its start."""
     looks = elr_looks({course.elr for course in courses}, width=1.8)
-    seeds = sorted({course.seed for course in courses})
     return Chart(
         id="phase-chart",
         title=_TITLE,
@@ -185,13 +170,17 @@ def phase_chart(courses: Sequence[Course]) -> Chart:
             f"divergence it stays at the loss of a random guess (square). {_CLICK}"
         ),
         label="Phase diagram: mean effective gradient norm against training loss for every ELR",
-        legend="ELR",
-        scale=elr_scale(looks),
-        seeds=seeds,
-        seed=seeds[0],
+        **_by_elr(courses),
         keys=phase_keys(course.regime for course in courses),
         height=560,
     )
+
+
+def _by_elr(courses: Sequence[Course]) -> dict[str, Any]:
+    """What charts share whose curves are runs."""
+    seeds = sorted({course.seed for course in courses})
+    scale = elr_scale(course.elr for course in courses)
+    return {"legend": "ELR", "scale": scale, "seeds": seeds, "seed": seeds[0]}
 
 
 def gradient_norm_ceiling(courses: Sequence[Course]) -> float:
@@ -250,8 +239,7 @@ def _non_finite(result: RegimesResult) -> list[Mark]:
     """Crosses along the top for runs that have no final loss to show."""
     broken = [cell for cell in result.cells if not cell.finite]
     top = 2 * max([1.0, *(ratio for cell in result.cells if math.isfinite(ratio := cell.relative_loss))])
-    look, said = Look(GREY, marker="cross", size=9), [_said(cell) for cell in broken]
-    at = [cell.elr for cell in broken]
+    at, said, look = [c.elr for c in broken], [_said(c) for c in broken], Look(GREY, marker="cross", size=9)
     return [Points(at, [top] * len(broken), look, said, entry="became non-finite")] if broken else []
 
 

@@ -98,18 +98,14 @@ def printed(result: RegimesResult) -> list[Table | str]:
 
 def _boundaries(result: RegimesResult) -> list[Text | Table]:
     named = {_BOUNDARIES[name]: result.boundaries[name] for name in NAMES}
-    both = table(
-        named,
-        [
-            Column("boundary", str, kind="tight"),
-            Column("ELR, all seeds", lambda name: _ends(named[name]), _ALL_SEEDS, kind="tight"),
-            Column("spread over seeds", lambda name: _spread(named[name]), _SPREAD, kind="text"),
-            Column("status", lambda name: "resolved" if named[name].resolved else "not resolved", kind="tight"),
-            Column("why", lambda name: named[name].reason, kind="text"),
-        ],
-        "The two boundaries as brackets of effective learning rates.",
-        sortable=False,
-    )
+    columns = [
+        Column("boundary", str, kind="tight"),
+        Column("ELR, all seeds", lambda name: _ends(named[name]), _ALL_SEEDS, kind="tight"),
+        Column("spread over seeds", lambda name: _spread(named[name]), _SPREAD, kind="text"),
+        Column("status", lambda name: "resolved" if named[name].resolved else "not resolved", kind="tight"),
+        Column("why", lambda name: named[name].reason, kind="text"),
+    ]
+    both = table(named, columns, "The two boundaries as brackets of effective learning rates.", sortable=False)
     own = {name: {one.seed: one for one in result.boundaries[name].per_seed} for name in NAMES}
 
     def of_seed(name: BoundaryName) -> Column:
@@ -117,11 +113,8 @@ def _boundaries(result: RegimesResult) -> list[Text | Table]:
 
     columns = [Column("seed", str, kind="tight"), *map(of_seed, NAMES)]
     by_seed = table(own["convergence"], columns, "Each seed by itself.", sortable=False)
-    return [
-        *(Text(said, tone="warning") for said in unresolved(result)),
-        both,
-        *([by_seed] if own["convergence"] else []),
-    ]
+    warnings = [Text(said, tone="warning") for said in unresolved(result)]
+    return [*warnings, both, *([by_seed] if own["convergence"] else [])]
 
 
 _ALL_SEEDS = "in every seed the boundary lies in this bracket"
@@ -134,9 +127,8 @@ def _ends(bracket: Boundary | Bracket) -> str:
 
 def _spread(boundary: Boundary) -> str:
     """Between which ELRs the middles of the seeds' own brackets lie."""
-    middles = [
-        math.sqrt(one.low * one.high) for one in boundary.per_seed if one.low is not None and one.high is not None
-    ]
+    ends = [(one.low, one.high) for one in boundary.per_seed]
+    middles = [math.sqrt(low * high) for low, high in ends if low is not None and high is not None]
     if not middles:
         return "no seed has both ends"
     low, high, seeds = min(middles), max(middles), counted(len(middles), "seed")

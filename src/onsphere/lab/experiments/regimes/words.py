@@ -76,9 +76,8 @@ def describe_boundaries(cells: list[Cell]) -> str:
     """The boundaries so far in one line."""
     parts = []
     for name, b in find_boundaries(cells).items():
-        verb = VERBS[name]
-        ends = ["?" if end is None else f"{end:.2g}" for end in (b.low, b.high)]
-        parts.append(f"{verb}: {ends[0]} to {ends[1]}" if b.low or b.high else f"{verb}: not seen yet")
+        low, high = ("?" if end is None else f"{end:.2g}" for end in (b.low, b.high))
+        parts.append(f"{VERBS[name]}: {f'{low} to {high}' if b.low or b.high else 'not seen yet'}")
     return "; ".join(parts)
 
 

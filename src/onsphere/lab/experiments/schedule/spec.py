@@ -7,15 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, model_validator
 
-from onsphere.lab.options import (
-    DataOptions,
-    EngineOptions,
-    NetworkOptions,
-    Options,
-    Rates,
-    TrainingOptions,
-    split_list,
-)
+from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Options, Rates, TrainingOptions, split_list
 
 #: Fields that a map's run hands down unless they are given: the same network on the same data, trained alike.
 FROM_MAP = (

@@ -26,15 +26,7 @@ import torch
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session, trained
 from onsphere.lab.experiments.regimes.classify import REGIMES, summarise
-from onsphere.lab.experiments.stabilise.analyse import (
-    Array,
-    courses,
-    levels,
-    memory_course,
-    remaining,
-    student,
-    window,
-)
+from onsphere.lab.experiments.stabilise.analyse import Array, courses, levels, memory_course, remaining, student, window
 from onsphere.lab.experiments.stabilise.page import printed, report
 from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult, Stay, Way
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec

@@ -10,13 +10,7 @@ from typing import Any
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
 from onsphere.lab.experiments.symmetries.result import SymmetriesResult
 from onsphere.lab.experiments.symmetries.tensors import Tensors, exponent_text
-from onsphere.lab.experiments.symmetries.words import (
-    answer,
-    folded,
-    pattern,
-    rescaling_kinds,
-    rescaling_sentences,
-)
+from onsphere.lab.experiments.symmetries.words import answer, folded, pattern, rescaling_kinds, rescaling_sentences
 from onsphere.lab.frame import Report, write_plain_page
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
