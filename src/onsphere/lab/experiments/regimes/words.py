@@ -37,10 +37,7 @@ MEASURED = (
         "angular update",
         "mean angle of a step, arctan(ELR · effective gradient norm), over the last quarter, in radians" + _BY_STEP,
     ),
-    (
-        "trend",
-        "mean loss of the last quarter divided by that of the quarter before; below 1 it still falls" + _BY_STEP,
-    ),
+    ("trend", "mean loss of the last quarter divided by that of the quarter before; below 1 it still falls" + _BY_STEP),
     (
         "training error",
         "percent wrong over all training examples, mean of the evaluations in the last quarter" + _BY_DATA,

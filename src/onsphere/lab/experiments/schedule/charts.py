@@ -125,11 +125,7 @@ def errors_chart(result: ScheduleResult) -> Chart:
         panels=[
             Panel(rows, errors, title="means, 95 % intervals, seeds"),
             Panel(
-                rows,
-                gaps,
-                x=Axis("proposal minus method (points)"),
-                title="paired by seed",
-                rules=[Rule(0, along="x")],
+                rows, gaps, x=Axis("proposal minus method (points)"), title="paired by seed", rules=[Rule(0, along="x")]
             ),
         ],
         columns=2,
@@ -148,7 +144,7 @@ def schedules_chart(result: ScheduleResult, courses: Sequence[Course]) -> Chart:
     rules = [Rule(result.proposal.threshold, "convergence ends")]
     if result.boundaries.divergence is not None:
         rules.append(Rule(result.boundaries.divergence, "divergence begins"))
-    lines = [_line(course, course.steps, course.elr, "ELR {y:.3g}") for course in courses]
+    lines = [_line(one, one.steps, one.elr, "ELR {y:.3g}") for one in courses]
     return Chart(
         id="schedules-chart",
         title=_TITLE,
@@ -165,10 +161,8 @@ def schedules_chart(result: ScheduleResult, courses: Sequence[Course]) -> Chart:
 
 def courses_chart(courses: Sequence[Course]) -> Chart:
     """Minibatch loss and test error against step."""
-    losses = [_line(course, course.loss_steps, course.loss, "minibatch loss {y:.3g}") for course in courses]
-    errors = [
-        _line(course, course.evaluation_steps, 100 * course.test_error, "test error {y:.2f} %") for course in courses
-    ]
+    losses = [_line(one, one.loss_steps, one.loss, "minibatch loss {y:.3g}") for one in courses]
+    errors = [_line(one, one.evaluation_steps, 100 * one.test_error, "test error {y:.2f} %") for one in courses]
     return Chart(
         id="courses-chart",
         title="Course of training of the proposed schedule and its tuned rivals",
@@ -196,24 +190,16 @@ def settings_chart(result: ScheduleResult) -> Chart:
             marks[line[0].on_sphere].append(_settings(family, decay, line, _DASHES[number % len(_DASHES)]))
     rates = [method.lr for method in result.methods if method.on_sphere]
     known = [(result.proposal.threshold, "convergence ends"), (result.boundaries.divergence, "divergence begins")]
-    rules = [
-        Rule(elr, name, along="x")
-        for elr, name in known
-        if elr is not None and min(rates) / 1.4 < elr < max(rates) * 1.4
-    ]
-    error = Axis("test error (%)")
+    low, high = min(rates) / 1.4, max(rates) * 1.4
+    rules = [Rule(elr, name, along="x") for elr, name in known if elr is not None and low < elr < high]
+    error, space = Axis("test error (%)"), _rates("constant or peak lr", result, on_sphere=False)
     return Chart(
         id="settings-chart",
         title="Every setting of the methods",
         x=_rates("constant, start or peak ELR", result, on_sphere=True),
         panels=[
             Panel(error, marks[True], title="on the sphere", rules=rules),
-            Panel(
-                error,
-                marks[False],
-                x=_rates("constant or peak lr", result, on_sphere=False),
-                title="in the whole space",
-            ),
+            Panel(error, marks[False], x=space, title="in the whole space"),
         ],
         columns=2,
         widths=(1.5, 1),

@@ -37,14 +37,14 @@ _MEASUREMENTS = (
 
 def report(run: Run, result: ScheduleResult) -> Report:
     """What is to be read about a comparison; the shards of the run hold the courses."""
-    found, spec = courses(run, result), result.spec
+    found, spec, tuned_on = courses(run, result), result.spec, result.tuned_on
     return Report(
         title="The proposed schedule against tuned rivals",
         subtitle=subtitle(spec),
         summary=[
             counted(len(result.methods), "method"),
             counted(spec.seeds, "seed"),
-            f"tuned on the {result.tuned_on} images",
+            f"tuned on the {tuned_on} images",
         ],
         sections=[
             Section("errors", "Test error", [errors_chart(result)]),
@@ -60,32 +60,23 @@ def report(run: Run, result: ScheduleResult) -> Report:
 
 def printed(result: ScheduleResult) -> list[Table | str]:
     """The tuned methods."""
-    return [
-        table(
-            result.tuned,
-            [
-                Column("method", "name", kind="text"),
-                Column("numbers", numbers, kind="text"),
-                _mean("test err %", "test_error"),
-                Column("95 % interval", lambda m: _between(m.over_seeds("test_error"), "to")),
-                _mean("test loss", "test_loss", digits=4),
-                _gap("proposal − it", result),
-                Column("train err %", lambda method: _percent(method.over_seeds("train_error").mean, ".1f")),
-            ],
-        )
+    columns = [
+        Column("method", "name", kind="text"),
+        Column("numbers", numbers, kind="text"),
+        _mean("test err %", "test_error"),
+        Column("95 % interval", lambda m: _between(m.over_seeds("test_error"), "to")),
+        _mean("test loss", "test_loss", digits=4),
+        _gap("proposal − it", result),
+        Column("train err %", lambda m: _percent(m.over_seeds("train_error").mean, ".1f")),
     ]
+    return [table(result.tuned, columns)]
 
 
 def _settings(result: ScheduleResult) -> Table:
     """One row a setting."""
     columns = [
         Column("method", lambda m: Cell(m.name, colour=str(LOOKS[m.family].colour)), "family", kind="tight"),
-        Column(
-            "numbers",
-            lambda method: Cell(numbers(method), method.lr),
-            "learning rates; on the sphere effective ones",
-            kind="tight",
-        ),
+        Column("numbers", lambda m: Cell(numbers(m), m.lr), "learning rates; on the sphere effective ones", "tight"),
         Column("tuned", lambda m: "yes" if m.tuned else "", "whether it is the best of its family in tuning", "text"),
         _mean("test error (%)", "test_error"),
         Column("95 % interval", lambda m: _between(m.over_seeds("test_error")), "t-interval over seeds", kind="tight"),

@@ -98,23 +98,14 @@ def measure(session: Session[ScheduleSpec, Arena]) -> dict[str, Any]:
             f"convergence ends at {found.threshold:.2g}; proposed: ELR {found.start:.2g} to {found.end:.2g}"
         )
         settings = settings_of(spec, found)
-        on_sphere = [setting for setting in settings if setting.on_sphere]
-        in_space = [setting for setting in settings if not setting.on_sphere]
-        methods = trained(session, trainer, "sphere", on_sphere)
+        in_space = [one for one in settings if not one.on_sphere]
+        methods = trained(session, trainer, "sphere", [one for one in settings if one.on_sphere])
     with session.trainer(given.space, len(in_space)) as trainer:
         methods += trained(session, trainer, "space", in_space)
     chosen, tuned_on = choose(methods)
+    rates, rule = (found.start, found.end, found.threshold), (spec.hold, spec.tail, spec.shape)
     return {
-        "proposal": Proposal(
-            start_elr=found.start,
-            end_elr=found.end,
-            threshold=found.threshold,
-            hold=spec.hold,
-            tail=spec.tail,
-            shape=spec.shape,
-            limited=found.limited,
-            basis=found.basis,
-        ),
+        "proposal": Proposal(*rates, *rule, limited=found.limited, basis=found.basis),
         "boundaries": boundaries,
         "verdict": verdict(chosen),
         "tuned_on": tuned_on,
@@ -139,14 +130,14 @@ def trained(
     measures = ("train_loss", "train_error", "test_loss", "test_error", "validation_error")
     return [
         Method(
-            family=setting.family,
-            lr=setting.lr,
-            end_lr=setting.end_lr,
-            weight_decay=setting.weight_decay,
+            family=one.family,
+            lr=one.lr,
+            end_lr=one.end_lr,
+            weight_decay=one.weight_decay,
             tuned=False,
             **{name: tuple(column[i].tolist()) for name, column in zip(measures, columns, strict=False)},
         )
-        for i, setting in enumerate(settings)
+        for i, one in enumerate(settings)
     ]
 
 

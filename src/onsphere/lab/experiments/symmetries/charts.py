@@ -24,16 +24,12 @@ def areas_chart(tensors: Tensors) -> Chart:
     """A rectangle a tensor, its area how many numbers are in it, gathered by group."""
     shown = sorted(tensors.classes, key=lambda one: -tensors.size(one.names))
     whole = squarified([max(tensors.size(one.names), 1) for one in shown], Place(0, 0, _WIDE, _HIGH))
+    marks = [_area(tensors, one, place) for one, place in zip(shown, whole, strict=True)]
     return Chart(
         id="areas-chart",
         title="The model's tensors as areas, by group",
         x=Axis("", holds=(0, _WIDE), ticks={}),
-        panels=[
-            Panel(
-                Axis("", holds=(0, _HIGH), ticks={}, reverse=True),
-                [_area(tensors, one, place) for one, place in zip(shown, whole, strict=True)],
-            )
-        ],
+        panels=[Panel(Axis("", holds=(0, _HIGH), ticks={}, reverse=True), marks)],
         caption=(
             "A rectangle is a tensor, its area how many numbers it holds. Rest the pointer on one for its shape, group "
             "and exponents; drag over a part to enlarge it, double-click to go back."
@@ -90,9 +86,8 @@ def bars_chart(tensors: Tensors, title: str) -> Chart:
     ]
     bars = min(max(len(names), 4), _MOST_NAMED)
     ticks = {float(i): shortened(name, _LETTERS) for i, name in enumerate(names)} if named else None
-    rows = Axis(
-        "" if named else "tensors in the model's order", range=(-0.6, len(names) - 0.4), ticks=ticks, reverse=True
-    )
+    order = "" if named else "tensors in the model's order"
+    rows = Axis(order, range=(-0.6, len(names) - 0.4), ticks=ticks, reverse=True)
     most = max(tensors.sizes.values(), default=1)
     return Chart(
         id="bars-chart",
@@ -147,8 +142,7 @@ def squarified(sizes: Sequence[float], place: Place) -> list[Place]:
     rest = [size * place.wide * place.high / sum(sizes) for size in sizes]
     found: list[Place] = []
     while rest:
-        side = min(place.wide, place.high)
-        count = 1
+        side, count = min(place.wide, place.high), 1
         while count < len(rest) and _worst(rest[: count + 1], side) <= _worst(rest[:count], side):
             count += 1
         thick, at = sum(rest[:count]) / side, 0.0
