@@ -95,7 +95,7 @@ def phase_chart(shown: Sequence[Drawn]) -> Chart:
 
 def loss_chart(result: ConventionalResult) -> Chart:
     """Loss and test error against the effective learning rate: the sphere's curve and the runs in the whole space."""
-    calm = _calm_runs(result)
+    calm = _calm_runs(result.runs) or result.runs
     return Chart(
         id="loss-chart",
         title="Against the effective learning rate",
@@ -118,7 +118,7 @@ def rate_chart(result: ConventionalResult) -> Chart | None:
     setups = [setup for setup in result.setups if setup != "sphere"]
     if not setups:
         return None
-    calm = [run for run in _calm_runs(result) if run.setup != "sphere"]
+    calm = [run for run in _calm_runs(result.runs) or result.runs if run.setup != "sphere"]
     return Chart(
         id="rate-chart",
         title="Against the learning rate",
@@ -178,25 +178,20 @@ def _calm(shown: Sequence[Drawn]) -> Sequence[Drawn]:
     return [one for one in shown if one.run.regime != "divergence"] or shown
 
 
-def _calm_runs(result: ConventionalResult) -> Sequence[ConventionalRun]:
-    """The runs on the sphere, and those in the whole space that do not diverge: what axes are made for."""
-    return [run for run in result.runs if run.setup == "sphere" or run.regime != "divergence"] or result.runs
-
-
-def _elr(run: ConventionalRun) -> float | None:
-    """The ELR that colours a run; divergence in the whole space is grey."""
-    return run.elr if run.setup == "sphere" or run.regime != "divergence" else None
+def _calm_runs(runs: Sequence[ConventionalRun]) -> Sequence[ConventionalRun]:
+    """The runs on the sphere, and those in the whole space that do not diverge: what axes and colours are made for."""
+    return [run for run in runs if run.setup == "sphere" or run.regime != "divergence"]
 
 
 def _elrs(shown: Sequence[Drawn]) -> list[float]:
     """All ELRs that colour runs; one is made up where there are none."""
-    return [elr for one in shown if (elr := _elr(one.run))] or [1.0]
+    return [run.elr for run in _calm_runs([one.run for one in shown]) if run.elr] or [1.0]
 
 
 def _looks(shown: Sequence[Drawn]) -> Callable[[ConventionalRun], Look]:
-    """The look of every run by the ELR of its last quarter."""
+    """The look of every run by the ELR of its last quarter; divergence in the whole space is grey."""
     known = elr_looks(_elrs(shown))
-    return lambda run: known.get(_elr(run) or 0.0, Look(GREY))
+    return lambda run: known.get(run.elr or 0.0, Look(GREY)) if _calm_runs([run]) else Look(GREY)
 
 
 def _axis(title: str, values: Iterable[Sequence[float] | Array]) -> Axis:

@@ -246,9 +246,8 @@ def _non_finite(result: RegimesResult) -> list[Mark]:
 def _spans(result: RegimesResult) -> list[Span]:
     """The certain stretches, the brackets of the boundaries with their numbers, and what is not resolved."""
     cells, boundaries = result.cells, result.boundaries
-    found = [
-        Span(r.left, r.right, REGIME_COLOURS[r.regime], REGIME_NAMES[r.regime]) for r in regions(cells, boundaries)
-    ]
+    certain = regions(cells, boundaries)
+    found = [Span(one.left, one.right, REGIME_COLOURS[one.regime], REGIME_NAMES[one.regime]) for one in certain]
     found += [Span(low, high, name="not resolved", kind="gap") for low, high in gaps(cells, boundaries)]
     for low, high, boundary in brackets(boundaries):
         numbers = format_interval(low, high) + ("" if boundary.resolved else " ?")
@@ -273,15 +272,15 @@ def _gradient_axis(title: str, courses: Sequence[Course]) -> Axis:
     return Axis(title, log=True, range=(low / 1.3, max(gradient_norm_ceiling(courses), 10 * low)), over=_ABOVE)
 
 
-def _run(course: Course) -> str:
-    return f"<b>ELR {format_number(course.elr)}</b> · seed {course.seed} · {REGIME_NAMES[course.regime]}"
+def _run(one: Course | Cell) -> str:
+    return f"<b>ELR {format_number(one.elr)}</b> · seed {one.seed} · {REGIME_NAMES[one.regime]}"
 
 
 def _said(cell: Cell) -> str:
     """What hovering over a dot says."""
     reason = "<br>".join(textwrap.wrap(cell.reason, 60))
     lines = [
-        f"<b>ELR {format_number(cell.elr)}</b> · seed {cell.seed} · {REGIME_NAMES[cell.regime]}",
+        _run(cell),
         f"loss {format_number(cell.loss)} (at init {format_number(cell.loss_at_init)})",
         f"train error {format_percent(cell.train_error)} % · test error {format_percent(cell.test_error)} %",
         f"angular update {format_number(cell.angular_update)} rad · trend {format_number(cell.trend)}",
