@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onsphere.lab.experiments.regimes.boundaries import Boundary, BoundaryName, Bracket
-from onsphere.lab.experiments.regimes.classify import Cell, Regime
-from onsphere.lab.experiments.regimes.courses import Course
+from onsphere.lab.experiments.regimes.charts import Course
+from onsphere.lab.experiments.regimes.classify import Boundary, BoundaryName, Bracket, Cell, Regime
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
 from onsphere.lab.result import Engine

@@ -4,7 +4,11 @@ Tests of one experiment follow one another (the fixture's scope is the module), 
 tests only the one in the middle is run by both.
 """
 
+import dataclasses
+import json
+import pickle
 import shlex
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +33,7 @@ from experiment_specs import (
     words,
 )
 from onsphere.lab import InputError, Run
+from onsphere.lab.registry import entry_of
 from pictures import undrawn
 
 MOST_SITTINGS = 40
@@ -77,6 +82,26 @@ def test_it_finds_what_it_always_found(tiny):
     assert differences(golden["result"], result_in(tiny.run)) == []
     assert set(golden["files"]) <= set(files_in(tiny.run))
     assert golden["charts"] <= charts_on(tiny.run / "report.html")
+
+
+def test_its_result_is_equal_to_its_pickled_copy(tiny):
+    result = entry_of(tiny.command).experiment.result.load(Run.open(tiny.run))
+    copy = pickle.loads(pickle.dumps(result))
+    assert copy == result and copy is not result
+    assert dataclasses.replace(copy, seconds=copy.seconds + 1) != result != 1
+
+
+def test_a_result_that_was_sealed_again_without_its_parts_is_refused_in_a_sentence(tiny, tmp_path):
+    folder = shutil.copytree(tiny.run, tmp_path / "run")
+    whole, refused = json.loads((folder / "result.json").read_text(encoding="utf-8")), []
+    for name, value in whole.items():
+        kind = type(value)
+        Run(folder).write_result(whole | {name: kind() if kind in (list, dict) else {"no": kind.__name__}})
+        with undrawn():
+            done = here("report", "run", folder=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) in ((0, 0), (2, 1)), (name, done.stderr)
+        refused += [name] if done.returncode else []
+    assert {"command", "spec"} < set(refused) and len(refused) > 3
 
 
 def test_stopped_in_every_stage_and_resumed_it_finds_the_same(tiny, tmp_path):

@@ -51,6 +51,11 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     return interval([x - y for x, y in zip(a, b, strict=True)])
 
 
+def geometric_mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The geometric mean of positive numbers."""
+    return float(np.exp(np.log(values).mean()))
+
+
 def standard_error(values: Sequence[float] | NDArray[np.float64]) -> float:
     """Standard error of the mean of independent values; NaN for fewer than two."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from onsphere.lab.keyed import Keyed
@@ -29,6 +29,9 @@ from onsphere.results import frame
 Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 T = TypeVar("T")
+
+#: Rows of which there is at least one.
+Rows = Annotated[list[T], Field(min_length=1)]
 
 _FIRST, _LAST = ("run", "report"), ("spec", "radius", "engine", "seconds", "cpu_seconds")
 
@@ -77,6 +80,14 @@ class ExperimentResult:
     spec: Options
     seconds: float
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__eq__ = ExperimentResult.__eq__  # type: ignore[method-assign] # a dataclass leaves what is there
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same; what is not finite is the same as itself."""
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``--json`` prints and ``result.json`` holds; None for what is not finite."""
         values = _adapter(type(self)).dump_python(self, mode="json", warnings="error")
@@ -112,7 +123,7 @@ class ExperimentResult:
         with run.reading():
             try:
                 return cls.restored(run, values)
-            except ValidationError as error:
+            except (LookupError, TypeError, ValueError) as error:
                 if not run.result_sealed:
                     raise
                 raise InputError(

@@ -119,14 +119,16 @@ class Symmetries:
 
         Raises:
             KeyError: A value is missing.
-            ValueError: A group is empty or holds what is no parameter's name, or the generators are not of as many
-                numbers as there are names.
+            ValueError: A group is empty or holds what is no parameter's name, or the generators or the shapes are not
+                of as many numbers as there are names.
         """
         names, generators = tuple(values["names"]), values["generators"]
         groups = [tuple(group) for group in values["groups"]]
         for group in groups:
             if not group or not set(group) <= set(names):
                 raise ValueError(f"a group {str(list(group))[:40]} of tensors that the model does not have")
+        if (len(values["shapes"]), len(values["broken_by_eps"])) != (len(names), len(groups)):
+            raise ValueError("there must be as many shapes as names, and as many broken_by_eps as groups")
         rows, gap = values["row_invariant"], values["gap"]
         return cls(
             names=names,

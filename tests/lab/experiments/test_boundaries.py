@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onsphere.lab.experiments.regimes.boundaries import bracket, find_boundaries, next_cells
-from onsphere.lab.experiments.regimes.classify import Cell, classify
+from onsphere.lab.experiments.regimes.classify import Cell, bracket, classify, find_boundaries, next_cells
 
 C, E, D = "convergence", "chaotic_equilibrium", "divergence"
 

@@ -10,13 +10,11 @@ from torch import nn
 
 from onsphere.lab import InputError, Run, compare_conventional, resume_conventional
 from onsphere.lab.cli import run_command
-from onsphere.lab.experiments.conventional.analyse import label
 from onsphere.lab.experiments.conventional.charts import elr_chart, loss_chart, phase_chart
-from onsphere.lab.experiments.conventional.page import drawn, sphere_map_of
-from onsphere.lab.experiments.conventional.result import ConventionalRun, distance
-from onsphere.lab.experiments.conventional.run import EXPERIMENT, prepare
+from onsphere.lab.experiments.conventional.page import drawn
+from onsphere.lab.experiments.conventional.result import ConventionalRun, SphereMap, distance
+from onsphere.lab.experiments.conventional.run import EXPERIMENT, label, prepare
 from onsphere.lab.experiments.conventional.spec import ConventionalSpec
-from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.words import answer, best_rate, warnings_of
 from onsphere.lab.population import Copy, Engine, Plan, ShardFolder
 from onsphere.lab.progress import Progress
@@ -182,7 +180,7 @@ def test_the_result_comes_back_from_disk_and_the_report_again(comparison, capsys
 
 
 def test_what_is_drawn_are_the_runs(comparison):
-    shown, sphere = drawn(Run(comparison.run), comparison), sphere_map_of(comparison)
+    shown, sphere = drawn(Run(comparison.run), comparison), comparison.sphere_map
     assert [one.run for one in shown] == comparison.runs
     assert sphere.elrs == (1e-3, 3e-2, 1.0)
     for one in shown:
@@ -199,7 +197,7 @@ def test_what_is_drawn_are_the_runs(comparison):
     for mark, run in zip([m for panel in elr.panels for m in panel.marks], comparison.runs[6:], strict=True):
         low, high = elr.panels[0].y.range
         assert run.regime == "divergence" or (low < np.nanmin(mark.y) and np.nanmax(mark.y) < high)
-    loss = loss_chart(comparison, sphere)
+    loss = loss_chart(comparison)
     assert [list(panel.marks[0].x) for panel in loss.panels] == [[run.elr for run in comparison.of("sphere")]] * 2
     assert list(loss.panels[1].marks[0].y) == [100 * run.test_error for run in comparison.of("sphere")]
 

@@ -12,7 +12,7 @@ from onsphere.lab import InputError, Run
 from onsphere.lab.cli import app, run_command
 from onsphere.lab.config import to_toml
 from onsphere.lab.experiments.schedule import charts
-from onsphere.lab.experiments.schedule.courses import courses
+from onsphere.lab.experiments.schedule.charts import courses
 from onsphere.lab.experiments.schedule.page import report
 from onsphere.lab.experiments.schedule.result import ScheduleResult
 from onsphere.lab.experiments.schedule.run import EXPERIMENT, compare_schedules

@@ -13,7 +13,6 @@ from onsphere.lab.chart.page import figure as on_page
 from onsphere.lab.chart.paper import figure as on_paper
 from onsphere.lab.chart.spec import Line, Mark, Points
 from onsphere.lab.chart.style import style
-from onsphere.lab.experiments.regimes.boundaries import Boundary, Bracket
 from onsphere.lab.experiments.regimes.charts import (
     gradient_norm_ceiling,
     map_chart,
@@ -21,6 +20,7 @@ from onsphere.lab.experiments.regimes.charts import (
     overview_chart,
     phase_chart,
 )
+from onsphere.lab.experiments.regimes.classify import Boundary, Bracket
 from onsphere.lab.experiments.regimes.page import report_of
 from onsphere.lab.experiments.regimes.words import answer
 from onsphere.lab.report.page import Table, Text

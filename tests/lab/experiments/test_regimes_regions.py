@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from onsphere.lab.experiments.regimes.boundaries import Boundary
-from onsphere.lab.experiments.regimes.regions import Region, brackets, elr_range, gaps, regions
+from onsphere.lab.experiments.regimes.classify import Boundary
+from onsphere.lab.experiments.regimes.result import Region, brackets, elr_range, gaps, regions
 from synthetic_map import Map, synthetic_map
 
 

@@ -11,11 +11,10 @@ from scipy import stats
 
 from onsphere.lab import InputError
 from onsphere.lab.data import load
-from onsphere.lab.experiments.schedule.maps import with_map
-from onsphere.lab.experiments.schedule.methods import FAMILIES, copies_of, proposal, settings_of
+from onsphere.lab.experiments.schedule.methods import copies_of, proposal, settings_of, with_map
 from onsphere.lab.experiments.schedule.result import Boundaries, Method, Proposal, ScheduleResult, choose, verdict
-from onsphere.lab.experiments.schedule.spec import ScheduleSpec
-from onsphere.lab.experiments.schedule.validation import validation_set
+from onsphere.lab.experiments.schedule.run import validation_set
+from onsphere.lab.experiments.schedule.spec import NAMES, ScheduleSpec
 from onsphere.lab.experiments.schedule.words import answer
 from onsphere.lab.intervals import difference, interval
 from onsphere.lab.population.phases import phase_lrs
@@ -84,7 +83,7 @@ def method(family, lr, errors, validation=None):
 def methods(own, rival, validation=None):
     found = [method("proposed", 1e-2, own, validation), method("constant", 1e-3, rival, validation)]
     worse = [e + 0.2 for e in rival]
-    return found + [method(family, 1.0, worse, validation) for family in FAMILIES[2:]]
+    return found + [method(family, 1.0, worse, validation) for family in list(NAMES)[2:]]
 
 
 def test_methods_are_tuned_on_validation_images_where_there_are_any():
@@ -98,7 +97,7 @@ def test_methods_are_tuned_on_validation_images_where_there_are_any():
     chosen, where = choose([replace(m, validation_error=()) for m in rows])
     assert where == "test"
     assert [m.lr for m in chosen if m.tuned and m.family == "constant"] == [2e-3]
-    assert sorted(m.family for m in chosen if m.tuned) == sorted(FAMILIES)
+    assert sorted(m.family for m in chosen if m.tuned) == sorted(NAMES)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onsphere.lab.experiments.stabilise import wander
+from onsphere.lab.experiments.stabilise import run as wander
 from onsphere.lab.experiments.stabilise.analyse import Course, edges, levels, memory_course, remaining, student, window
 from onsphere.lab.experiments.stabilise.result import Distance, Way
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec

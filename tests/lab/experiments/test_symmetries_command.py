@@ -15,8 +15,7 @@ from browser import attribute, needs_browser, open_page
 from onsphere.lab import InputError, Interrupted, Run
 from onsphere.lab.cli import run_command
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
-from onsphere.lab.experiments.symmetries.prepare import question
-from onsphere.lab.experiments.symmetries.run import EXPERIMENT
+from onsphere.lab.experiments.symmetries.run import EXPERIMENT, question
 from onsphere.lab.experiments.symmetries.spec import SymmetriesSpec, parse_shape
 from onsphere.lab.experiments.symmetries.tensors import Tensors
 

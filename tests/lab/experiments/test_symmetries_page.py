@@ -12,9 +12,9 @@ from torch import nn
 
 import onsphere
 from onsphere.lab import symmetries_page
-from onsphere.lab.experiments.symmetries.areas import Place, squarified
-from onsphere.lab.experiments.symmetries.names import folded, pattern, shortened
+from onsphere.lab.experiments.symmetries.charts import Place, squarified
 from onsphere.lab.experiments.symmetries.tensors import Tensors
+from onsphere.lab.experiments.symmetries.words import folded, pattern, shortened
 
 
 def test_a_page_from_a_program():

@@ -271,9 +271,11 @@ class Run:
         result = read_json(self.result_path)
         if self.result_sealed and read_json(self._digests_path).get("result.json") != digest_of(result):
             raise Damaged(self.result_path, "was changed after it was written (its digest is another)")
-        command = self.manifest["command"]
+        command, spec = self.manifest["command"], self.manifest["spec"]
         if result.get("command", command) != command:
             raise Damaged(self.result_path, f"is no result of onsphere {command}, which {self.manifest_path} names")
+        if result.get("spec", spec) != spec:
+            raise Damaged(self.result_path, f"is of another spec than {self.manifest_path}")
         return result
 
     @property

@@ -6,20 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Span
 from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO, REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
+from onsphere.lab.experiments.conventional.result import Array, ConventionalResult, ConventionalRun, SphereMap
 from onsphere.lab.experiments.conventional.spec import Setup
-from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.words import NAMES, rate_name
+from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.report.words import format_number
 
-__all__ = ["Drawn", "elr_chart", "loss_chart", "phase_chart", "rate_chart"]
-
-Array = NDArray[np.float64]
 _LOOKS: dict[Setup, Look] = {
     "sphere": Look(INK, INK_ON_DARK, width=1.4, marker="circle", size=8, hollow=True),
     "invariant": Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=1.4, marker="plus", size=8),
@@ -97,9 +93,9 @@ def phase_chart(shown: Sequence[Drawn]) -> Chart:
     )
 
 
-def loss_chart(result: ConventionalResult, sphere: SphereMap | None) -> Chart:
+def loss_chart(result: ConventionalResult) -> Chart:
     """Loss and test error against the effective learning rate: the sphere's curve and the runs in the whole space."""
-    calm = _calm_runs(result)
+    calm = _calm_runs(result.runs) or result.runs
     return Chart(
         id="loss-chart",
         title="Against the effective learning rate",
@@ -112,7 +108,7 @@ def loss_chart(result: ConventionalResult, sphere: SphereMap | None) -> Chart:
         ),
         label="Training loss and test error against the effective learning rate in every set-up",
         columns=2,
-        spans=_spans(sphere),
+        spans=_spans(result.sphere_map),
         height=440,
     )
 
@@ -122,7 +118,7 @@ def rate_chart(result: ConventionalResult) -> Chart | None:
     setups = [setup for setup in result.setups if setup != "sphere"]
     if not setups:
         return None
-    calm = [run for run in _calm_runs(result) if run.setup != "sphere"]
+    calm = [run for run in _calm_runs(result.runs) or result.runs if run.setup != "sphere"]
     return Chart(
         id="rate-chart",
         title="Against the learning rate",
@@ -182,25 +178,20 @@ def _calm(shown: Sequence[Drawn]) -> Sequence[Drawn]:
     return [one for one in shown if one.run.regime != "divergence"] or shown
 
 
-def _calm_runs(result: ConventionalResult) -> Sequence[ConventionalRun]:
-    """The runs on the sphere, and those in the whole space that do not diverge: what axes are made for."""
-    return [run for run in result.runs if run.setup == "sphere" or run.regime != "divergence"] or result.runs
-
-
-def _elr(run: ConventionalRun) -> float | None:
-    """The ELR that colours a run; divergence in the whole space is grey."""
-    return run.elr if run.setup == "sphere" or run.regime != "divergence" else None
+def _calm_runs(runs: Sequence[ConventionalRun]) -> Sequence[ConventionalRun]:
+    """The runs on the sphere, and those in the whole space that do not diverge: what axes and colours are made for."""
+    return [run for run in runs if run.setup == "sphere" or run.regime != "divergence"]
 
 
 def _elrs(shown: Sequence[Drawn]) -> list[float]:
     """All ELRs that colour runs; one is made up where there are none."""
-    return [elr for one in shown if (elr := _elr(one.run))] or [1.0]
+    return [run.elr for run in _calm_runs([one.run for one in shown]) if run.elr] or [1.0]
 
 
 def _looks(shown: Sequence[Drawn]) -> Callable[[ConventionalRun], Look]:
-    """The look of every run by the ELR of its last quarter."""
+    """The look of every run by the ELR of its last quarter; divergence in the whole space is grey."""
     known = elr_looks(_elrs(shown))
-    return lambda run: known.get(_elr(run) or 0.0, Look(GREY))
+    return lambda run: known.get(run.elr or 0.0, Look(GREY)) if _calm_runs([run]) else Look(GREY)
 
 
 def _axis(title: str, values: Iterable[Sequence[float] | Array]) -> Axis:
@@ -222,29 +213,30 @@ def _panels(
     result: ConventionalResult, setups: Sequence[Setup], calm: Sequence[ConventionalRun], x: str
 ) -> list[Panel]:
     """Loss and test error over an attribute of the runs; the sphere's means are joined, over lr all of them."""
-    marks: list[list[Mark]] = [[], []]
-    for own, quantity, said, scale in zip(
-        marks, ("loss", "test_error"), ("training loss", "test error (%)"), (1.0, 100.0), strict=True
-    ):
+
+    def marks(quantity: str, said: str, scale: float) -> list[Mark]:
+        found: list[Mark] = []
         for setup in setups:
-            look = _LOOKS[setup]
             runs = [run for run in result.of(setup) if getattr(run, x) and getattr(run, quantity) is not None]
+            places = [getattr(run, x) for run in runs]
+            values = [scale * getattr(run, quantity) for run in runs]
             hover = [
                 f"<b>{rate_name(setup)} {format_number(run.lr)}</b> · seed {run.seed} · {REGIME_NAMES[run.regime]}<br>"
-                f"{format_number(getattr(run, x))} · {said} {format_number(scale * getattr(run, quantity))}"
-                for run in runs
+                f"{format_number(place)} · {said} {format_number(value)}"
+                for run, place, value in zip(runs, places, values, strict=True)
             ]
-            values = [scale * getattr(run, quantity) for run in runs]
-            own.append(Points([getattr(run, x) for run in runs], values, look, hover, entry=NAMES[setup]))
+            found.append(Points(places, values, _LOOKS[setup], hover, entry=NAMES[setup]))
             if setup == "sphere" or x == "lr":
                 rates = sorted({run.lr for run in runs})
                 groups = [[value for run, value in zip(runs, values, strict=True) if run.lr == r] for r in rates]
-                means = [_geometric_mean(group) if quantity == "loss" else float(np.mean(group)) for group in groups]
-                own.append(Line(rates, means, look.but(marker=""), entry=NAMES[setup], listed=False))
+                means = [_mean_loss(group) if quantity == "loss" else float(np.mean(group)) for group in groups]
+                found.append(Line(rates, means, _LOOKS[setup].but(marker=""), entry=NAMES[setup], listed=False))
+        return found
+
     loss = _axis("training loss", [[run.loss for run in calm if run.loss]])
-    return [Panel(loss, marks[0]), Panel(Axis("test error (%)", holds=(0.0,)), marks[1])]
+    errors = marks("test_error", "test error (%)", 100.0)
+    return [Panel(loss, marks("loss", "training loss", 1.0)), Panel(Axis("test error (%)", holds=(0.0,)), errors)]
 
 
-def _geometric_mean(values: Sequence[float]) -> float | None:
-    """Geometric mean; None if a value is not positive."""
-    return float(np.exp(np.log(values).mean())) if min(values) > 0 else None
+def _mean_loss(values: Sequence[float]) -> float | None:
+    return geometric_mean(values) if min(values) > 0 else None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
 from onsphere.lab.experiments.conventional.charts import Drawn, elr_chart, loss_chart, phase_chart, rate_chart
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun
-from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.words import warnings_of
 from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
@@ -23,8 +23,6 @@ from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
-
-__all__ = ["drawn", "printed", "report", "sphere_map_of"]
 
 PHASE_BINS, ELR_BINS = 28, 150
 _SHORT = {"convergence": "convergence", "chaotic_equilibrium": "equilibrium", "divergence": "divergence"}
@@ -89,45 +87,42 @@ _RUNS = (
 )
 
 
-def _mean(name: str, scale: float = 1) -> Callable[[Sequence[ConventionalRun]], float | None]:
+def _mean(heading: str, name: str, **how: Any) -> Column:
     """The mean over the runs that have a value."""
 
     def over(runs: Sequence[ConventionalRun]) -> float | None:
         known = [value for run in runs if (value := getattr(run, name)) is not None]
-        return scale * mean(known) if known else None
+        return mean(known) if known else None
 
-    return over
+    return Column(heading, over, **how)
 
 
 _PRINTED = (
     Column("set-up", lambda runs: runs[0].setup, kind="text"),
     Column("lr", lambda runs: runs[0].lr),
     Column("label", lambda runs: " / ".join(dict.fromkeys(_SHORT[run.regime] for run in runs)), kind="text"),
-    Column("ELR", _mean("elr")),
-    Column("loss", _mean("loss")),
-    Column("x sphere", _mean("ratio"), digits=2),
-    Column("test %", _mean("test_error", 100)),
+    _mean("ELR", "elr"),
+    _mean("loss", "loss"),
+    _mean("x sphere", "ratio", digits=2),
+    _mean("test %", "test_error", scale=100),
 )
 
 
 def report(run: Run, result: ConventionalResult) -> Report:
     """What is to be read about a comparison; the shards of the run hold the courses."""
-    spec, sphere, shown = result.spec, sphere_map_of(result), drawn(run, result)
-    rates, elrs = rate_chart(result), elr_chart(shown, sphere)
+    spec, shown = result.spec, drawn(run, result)
+    rates, elrs = rate_chart(result), elr_chart(shown, result.sphere_map)
     decay = f"weight decay {format_number(spec.weight_decay)}"
     ordinary = f"ordinary: momentum {format_number(spec.momentum)}, {spec.schedule} lr"
+    warnings = [Text(text, tone="warning") for text in warnings_of(result)]
     runs = table(result.runs, _RUNS, f"All runs. {SORT}")
     return Report(
         title="Ordinary training, seen from the sphere",
         subtitle=" · ".join([subtitle(spec), *["augmented"] * spec.augment, decay, ordinary]),
         summary=[counted(len(result.runs), "run"), counted(len(result.setups), "set-up")],
         sections=[
-            Section(
-                "phase",
-                "Phase diagrams",
-                [*(Text(text, tone="warning") for text in warnings_of(result)), phase_chart(shown)],
-            ),
-            Section("loss", "Loss against the ELR", [loss_chart(result, sphere)]),
+            Section("phase", "Phase diagrams", [*warnings, phase_chart(shown)]),
+            Section("loss", "Loss against the ELR", [loss_chart(result)]),
             *([Section("courses", "Where the ELR goes", [elrs])] if elrs is not None else []),
             *([Section("rates", "Against the learning rate", [rates])] if rates is not None else []),
             Section("runs", "All runs", [runs], folded=len(result.runs) > 10),
@@ -155,14 +150,6 @@ def drawn(run: Run, result: ConventionalResult) -> list[Drawn]:
                 place = known[setup, course.copy.lr, course.copy.seed]
                 one, steps = result.runs[place], np.arange(len(course.loss), dtype=np.float64)
                 elr = np.full(len(steps), one.lr) if setup == "sphere" else course.elr
-                points, loss, gradient = binned_mean(
-                    steps, course.loss, course.gradient, bins=PHASE_BINS, spacing="log"
-                )
-                found[place] = Drawn(one, points, loss, gradient, *thinned(elr, ELR_BINS))
+                at, loss, gradient = binned_mean(steps, course.loss, course.gradient, bins=PHASE_BINS, spacing="log")
+                found[place] = Drawn(one, at, loss, gradient, *thinned(elr, ELR_BINS))
     return [found[place] for place in sorted(found)]
-
-
-def sphere_map_of(result: ConventionalResult) -> SphereMap | None:
-    """The sphere's map; None without runs on the sphere."""
-    own = result.of("sphere")
-    return SphereMap.of(own) if own else None

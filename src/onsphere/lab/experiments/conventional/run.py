@@ -3,28 +3,43 @@
 round "sphere"     scale-invariant weights on the sphere at fixed ELRs x seeds
 round "invariant"  the same network in the whole space: learning rates x seeds, with weight decay
 round "all"        an ordinary network: every parameter trained, affine norms and head, momentum, schedule
+
+With ρ the norm of the scale-invariant weights, g their effective gradient norm, α the momentum, Q4 the last quarter:
+
+    ELR              lr_t / ((1 - α) ρ²), measured at every step
+    angular update   atan2(ELR g, 1 - lr_t weight_decay); without momentum only, whose steps are not along a gradient
+    label            as on the sphere (:mod:`onsphere.lab.experiments.regimes.classify`); with momentum, "divergence"
+                     is instead a training error in Q4 above 0.9 (1 - 1 / classes), that of guessing
+    sphere_loss      the loss that belongs on the sphere to the mean ELR of Q4 (:class:`.result.SphereMap`)
+
+Source: Kodryan et al., NeurIPS 2022, section 6 (conventional training).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.conventional.analyse import space_runs, sphere_runs
 from onsphere.lab.experiments.conventional.page import printed, report
-from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun, distance
+from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun, SphereMap, distance
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
-from onsphere.lab.experiments.conventional.sphere_map import SphereMap
 from onsphere.lab.experiments.conventional.words import answer, describe
 from onsphere.lab.experiments.periods.setups import Ready, ready
+from onsphere.lab.experiments.regimes.classify import Cell, Regime, classify, finite_mean
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.population import Copy
+from onsphere.lab.intervals import geometric_mean
+from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population.course import courses_of
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
 
+GUESSING = 0.9  # of the error of guessing
 TITLES = {"sphere": "sphere", "invariant": "whole space", "all": "ordinary network"}
 
 
@@ -94,6 +109,94 @@ def copies_of(spec: ConventionalSpec, setup: Setup) -> list[Copy]:
     decay = 0.0 if setup == "sphere" else spec.weight_decay
     momentum = spec.momentum if setup == "all" else 0.0
     return [Copy(seed, lr, decay, momentum) for lr in spec.rates(setup) for seed in range(spec.seeds)]
+
+
+def sphere_runs(cells: Sequence[Cell]) -> list[ConventionalRun]:
+    """The labelled runs on the sphere in the form of the others."""
+    return [
+        ConventionalRun(
+            setup="sphere",
+            lr=cell.elr,
+            seed=cell.seed,
+            regime=cell.regime,
+            reason=cell.reason,
+            finite=cell.finite,
+            loss=_finite(cell.loss),
+            train_loss=_finite(cell.train_loss),
+            train_error=_finite(cell.train_error),
+            test_error=_finite(cell.test_error),
+            gradient_norm=_finite(cell.gradient_norm),
+            angular_update=_finite(cell.angular_update),
+            elr=cell.elr,
+            lowest_elr=cell.elr,
+            highest_elr=cell.elr,
+            sphere_regime=None,
+            sphere_loss=None,
+            shares=None,
+        )
+        for cell in cells
+    ]
+
+
+def space_runs(
+    problem: Problem, shard: ShardFolder, setup: Setup, invariant: Sequence[str], sphere: SphereMap | None
+) -> list[ConventionalRun]:
+    """The runs of an ended shard in the whole space."""
+    steps, quarter = problem.steps, problem.steps // 4
+    last, before = slice(steps - quarter, None), slice(steps - 2 * quarter, steps - quarter)
+    evaluated, evaluations = shard.evaluations()
+    late, factors = evaluations[evaluated > steps - quarter], problem.lr_factors(0, steps)
+    found = []
+    for k, course in enumerate(courses_of(shard, invariant, problem.schedule)):
+        copy, angle = course.copy, None
+        if copy.momentum == 0:
+            decay = copy.lr * copy.weight_decay * factors[: len(course.elr)]
+            angle = finite_mean(np.arctan2(course.effective_step, 1 - decay)[last])
+        loss, train_error = finite_mean(course.loss[last]), finite_mean(late[:, k, 1])
+        trend = loss / finite_mean(course.loss[before])
+        regime, reason = label(angle, train_error, trend, course.finite, problem.data.classes)
+        elr = geometric_mean(course.elr[last]) if len(course.elr[last]) else math.nan
+        there = sphere if math.isfinite(elr) and course.finite else None
+        found.append(
+            ConventionalRun(
+                setup=setup,
+                lr=copy.lr,
+                seed=copy.seed,
+                regime=regime,
+                reason=reason,
+                finite=course.finite,
+                loss=_finite(loss),
+                train_loss=_finite(finite_mean(late[:, k, 0])),
+                train_error=_finite(train_error),
+                test_error=_finite(evaluations[-1, k, 3]),
+                gradient_norm=_finite(finite_mean(course.gradient[last])),
+                angular_update=_finite(angle),
+                elr=_finite(elr),
+                lowest_elr=_finite(course.elr.min()) if len(course.elr) else None,
+                highest_elr=_finite(course.elr.max()) if len(course.elr) else None,
+                sphere_regime=there.regime(elr) if there is not None else None,
+                sphere_loss=there.loss(elr) if there is not None else None,
+                shares=sphere.shares(course.elr) if sphere is not None and len(course.elr) else None,
+            )
+        )
+    return found
+
+
+def label(
+    angular_update: float | None, train_error: float, trend: float, finite: bool, classes: int
+) -> tuple[Regime, str]:
+    """The regime of a run and why; without an angular update by the error of guessing."""
+    if angular_update is not None:
+        return classify(angular_update=angular_update, train_error=train_error, trend=trend, finite=finite)
+    guessing = GUESSING * (1 - 1 / classes)
+    if finite and train_error > guessing:
+        return "divergence", f"guesses: training error {100 * train_error:.2g} % > {100 * guessing:.2g} %"
+    regime, reason = classify(angular_update=math.nan, train_error=train_error, trend=trend, finite=finite)
+    return regime, reason.replace(", angular update nan rad", "")
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 EXPERIMENT = Experiment(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from onsphere.lab.options import (
+    AscendingRates,
     DataOptions,
     EngineOptions,
     NetworkOptions,
     Options,
-    Rates,
     TrainingOptions,
     list_text,
     split_list,
@@ -20,7 +20,7 @@ from onsphere.lab.options import (
 
 Setup = Literal["sphere", "invariant", "all"]
 SETUPS: tuple[Setup, ...] = ("sphere", "invariant", "all")
-Several = Annotated[Rates, Field(min_length=1, max_length=24)]
+Several = Annotated[AscendingRates, Field(min_length=1, max_length=24)]
 #: Batch-norm eps of an ordinary network: torch's own.
 ORDINARY_EPS = 1e-5
 
@@ -32,6 +32,7 @@ class ConventionalOptions(Options):
         tuple[Setup, ...],
         BeforeValidator(split_list),
         Field(min_length=1),
+        AfterValidator(lambda values: tuple(setup for setup in SETUPS if setup in values)),
         Parameter(negative="", show_default=list_text),
     ] = SETUPS
     """sphere: scale-invariant weights at fixed ELRs; invariant: the same network in the whole space with --lr and
@@ -58,16 +59,6 @@ class ConventionalSpec(EngineOptions, ConventionalOptions, TrainingOptions, Netw
 
     steps: Annotated[int, Field(ge=16)] = 2500
     """Training steps of each copy."""
-
-    @field_validator("elr", "lr")
-    @classmethod
-    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(sorted(values))
-
-    @field_validator("setups")
-    @classmethod
-    def _in_order(cls, values: tuple[Setup, ...]) -> tuple[Setup, ...]:
-        return tuple(setup for setup in SETUPS if setup in values)
 
     @model_validator(mode="after")
     def _consistent(self) -> ConventionalSpec:

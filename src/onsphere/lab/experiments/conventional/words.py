@@ -12,8 +12,6 @@ from onsphere.lab.experiments.regimes.classify import REGIMES
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number, format_percent
 
-__all__ = ["NAMES", "answer", "best_rate", "describe", "outcomes", "rate_name", "warnings_of"]
-
 #: Set-ups as the page writes them.
 NAMES: Mapping[Setup, str] = {
     "sphere": "sphere",
@@ -35,13 +33,11 @@ def rate_name(setup: Setup) -> str:
 
 def describe(runs: Sequence[ConventionalRun]) -> str:
     """Labels, as far as they are known, in one line."""
-    parts = []
-    for setup in SETUPS:
-        own = [run.regime for run in runs if run.setup == setup]
-        if own:
-            counts = ", ".join(f"{own.count(name)} {name.replace('_', ' ')}" for name in dict.fromkeys(own))
-            parts.append(f"{setup}: {counts}")
-    return "; ".join(parts)
+    labels = {setup: [run.regime for run in runs if run.setup == setup] for setup in SETUPS}
+    counts = {
+        s: [f"{own.count(name)} {REGIME_NAMES[name]}" for name in dict.fromkeys(own)] for s, own in labels.items()
+    }
+    return "; ".join(f"{setup}: {', '.join(known)}" for setup, known in counts.items() if known)
 
 
 def answer(result: ConventionalResult) -> list[str]:
@@ -62,7 +58,7 @@ def best_rate(result: ConventionalResult, setup: Setup) -> float | None:
         values = [run.test_error for run in result.of(setup, lr) if run.finite and run.test_error is not None]
         if values and len(values) == len(result.of(setup, lr)):
             errors[lr] = mean(values)
-    return min(errors, key=lambda lr: errors[lr]) if errors else None
+    return min(errors, key=errors.__getitem__, default=None)
 
 
 def _where(setup: Setup, lr: float, runs: Sequence[ConventionalRun]) -> str:
@@ -108,8 +104,7 @@ def outcomes(result: ConventionalResult, setup: Setup) -> str:
     for regime in REGIMES:
         rates = sorted({run.lr for run in result.of(setup) if run.regime == regime})
         if rates:
-            ends = [format_number(rates[0]), format_number(rates[-1])]
-            between = ends[0] if len(rates) == 1 else f"{ends[0]} to {ends[1]}"
+            between = " to ".join(map(format_number, (rates[0], rates[-1])[: len(rates)]))
             parts.append(f"{REGIME_NAMES[regime]} at {name} {between}")
     return ", ".join(parts)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import computed_field
 
-from onsphere.lab.result import Real
+from onsphere.lab.result import Real, Rows
 
 Label = Literal["1", "2A", "2B", "2", "3"]
 Pair = Literal["low-high", "average-low", "average-high"]
@@ -192,9 +192,9 @@ class Analysis:
         average: The best average of snapshots, or None if there are none.
     """
 
-    matrix: list[MatrixCell]
+    matrix: Rows[MatrixCell]
     threshold: Threshold
-    best: list[Best]
+    best: Rows[Best]
     classes: list[StartClass]
     constant: BestConstant | None = None
     average: BestAverage | None = None

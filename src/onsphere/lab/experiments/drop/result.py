@@ -10,7 +10,7 @@ from pydantic import computed_field
 from onsphere.lab.experiments.drop.findings import Analysis, Pair
 from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.regimes.classify import Cell
-from onsphere.lab.result import Real, TrainedResult
+from onsphere.lab.result import Real, Rows, TrainedResult
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class DropResult(Analysis, TrainedResult):
     rows_field: ClassVar[str] = "continuations"
 
     spec: DropSpec
-    cells: list[Cell]
-    continuations: list[Continuation]
+    cells: Rows[Cell]
+    continuations: Rows[Continuation]
     averages: list[Average]
     paths: list[PathBarrier]
     snapshots: list[int]

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, ClassVar, Literal
 
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.result import Engine, TrainedResult
+from onsphere.lab.result import Engine, Rows, TrainedResult
 
 Behaviour = Literal["periodic", "equilibrium", "undecided", "non-finite"]
 
@@ -233,7 +233,7 @@ class PeriodsResult(TrainedResult):
 
     spec: PeriodsSpec
     engine: PeriodsEngine
-    runs: list[PeriodsRun]
+    runs: Rows[PeriodsRun]
     comparison: list[Comparison] = field(default_factory=list)
     sphere: list[SphereRun] = field(default_factory=list)
     minima: list[Minima] = field(default_factory=list)

@@ -9,29 +9,79 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys, regime_look
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule, Span
 from onsphere.lab.chart.theme import GREY, REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell
-from onsphere.lab.experiments.regimes.courses import Course
-from onsphere.lab.experiments.regimes.regions import brackets, elr_range, gaps, regions
-from onsphere.lab.experiments.regimes.result import RegimesResult
+from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell, Regime
+from onsphere.lab.experiments.regimes.result import RegimesResult, brackets, elr_range, gaps, regions
 from onsphere.lab.experiments.regimes.words import unresolved
+from onsphere.lab.population import ShardFolder
 from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.report.words import format_interval, format_number, format_percent
-
-__all__ = ["gradient_norm_ceiling", "map_chart", "medians", "overview_chart", "phase_chart"]
+from onsphere.lab.store import Run
 
 _TITLE = "The three regimes on the sphere"
 _ELR = "effective learning rate (ELR)"
 _CLICK = "Click an ELR in the legend to hide it, double-click to see it alone."
 _ABOVE = "↑ divergent runs above"
 _OVERVIEW_BINS, _PHASE_BINS = 100, 24
+_BINS = 80  # points of a course; each is a mean over steps / 80 minibatches
 
 Value = Callable[[Cell], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """One run along its steps.
+
+    Attributes:
+        elr: Effective learning rate of the run.
+        seed: Index of the seed.
+        regime: The label of the run.
+        steps: [T] steps around which minibatches are averaged, ascending.
+        loss: [T] training loss, mean of the minibatch losses around the step (train-mode batch statistics).
+        gradient_norm: [T] mean effective gradient norm.
+        evaluation_steps: [E] steps of the evaluations.
+        test_error: [E] fraction, batch statistics re-estimated over the training data.
+    """
+
+    elr: float
+    seed: int
+    regime: Regime
+    steps: Any
+    loss: Any
+    gradient_norm: Any
+    evaluation_steps: Any
+    test_error: Any
+
+
+def courses(run: Run, cells: Sequence[Cell]) -> list[Course]:
+    """The courses of a map's runs, by effective learning rate and seed."""
+    regime = {(cell.elr, cell.seed): cell.regime for cell in cells}
+    found = []
+    for shard in map(ShardFolder, run.shard_folders()):
+        readings, (steps, evaluations) = shard.readings(), shard.evaluations()
+        edges = np.unique(np.linspace(0, len(readings.values), _BINS + 1).round().astype(int))
+        middles = (edges[:-1] + edges[1:] - 1) / 2
+        loss, gradient = (_binned(v, edges) for v in (readings.loss, readings.effective_gradient_norm))
+        for k, copy in enumerate(shard.copies()):
+            if key := regime.get((copy.lr, copy.seed)):
+                curves = (middles, loss[:, k], gradient[:, k], steps, evaluations[:, k, 3])
+                found.append(Course(copy.lr, copy.seed, key, *curves))
+    return sorted(found, key=lambda course: (course.elr, course.seed))
+
+
+def _binned(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean of the finite values in each bin, [bins, K]; NaN where there are none."""
+    finite = np.isfinite(values)
+    sums = np.add.reduceat(np.where(finite, values, 0.0), edges[:-1], axis=0)
+    counts = np.add.reduceat(finite, edges[:-1], axis=0, dtype=float)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def map_chart(result: RegimesResult) -> Chart:
@@ -87,7 +137,6 @@ def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
     # room above the curves of divergence for the name of the dashed line
     room = (2.2 * max(at_init, *losses),) if math.isfinite(at_init) else ()
     level = [Rule(at_init, "loss at initialisation (random guess)", at="corner")] if math.isfinite(at_init) else []
-    seeds = sorted({course.seed for course in courses})
     return Chart(
         id="overview-chart",
         title=_TITLE,
@@ -103,17 +152,13 @@ def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
             f"curves are means over bins of steps. {_CLICK}"
         ),
         label="Training loss, test error and gradient norm against steps for every effective learning rate",
-        legend="ELR",
-        scale=elr_scale(looks),
-        seeds=seeds,
-        seed=seeds[0],
+        **_by_elr(courses),
     )
 
 
 def phase_chart(courses: Sequence[Course]) -> Chart:
     """Training loss against mean effective gradient norm, one curve a run, a star at its start."""
     looks = elr_looks({course.elr for course in courses}, width=1.8)
-    seeds = sorted({course.seed for course in courses})
     return Chart(
         id="phase-chart",
         title=_TITLE,
@@ -125,13 +170,17 @@ def phase_chart(courses: Sequence[Course]) -> Chart:
             f"divergence it stays at the loss of a random guess (square). {_CLICK}"
         ),
         label="Phase diagram: mean effective gradient norm against training loss for every ELR",
-        legend="ELR",
-        scale=elr_scale(looks),
-        seeds=seeds,
-        seed=seeds[0],
+        **_by_elr(courses),
         keys=phase_keys(course.regime for course in courses),
         height=560,
     )
+
+
+def _by_elr(courses: Sequence[Course]) -> dict[str, Any]:
+    """What charts share whose curves are runs."""
+    seeds = sorted({course.seed for course in courses})
+    scale = elr_scale(course.elr for course in courses)
+    return {"legend": "ELR", "scale": scale, "seeds": seeds, "seed": seeds[0]}
 
 
 def gradient_norm_ceiling(courses: Sequence[Course]) -> float:
@@ -190,17 +239,15 @@ def _non_finite(result: RegimesResult) -> list[Mark]:
     """Crosses along the top for runs that have no final loss to show."""
     broken = [cell for cell in result.cells if not cell.finite]
     top = 2 * max([1.0, *(ratio for cell in result.cells if math.isfinite(ratio := cell.relative_loss))])
-    look, said = Look(GREY, marker="cross", size=9), [_said(cell) for cell in broken]
-    at = [cell.elr for cell in broken]
+    at, said, look = [c.elr for c in broken], [_said(c) for c in broken], Look(GREY, marker="cross", size=9)
     return [Points(at, [top] * len(broken), look, said, entry="became non-finite")] if broken else []
 
 
 def _spans(result: RegimesResult) -> list[Span]:
     """The certain stretches, the brackets of the boundaries with their numbers, and what is not resolved."""
     cells, boundaries = result.cells, result.boundaries
-    found = [
-        Span(r.left, r.right, REGIME_COLOURS[r.regime], REGIME_NAMES[r.regime]) for r in regions(cells, boundaries)
-    ]
+    certain = regions(cells, boundaries)
+    found = [Span(one.left, one.right, REGIME_COLOURS[one.regime], REGIME_NAMES[one.regime]) for one in certain]
     found += [Span(low, high, name="not resolved", kind="gap") for low, high in gaps(cells, boundaries)]
     for low, high, boundary in brackets(boundaries):
         numbers = format_interval(low, high) + ("" if boundary.resolved else " ?")
@@ -225,15 +272,15 @@ def _gradient_axis(title: str, courses: Sequence[Course]) -> Axis:
     return Axis(title, log=True, range=(low / 1.3, max(gradient_norm_ceiling(courses), 10 * low)), over=_ABOVE)
 
 
-def _run(course: Course) -> str:
-    return f"<b>ELR {format_number(course.elr)}</b> · seed {course.seed} · {REGIME_NAMES[course.regime]}"
+def _run(one: Course | Cell) -> str:
+    return f"<b>ELR {format_number(one.elr)}</b> · seed {one.seed} · {REGIME_NAMES[one.regime]}"
 
 
 def _said(cell: Cell) -> str:
     """What hovering over a dot says."""
     reason = "<br>".join(textwrap.wrap(cell.reason, 60))
     lines = [
-        f"<b>ELR {format_number(cell.elr)}</b> · seed {cell.seed} · {REGIME_NAMES[cell.regime]}",
+        _run(cell),
         f"loss {format_number(cell.loss)} (at init {format_number(cell.loss_at_init)})",
         f"train error {format_percent(cell.train_error)} % · test error {format_percent(cell.test_error)} %",
         f"angular update {format_number(cell.angular_update)} rad · trend {format_number(cell.trend)}",

@@ -1,4 +1,4 @@
-"""Which regime a run is in, and why.
+"""Which regime a run is in and why; where convergence ends and divergence begins, and where to look next.
 
 With Q4 the last quarter of training and Q3 the quarter before; losses and angles are those of the minibatches in
 training mode, the training error is that of the evaluations in Q4 (all training examples, their batch statistics):
@@ -8,11 +8,23 @@ training mode, the training error is that of the evaluations in Q4 (all training
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
 The angular rule needs no loss scale and separates runs by a wide margin (``tests/science/test_regimes.py``).
+
+A run is *below* the convergence boundary if it converges, and below the divergence boundary if it does not diverge.
+Near the first boundary runs are metastable and seeds disagree, so a bracket never claims more than was seen:
+
+    low    the largest effective learning rate at and under which every run is below the boundary
+    high   the smallest effective learning rate at and over which every run is above it
+
+The convergence boundary counts as resolved only if some run interpolates: a network that cannot fit its data is merely
+slow at small effective learning rates, and its boundary would move with the number of steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -22,6 +34,10 @@ from onsphere.lab.result import Real
 
 Regime = Literal["convergence", "chaotic_equilibrium", "divergence"]
 REGIMES: tuple[Regime, ...] = ("convergence", "chaotic_equilibrium", "divergence")
+
+BoundaryName = Literal["convergence", "divergence"]
+NAMES: tuple[BoundaryName, ...] = ("convergence", "divergence")
+VERBS: dict[BoundaryName, str] = {"convergence": "convergence ends", "divergence": "divergence begins"}
 
 ORTHOGONAL_STEP = 1.2  # radians
 INTERPOLATES = 0.01  # fraction of training examples
@@ -92,10 +108,7 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
     if angular_update > ORTHOGONAL_STEP:
         return "divergence", f"angular update {angular_update:.2f} rad > {ORTHOGONAL_STEP}"
     if train_error < INTERPOLATES:
-        return (
-            "convergence",
-            f"interpolates: training error {100 * train_error:.2g} % < {100 * INTERPOLATES:g} %",
-        )
+        return "convergence", f"interpolates: training error {100 * train_error:.2g} % < {100 * INTERPOLATES:g} %"
     if trend < STILL_FALLS:
         return "convergence", f"loss still falls: Q4/Q3 {trend:.2f} < {STILL_FALLS}"
     return (
@@ -123,38 +136,140 @@ def summarise(
     """
     steps = len(readings.values)
     last, before = slice(steps - steps // 4, None), slice(steps - 2 * (steps // 4), steps - steps // 4)
-    loss = readings.loss
+    loss, gradient, angle = readings.loss, readings.effective_gradient_norm, readings.angular_update(elrs)
     evaluation_steps, values_there = evaluations
     late = values_there[evaluation_steps > steps - steps // 4]
-    angle, gradient = readings.angular_update(elrs), readings.effective_gradient_norm
     finite = np.isfinite(readings.values).all(axis=(0, 2))
     cells = []
     for k in range(loss.shape[1]):
-        values = {
-            "angular_update": _mean(angle[last, k]),
-            "train_error": _mean(late[:, k, 1]),
-            "trend": _mean(loss[last, k]) / _mean(loss[before, k]),
-            "finite": bool(finite[k]),
-        }
-        regime, reason = classify(**values)  # type: ignore[arg-type]
+        level, error, update = finite_mean(loss[last, k]), finite_mean(late[:, k, 1]), finite_mean(angle[last, k])
+        trend, alive = level / finite_mean(loss[before, k]), bool(finite[k])
+        regime, reason = classify(angular_update=update, train_error=error, trend=trend, finite=alive)
         cells.append(
             Cell(
                 elr=float(elrs[k]),
                 seed=int(seeds[k]),
                 regime=regime,
                 reason=reason,
-                loss=_mean(loss[last, k]),
-                train_loss=_mean(late[:, k, 0]),
+                loss=level,
+                train_loss=finite_mean(late[:, k, 0]),
                 loss_at_init=float(values_there[0, k, 0]),
+                train_error=error,
                 test_error=float(values_there[-1, k, 3]),
-                gradient_norm=_mean(gradient[last, k]),
+                angular_update=update,
+                trend=trend,
+                gradient_norm=finite_mean(gradient[last, k]),
+                finite=alive,
                 round=round_number,
-                **values,  # type: ignore[arg-type]
             )
         )
     return cells
 
 
-def _mean(values: np.ndarray) -> float:
+def finite_mean(values: np.ndarray) -> float:
+    """The mean of what is finite; NaN if nothing is."""
     kept = values[np.isfinite(values)]
-    return float(kept.mean()) if len(kept) else float("nan")
+    return float(kept.mean()) if len(kept) else math.nan
+
+
+BELOW: dict[BoundaryName, Callable[[Cell], bool]] = {
+    "convergence": lambda cell: cell.regime == "convergence",
+    "divergence": lambda cell: cell.regime != "divergence",
+}
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A boundary lies between ``low`` and ``high``; None where no run was on that side.
+
+    Attributes:
+        seed: Index of the seed.
+        low: The largest effective learning rate at and under which every run of this seed is below the boundary.
+        high: The smallest at and over which every run of this seed is above it.
+    """
+
+    seed: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """One boundary over all seeds.
+
+    Attributes:
+        low: The largest effective learning rate at and under which every run of every seed is below the boundary.
+        high: The smallest at and over which every run of every seed is above it.
+        resolved: Whether both ends are known and mean what they say.
+        reason: Why it is or is not, in words.
+        per_seed: Each seed's own bracket.
+    """
+
+    low: float | None
+    high: float | None
+    resolved: bool
+    reason: str
+    per_seed: list[Bracket] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.resolved or self.low is None or self.high is None:
+            return f"not resolved: {self.reason}"
+        return f"{self.low:.2e} to {self.high:.2e}"
+
+
+def bracket(cells: Iterable[Cell], name: BoundaryName) -> tuple[float | None, float | None]:
+    """``low`` and ``high`` of a boundary over the given cells."""
+    known = [(cell.elr, BELOW[name](cell)) for cell in cells]
+    first_above = min((elr for elr, below in known if not below), default=math.inf)
+    last_below = max((elr for elr, below in known if below), default=-math.inf)
+    low = max((elr for elr, _ in known if elr < first_above), default=None)
+    return low, min((elr for elr, _ in known if elr > last_below), default=None)
+
+
+def find_boundaries(cells: list[Cell]) -> dict[BoundaryName, Boundary]:
+    """Both boundaries, over all seeds and for each."""
+    seeds = sorted({cell.seed for cell in cells})
+    return {name: _boundary(cells, seeds, name) for name in NAMES}
+
+
+def _boundary(cells: list[Cell], seeds: list[int], name: BoundaryName) -> Boundary:
+    per_seed = [Bracket(s, *bracket([c for c in cells if c.seed == s], name)) for s in seeds]
+    low, high = bracket(cells, name)
+    elrs = [cell.elr for cell in cells]
+    if name == "convergence" and not any(cell.interpolates for cell in cells):
+        reason = "no run interpolates (training error < 1 %), so convergence cannot be told from slowness; train longer"
+        return Boundary(None, None, False, reason, [Bracket(s, None, None) for s in seeds])
+    if low is None:
+        reason = f"no effective learning rate is below it for every seed; lower --elr-min (now {min(elrs):.3g})"
+        return Boundary(low, high, False, reason, per_seed)
+    if high is None:
+        reason = f"no effective learning rate is above it for every seed; raise --elr-max (now {max(elrs):.3g})"
+        return Boundary(low, high, False, reason, per_seed)
+    own = [b.high / b.low for b in per_seed if b.low is not None and b.high is not None]
+    within = f" over all seeds, {min(own):.2g} to {max(own):.2g} within a seed" if own else ""
+    return Boundary(low, high, True, f"high/low {high / low:.2g}{within}", per_seed)
+
+
+def next_cells(cells: list[Cell], factor: float) -> list[tuple[float, int]]:
+    """Which runs would narrow each seed's brackets: the geometric middle of every gap in which the label changes.
+
+    Args:
+        cells: All cells so far.
+        factor: A gap with high / low at most this is narrow enough.
+
+    Returns:
+        Pairs (effective learning rate, seed), sorted, none of them in ``cells``.
+    """
+    wanted = set()
+    # without a run that interpolates, the convergence boundary is not reported, so it is not worth refining
+    names: tuple[BoundaryName, ...] = NAMES if any(cell.interpolates for cell in cells) else ("divergence",)
+    for seed in {cell.seed for cell in cells}:
+        ordered = sorted((c for c in cells if c.seed == seed), key=lambda cell: cell.elr)
+        for name in names:
+            low, high = bracket(ordered, name)
+            for left, right in pairwise(ordered):
+                # the outermost changes bound the bracket; changes between them are the metastable zone itself
+                outermost = left.elr == low or right.elr == high
+                if outermost and BELOW[name](left) != BELOW[name](right) and right.elr / left.elr > factor:
+                    wanted.add((math.sqrt(left.elr * right.elr), seed))
+    return sorted(wanted)

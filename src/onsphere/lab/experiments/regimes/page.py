@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.regimes.boundaries import NAMES, VERBS, Boundary, BoundaryName, Bracket
-from onsphere.lab.experiments.regimes.charts import map_chart, overview_chart, phase_chart
-from onsphere.lab.experiments.regimes.courses import Course, courses
+from onsphere.lab.experiments.regimes.charts import Course, courses, map_chart, overview_chart, phase_chart
+from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Bracket
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.words import MEASURED, UNITS, unresolved
 from onsphere.lab.frame import Report
@@ -19,8 +18,6 @@ from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.words import format_interval, format_number
 from onsphere.lab.store import Run
-
-__all__ = ["printed", "report", "report_of"]
 
 _BOUNDARIES = {"convergence": "end of convergence", "divergence": "onset of divergence"}
 
@@ -101,18 +98,14 @@ def printed(result: RegimesResult) -> list[Table | str]:
 
 def _boundaries(result: RegimesResult) -> list[Text | Table]:
     named = {_BOUNDARIES[name]: result.boundaries[name] for name in NAMES}
-    both = table(
-        named,
-        [
-            Column("boundary", str, kind="tight"),
-            Column("ELR, all seeds", lambda name: _ends(named[name]), _ALL_SEEDS, kind="tight"),
-            Column("spread over seeds", lambda name: _spread(named[name]), _SPREAD, kind="text"),
-            Column("status", lambda name: "resolved" if named[name].resolved else "not resolved", kind="tight"),
-            Column("why", lambda name: named[name].reason, kind="text"),
-        ],
-        "The two boundaries as brackets of effective learning rates.",
-        sortable=False,
-    )
+    columns = [
+        Column("boundary", str, kind="tight"),
+        Column("ELR, all seeds", lambda name: _ends(named[name]), _ALL_SEEDS, kind="tight"),
+        Column("spread over seeds", lambda name: _spread(named[name]), _SPREAD, kind="text"),
+        Column("status", lambda name: "resolved" if named[name].resolved else "not resolved", kind="tight"),
+        Column("why", lambda name: named[name].reason, kind="text"),
+    ]
+    both = table(named, columns, "The two boundaries as brackets of effective learning rates.", sortable=False)
     own = {name: {one.seed: one for one in result.boundaries[name].per_seed} for name in NAMES}
 
     def of_seed(name: BoundaryName) -> Column:
@@ -120,11 +113,8 @@ def _boundaries(result: RegimesResult) -> list[Text | Table]:
 
     columns = [Column("seed", str, kind="tight"), *map(of_seed, NAMES)]
     by_seed = table(own["convergence"], columns, "Each seed by itself.", sortable=False)
-    return [
-        *(Text(said, tone="warning") for said in unresolved(result)),
-        both,
-        *([by_seed] if own["convergence"] else []),
-    ]
+    warnings = [Text(said, tone="warning") for said in unresolved(result)]
+    return [*warnings, both, *([by_seed] if own["convergence"] else [])]
 
 
 _ALL_SEEDS = "in every seed the boundary lies in this bracket"
@@ -137,9 +127,8 @@ def _ends(bracket: Boundary | Bracket) -> str:
 
 def _spread(boundary: Boundary) -> str:
     """Between which ELRs the middles of the seeds' own brackets lie."""
-    middles = [
-        math.sqrt(one.low * one.high) for one in boundary.per_seed if one.low is not None and one.high is not None
-    ]
+    ends = [(one.low, one.high) for one in boundary.per_seed]
+    middles = [math.sqrt(low * high) for low, high in ends if low is not None and high is not None]
     if not middles:
         return "no seed has both ends"
     low, high, seeds = min(middles), max(middles), counted(len(middles), "seed")

@@ -13,14 +13,13 @@ import numpy as np
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session, trained
-from onsphere.lab.experiments.regimes.boundaries import find_boundaries, next_cells
-from onsphere.lab.experiments.regimes.classify import Cell, summarise
+from onsphere.lab.experiments.regimes.classify import Cell, find_boundaries, next_cells, summarise
 from onsphere.lab.experiments.regimes.page import printed, report
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
 from onsphere.lab.experiments.regimes.words import answer, describe, describe_boundaries
 from onsphere.lab.population import Copy, Problem, ShardFolder
-from onsphere.lab.training import Data, Model, Trainer
+from onsphere.lab.training import Data, Model
 
 
 @takes(RegimesSpec)
@@ -49,36 +48,24 @@ def map_regimes(model: Model = "mlp", data: Data = "digits", **given: Any) -> Re
 
 def measure(session: Session[RegimesSpec, Problem]) -> dict[str, Any]:
     """Train the grid, then the refinements, until both boundaries are fine enough."""
-    spec = session.spec
-    cells: list[Cell] = []
+    spec, cells, known, number = session.spec, list[Cell](), dict[str, list[Cell]](), 0
+
+    def told(ended: list[ShardFolder]) -> str:
+        known[ended[-1].folder.name] = read_cells(ended[-1], number)
+        return describe_boundaries([cell for cells in known.values() for cell in cells])
+
     with session.trainer(session.given, spec.elrs * spec.seeds) as trainer:
         wanted = [(elr, seed) for seed in range(spec.seeds) for elr in spec.grid()]
         for number in range(spec.refine + 1):
-            cells += _round(session, trainer, number, wanted, cells)
+            title = f"round {number} of at most {spec.refine}: {len(wanted)} runs" if number else "grid"
+            copies = [Copy(seed=seed, lr=elr) for elr, seed in wanted]
+            shards = session.round(trainer, f"round{number}", copies, title, told)
+            cells += [cell for shard in shards for cell in known[shard.folder.name]]
             wanted = next_cells(cells, spec.refine_factor)
             if not wanted:
                 break
     cells.sort(key=lambda cell: (cell.elr, cell.seed))
     return {"cells": cells, "boundaries": find_boundaries(cells), "radius": session.given.radius}
-
-
-def _round(
-    session: Session[RegimesSpec, Problem],
-    trainer: Trainer,
-    number: int,
-    wanted: list[tuple[float, int]],
-    before: list[Cell],
-) -> list[Cell]:
-    title = "grid" if number == 0 else f"round {number} of at most {session.spec.refine}: {len(wanted)} runs"
-    known: dict[str, list[Cell]] = {}
-
-    def told(ended: list[ShardFolder]) -> str:
-        known[ended[-1].folder.name] = read_cells(ended[-1], number)
-        return describe_boundaries(before + [cell for cells in known.values() for cell in cells])
-
-    copies = [Copy(seed=seed, lr=elr) for elr, seed in wanted]
-    shards = session.round(trainer, f"round{number}", copies, title, told)
-    return [cell for shard in shards for cell in known[shard.folder.name]]
 
 
 def read_cells(shard: ShardFolder, round_number: int) -> list[Cell]:
@@ -100,5 +87,3 @@ EXPERIMENT = Experiment(
     printed=printed,
 )
 resume_regimes = EXPERIMENT.resume
-
-__all__ = ["EXPERIMENT", "map_regimes", "read_cells", "resume_regimes"]

@@ -5,13 +5,9 @@ The sentences are derived from the boundaries alone: an unresolved boundary is c
 
 from __future__ import annotations
 
-from onsphere.lab.experiments.regimes.boundaries import VERBS, Boundary, find_boundaries
-from onsphere.lab.experiments.regimes.classify import Cell
-from onsphere.lab.experiments.regimes.regions import regions
-from onsphere.lab.experiments.regimes.result import RegimesResult
+from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Cell, find_boundaries
+from onsphere.lab.experiments.regimes.result import RegimesResult, regions
 from onsphere.lab.report.words import format_interval
-
-__all__ = ["MEASURED", "UNITS", "answer", "describe", "describe_boundaries", "unresolved"]
 
 _RESOLVED = (
     "A bracket a – b says: in every seed the boundary lies between the ELRs a and b. It is resolved when "
@@ -41,10 +37,7 @@ MEASURED = (
         "angular update",
         "mean angle of a step, arctan(ELR · effective gradient norm), over the last quarter, in radians" + _BY_STEP,
     ),
-    (
-        "trend",
-        "mean loss of the last quarter divided by that of the quarter before; below 1 it still falls" + _BY_STEP,
-    ),
+    ("trend", "mean loss of the last quarter divided by that of the quarter before; below 1 it still falls" + _BY_STEP),
     (
         "training error",
         "percent wrong over all training examples, mean of the evaluations in the last quarter" + _BY_DATA,
@@ -60,7 +53,7 @@ def answer(result: RegimesResult) -> list[str]:
     """What was found, in two sentences or so, and what "resolved" means."""
     convergence, divergence = result.boundaries["convergence"], result.boundaries["divergence"]
     if not (convergence.resolved and divergence.resolved):
-        return [f"{_end_of_convergence(convergence)} {_onset_of_divergence(divergence)}", _RESOLVED]
+        return [" ".join(_alone(name, result.boundaries[name]) for name in NAMES), _RESOLVED]
     ends = f"Training converges up to an ELR of {_bracket(convergence)} and diverges from {_bracket(divergence)}"
     middle = any(region.regime == "chaotic_equilibrium" for region in regions(result.cells, result.boundaries))
     between = (
@@ -80,9 +73,8 @@ def describe_boundaries(cells: list[Cell]) -> str:
     """The boundaries so far in one line."""
     parts = []
     for name, b in find_boundaries(cells).items():
-        verb = VERBS[name]
-        ends = ["?" if end is None else f"{end:.2g}" for end in (b.low, b.high)]
-        parts.append(f"{verb}: {ends[0]} to {ends[1]}" if b.low or b.high else f"{verb}: not seen yet")
+        low, high = ("?" if end is None else f"{end:.2g}" for end in (b.low, b.high))
+        parts.append(f"{VERBS[name]}: {f'{low} to {high}' if b.low or b.high else 'not seen yet'}")
     return "; ".join(parts)
 
 
@@ -96,23 +88,14 @@ def unresolved(result: RegimesResult) -> list[str]:
     ]
 
 
-def _end_of_convergence(boundary: Boundary) -> str:
+def _alone(name: BoundaryName, boundary: Boundary) -> str:
+    """What is known of a boundary beside one that is not resolved, or not itself."""
     if boundary.resolved:
-        return f"Training converges up to an ELR of {_bracket(boundary)}."
-    return f"Where convergence ends is not resolved{_what_is_known(boundary)}."
-
-
-def _onset_of_divergence(boundary: Boundary) -> str:
-    if boundary.resolved:
-        return f"Training diverges from an ELR of {_bracket(boundary)}."
-    return f"Where divergence begins is not resolved{_what_is_known(boundary)}."
-
-
-def _what_is_known(boundary: Boundary) -> str:
-    if boundary.low is None and boundary.high is None:
-        return ""
-    word = "perhaps" if boundary.low is not None and boundary.high is not None else "somewhere"
-    return f" ({word} {_bracket(boundary)})"
+        verb = "converges up to" if name == "convergence" else "diverges from"
+        return f"Training {verb} an ELR of {_bracket(boundary)}."
+    missing = [boundary.low, boundary.high].count(None)
+    known = "" if missing == 2 else f" ({'somewhere' if missing else 'perhaps'} {_bracket(boundary)})"
+    return f"Where {VERBS[name]} is not resolved{known}."
 
 
 def _bracket(boundary: Boundary) -> str:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onsphere.lab.chart.spec import Axis, Chart, Dash, Line, Look, Panel, Points, Rule
 from onsphere.lab.chart.theme import OKABE_ITO
-from onsphere.lab.experiments.schedule.courses import Array, Course
-from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
 from onsphere.lab.experiments.schedule.result import Method, ScheduleResult
+from onsphere.lab.experiments.schedule.spec import NAMES, Family
 from onsphere.lab.experiments.schedule.words import numbers
 from onsphere.lab.intervals import Interval
+from onsphere.lab.population import ShardFolder
+from onsphere.lab.population.phases import phase_lrs
+from onsphere.lab.population.readings import Readings
+from onsphere.lab.report.smoothing import binned_mean
 from onsphere.lab.report.words import format_number
+from onsphere.lab.store import Run
 
-__all__ = ["LOOKS", "courses_chart", "errors_chart", "schedules_chart", "settings_chart"]
-
+Array = NDArray[np.float64]
 LOOKS: Mapping[Family, Look] = {
     "proposed": Look(OKABE_ITO["vermillion"], "#E8743B", marker="diamond"),
     "constant": Look(OKABE_ITO["blue"], OKABE_ITO["sky"], marker="circle"),
@@ -26,7 +32,73 @@ LOOKS: Mapping[Family, Look] = {
     "space-cosine": Look(OKABE_ITO["orange"], OKABE_ITO["orange"], marker="down"),
 }
 _TITLE = "The proposed schedule against tuned rivals"
+_BINS = 160
+_LEAST = 1e-3  # of its largest ELR, below which a cosine's tail is not drawn
 _DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The course of one method, over seeds.
+
+    Attributes:
+        method: The method that was trained so.
+        steps: Step numbers of the points, [T].
+        elr: Effective learning rate there, geometric mean over seeds, [T].
+        loss: Minibatch loss, geometric mean over seeds and a bin of steps, [T'].
+        loss_steps: Mean step of each bin, [T'].
+        evaluation_steps: Steps of the evaluations, [E].
+        test_error: Mean over seeds, fraction, [E].
+    """
+
+    method: Method
+    steps: Array
+    elr: Array
+    loss: Array
+    loss_steps: Array
+    evaluation_steps: Array
+    test_error: Array
+
+
+def courses(run: Run, result: ScheduleResult) -> list[Course]:
+    """The courses of the proposal and the tuned methods, in the order of the result."""
+    return [*_round(run, "sphere", result), *_round(run, "space", result)]
+
+
+def _round(run: Run, name: str, result: ScheduleResult) -> list[Course]:
+    """The tuned methods of one round; its copies are settings outermost, then seeds."""
+    methods = [method for method in result.methods if method.on_sphere == (name == "sphere")]
+    rows = [(shard, k) for shard in map(ShardFolder, run.shard_folders(name)) for k in range(len(shard.copies()))]
+    seeds, readings = result.spec.seeds, cache(ShardFolder.readings)
+    return [
+        _course(method, rows[i * seeds : (i + 1) * seeds], readings) for i, method in enumerate(methods) if method.tuned
+    ]
+
+
+def _course(
+    method: Method, copies: Sequence[tuple[ShardFolder, int]], readings: Callable[[ShardFolder], Readings]
+) -> Course:
+    shard, first = copies[0]
+    losses = [readings(shard).loss[:, k] for shard, k in copies]
+    total = len(losses[0])
+    points = np.unique(np.linspace(0, total - 1, _BINS).round().astype(int))
+    elr = phase_lrs(shard.copies()[first].phases, total, 0, total)[points]
+    with np.errstate(divide="ignore", over="ignore"):
+        if not method.on_sphere:
+            squared = [readings(shard).moment("norm2").sum(-1)[points, k] for shard, k in copies]
+            elr = elr / np.exp(np.mean(np.log(squared), axis=0))
+        loss = np.exp(np.mean(np.log(losses), axis=0))
+    loss_steps, binned = binned_mean(np.arange(total), loss, bins=_BINS)
+    evaluations = [(k, *shard.evaluations()) for shard, k in copies]
+    return Course(
+        method=method,
+        steps=points.astype(np.float64),
+        elr=np.where(elr > _LEAST * np.nanmax(elr), elr, np.nan),
+        loss=binned,
+        loss_steps=loss_steps,
+        evaluation_steps=evaluations[0][1].astype(np.float64),
+        test_error=np.mean([values[:, k, 3] for k, _, values in evaluations], axis=0),
+    )
 
 
 def errors_chart(result: ScheduleResult) -> Chart:
@@ -53,11 +125,7 @@ def errors_chart(result: ScheduleResult) -> Chart:
         panels=[
             Panel(rows, errors, title="means, 95 % intervals, seeds"),
             Panel(
-                rows,
-                gaps,
-                x=Axis("proposal minus method (points)"),
-                title="paired by seed",
-                rules=[Rule(0, along="x")],
+                rows, gaps, x=Axis("proposal minus method (points)"), title="paired by seed", rules=[Rule(0, along="x")]
             ),
         ],
         columns=2,
@@ -76,7 +144,7 @@ def schedules_chart(result: ScheduleResult, courses: Sequence[Course]) -> Chart:
     rules = [Rule(result.proposal.threshold, "convergence ends")]
     if result.boundaries.divergence is not None:
         rules.append(Rule(result.boundaries.divergence, "divergence begins"))
-    lines = [_line(course, course.steps, course.elr, "ELR {y:.3g}") for course in courses]
+    lines = [_line(one, one.steps, one.elr, "ELR {y:.3g}") for one in courses]
     return Chart(
         id="schedules-chart",
         title=_TITLE,
@@ -93,10 +161,8 @@ def schedules_chart(result: ScheduleResult, courses: Sequence[Course]) -> Chart:
 
 def courses_chart(courses: Sequence[Course]) -> Chart:
     """Minibatch loss and test error against step."""
-    losses = [_line(course, course.loss_steps, course.loss, "minibatch loss {y:.3g}") for course in courses]
-    errors = [
-        _line(course, course.evaluation_steps, 100 * course.test_error, "test error {y:.2f} %") for course in courses
-    ]
+    losses = [_line(one, one.loss_steps, one.loss, "minibatch loss {y:.3g}") for one in courses]
+    errors = [_line(one, one.evaluation_steps, 100 * one.test_error, "test error {y:.2f} %") for one in courses]
     return Chart(
         id="courses-chart",
         title="Course of training of the proposed schedule and its tuned rivals",
@@ -117,31 +183,23 @@ def courses_chart(courses: Sequence[Course]) -> Chart:
 def settings_chart(result: ScheduleResult) -> Chart:
     """Test error of every setting against its (first) learning rate: the sphere left, the whole space right."""
     marks: dict[bool, list[Line]] = {True: [], False: []}
-    for family in FAMILIES:
+    for family in NAMES:
         own = sorted((method for method in result.methods if method.family == family), key=lambda m: m.lr)
         for number, decay in enumerate(sorted({method.weight_decay for method in own})):
             line = [method for method in own if method.weight_decay == decay]
             marks[line[0].on_sphere].append(_settings(family, decay, line, _DASHES[number % len(_DASHES)]))
     rates = [method.lr for method in result.methods if method.on_sphere]
     known = [(result.proposal.threshold, "convergence ends"), (result.boundaries.divergence, "divergence begins")]
-    rules = [
-        Rule(elr, name, along="x")
-        for elr, name in known
-        if elr is not None and min(rates) / 1.4 < elr < max(rates) * 1.4
-    ]
-    error = Axis("test error (%)")
+    low, high = min(rates) / 1.4, max(rates) * 1.4
+    rules = [Rule(elr, name, along="x") for elr, name in known if elr is not None and low < elr < high]
+    error, space = Axis("test error (%)"), _rates("constant or peak lr", result, on_sphere=False)
     return Chart(
         id="settings-chart",
         title="Every setting of the methods",
         x=_rates("constant, start or peak ELR", result, on_sphere=True),
         panels=[
             Panel(error, marks[True], title="on the sphere", rules=rules),
-            Panel(
-                error,
-                marks[False],
-                x=_rates("constant or peak lr", result, on_sphere=False),
-                title="in the whole space",
-            ),
+            Panel(error, marks[False], x=space, title="in the whole space"),
         ],
         columns=2,
         widths=(1.5, 1),

@@ -6,12 +6,12 @@ import math
 
 from onsphere.lab.experiments.schedule.charts import (
     LOOKS,
+    courses,
     courses_chart,
     errors_chart,
     schedules_chart,
     settings_chart,
 )
-from onsphere.lab.experiments.schedule.courses import courses
 from onsphere.lab.experiments.schedule.result import Measure, Method, ScheduleResult
 from onsphere.lab.experiments.schedule.words import numbers
 from onsphere.lab.frame import Report
@@ -22,8 +22,6 @@ from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
-
-__all__ = ["printed", "report"]
 
 _MEASUREMENTS = (
     ("ELR", "effective learning rate: on the sphere the step's own, in the whole space lr / norm²"),
@@ -39,14 +37,14 @@ _MEASUREMENTS = (
 
 def report(run: Run, result: ScheduleResult) -> Report:
     """What is to be read about a comparison; the shards of the run hold the courses."""
-    found, spec = courses(run, result), result.spec
+    found, spec, tuned_on = courses(run, result), result.spec, result.tuned_on
     return Report(
         title="The proposed schedule against tuned rivals",
         subtitle=subtitle(spec),
         summary=[
             counted(len(result.methods), "method"),
             counted(spec.seeds, "seed"),
-            f"tuned on the {result.tuned_on} images",
+            f"tuned on the {tuned_on} images",
         ],
         sections=[
             Section("errors", "Test error", [errors_chart(result)]),
@@ -62,32 +60,23 @@ def report(run: Run, result: ScheduleResult) -> Report:
 
 def printed(result: ScheduleResult) -> list[Table | str]:
     """The tuned methods."""
-    return [
-        table(
-            result.tuned,
-            [
-                Column("method", "name", kind="text"),
-                Column("numbers", numbers, kind="text"),
-                _mean("test err %", "test_error"),
-                Column("95 % interval", lambda m: _between(m.over_seeds("test_error"), "to")),
-                _mean("test loss", "test_loss", digits=4),
-                _gap("proposal − it", result),
-                Column("train err %", lambda method: _percent(method.over_seeds("train_error").mean, ".1f")),
-            ],
-        )
+    columns = [
+        Column("method", "name", kind="text"),
+        Column("numbers", numbers, kind="text"),
+        _mean("test err %", "test_error"),
+        Column("95 % interval", lambda m: _between(m.over_seeds("test_error"), "to")),
+        _mean("test loss", "test_loss", digits=4),
+        _gap("proposal − it", result),
+        Column("train err %", lambda m: _percent(m.over_seeds("train_error").mean, ".1f")),
     ]
+    return [table(result.tuned, columns)]
 
 
 def _settings(result: ScheduleResult) -> Table:
     """One row a setting."""
     columns = [
         Column("method", lambda m: Cell(m.name, colour=str(LOOKS[m.family].colour)), "family", kind="tight"),
-        Column(
-            "numbers",
-            lambda method: Cell(numbers(method), method.lr),
-            "learning rates; on the sphere effective ones",
-            kind="tight",
-        ),
+        Column("numbers", lambda m: Cell(numbers(m), m.lr), "learning rates; on the sphere effective ones", "tight"),
         Column("tuned", lambda m: "yes" if m.tuned else "", "whether it is the best of its family in tuning", "text"),
         _mean("test error (%)", "test_error"),
         Column("95 % interval", lambda m: _between(m.over_seeds("test_error")), "t-interval over seeds", kind="tight"),

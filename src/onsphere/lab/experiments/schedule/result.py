@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import computed_field
 
-from onsphere.lab.experiments.schedule.methods import FAMILIES, NAMES, Family
-from onsphere.lab.experiments.schedule.spec import ScheduleSpec
+from onsphere.lab.experiments.schedule.spec import NAMES, Family, ScheduleSpec
 from onsphere.lab.intervals import Interval, difference, interval
 from onsphere.lab.keyed import Keyed
-from onsphere.lab.result import Real, TrainedResult
+from onsphere.lab.result import Real, Rows, TrainedResult
 from onsphere.results import frame
 
 Measure = Literal["test_error", "test_loss", "train_error", "train_loss", "validation_error"]
-MEASURES: tuple[Measure, ...] = ("test_error", "test_loss", "train_error", "train_loss", "validation_error")
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class ScheduleResult(TrainedResult):
     boundaries: Boundaries
     verdict: Verdict
     tuned_on: Literal["validation", "test"]
-    methods: list[Method]
+    methods: Rows[Method]
 
     @property
     def tuned(self) -> list[Method]:
@@ -198,7 +197,7 @@ def choose(methods: Sequence[Method]) -> tuple[list[Method], Literal["validation
     """
     validated = all(method.validation_error for method in methods)
     measure: Measure = "validation_error" if validated else "test_error"
-    best = [min((m for m in methods if m.family == family), key=lambda m: m.level(measure)) for family in FAMILIES]
+    best = [min((m for m in methods if m.family == family), key=lambda m: m.level(measure)) for family in NAMES]
     marked = [replace(method, tuned=any(method is chosen for chosen in best)) for method in methods]
     return marked, "validation" if validated else "test"
 

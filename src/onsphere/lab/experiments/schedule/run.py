@@ -3,6 +3,13 @@
 rounds "map0" ...   a quick map, when neither a map nor numbers are given
 round "sphere"      the proposal, constant ELRs and cosines from several peaks, every seed
 round "space"       the same weights in the whole space: lr and weight decay, constant and cosine
+
+Images to tune on are neither trained on nor reported: training images of a named data set that are left over.
+
+    the data set's fixed order:   [ trained on: --train ][ validation: the next 5000 at most ][ not used ]
+
+Where none are left over (own arrays, all images used) there is no validation set, and methods are tuned on the test
+set, which favours the methods with more settings.
 """
 
 from __future__ import annotations
@@ -12,20 +19,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from onsphere.lab import data as datasets
 from onsphere.lab.calling import takes
 from onsphere.lab.data import Dataset
+from onsphere.lab.data.transforms import standardise_floats
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.schedule.maps import boundaries_of, with_map
-from onsphere.lab.experiments.schedule.methods import Setting, copies_of, settings_of
+from onsphere.lab.experiments.schedule.methods import Setting, boundaries_of, copies_of, settings_of, with_map
 from onsphere.lab.experiments.schedule.page import printed, report
 from onsphere.lab.experiments.schedule.result import Method, Proposal, ScheduleResult, choose, verdict
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
-from onsphere.lab.experiments.schedule.validation import validation_errors, validation_set
 from onsphere.lab.experiments.schedule.words import answer, describe
-from onsphere.lab.population import Problem
+from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.population.engine import State
+from onsphere.lab.population.evaluate import Evaluator
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, Trainer, prepared, problem_of
+
+MOST, LEAST = 5000, 200  # images to tune on
 
 
 @takes(ScheduleSpec)
@@ -85,23 +98,14 @@ def measure(session: Session[ScheduleSpec, Arena]) -> dict[str, Any]:
             f"convergence ends at {found.threshold:.2g}; proposed: ELR {found.start:.2g} to {found.end:.2g}"
         )
         settings = settings_of(spec, found)
-        on_sphere = [setting for setting in settings if setting.on_sphere]
-        in_space = [setting for setting in settings if not setting.on_sphere]
-        methods = trained(session, trainer, "sphere", on_sphere)
+        in_space = [one for one in settings if not one.on_sphere]
+        methods = trained(session, trainer, "sphere", [one for one in settings if one.on_sphere])
     with session.trainer(given.space, len(in_space)) as trainer:
         methods += trained(session, trainer, "space", in_space)
     chosen, tuned_on = choose(methods)
+    rates, rule = (found.start, found.end, found.threshold), (spec.hold, spec.tail, spec.shape)
     return {
-        "proposal": Proposal(
-            start_elr=found.start,
-            end_elr=found.end,
-            threshold=found.threshold,
-            hold=spec.hold,
-            tail=spec.tail,
-            shape=spec.shape,
-            limited=found.limited,
-            basis=found.basis,
-        ),
+        "proposal": Proposal(*rates, *rule, limited=found.limited, basis=found.basis),
         "boundaries": boundaries,
         "verdict": verdict(chosen),
         "tuned_on": tuned_on,
@@ -115,8 +119,7 @@ def trained(
     """The methods of one round with what every seed reached."""
     seeds, validation = session.spec.seeds, session.given.validation
     place = "on the sphere" if name == "sphere" else "in the whole space"
-    title = f"{len(settings)} methods {place}"
-    shards = session.round(trainer, name, copies_of(settings, seeds), title)
+    shards = session.round(trainer, name, copies_of(settings, seeds), f"{len(settings)} methods {place}")
     final = np.concatenate([shard.evaluations()[1][-1] for shard in shards])
     alive = np.concatenate([shard.weights()["alive"].numpy() for shard in shards])
     columns = [np.where(alive, column, np.nan).reshape(-1, seeds) for column in final.T[:4]]
@@ -127,15 +130,58 @@ def trained(
     measures = ("train_loss", "train_error", "test_loss", "test_error", "validation_error")
     return [
         Method(
-            family=setting.family,
-            lr=setting.lr,
-            end_lr=setting.end_lr,
-            weight_decay=setting.weight_decay,
+            family=one.family,
+            lr=one.lr,
+            end_lr=one.end_lr,
+            weight_decay=one.weight_decay,
             tuned=False,
             **{name: tuple(column[i].tolist()) for name, column in zip(measures, columns, strict=False)},
         )
-        for i, setting in enumerate(settings)
+        for i, one in enumerate(settings)
     ]
+
+
+def validation_set(spec: ScheduleSpec, data: Any) -> Dataset | None:
+    """The training set with the left-over images as its test part, or None if there are too few.
+
+    Args:
+        spec: What was asked for.
+        data: The data as given: only a named data set has images left over.
+    """
+    if not isinstance(data, str) or spec.train is None:
+        return None
+    shared: dict[str, Any] = {"data_dir": spec.data_dir, "pool": spec.pool, "test": 1, "seed": spec.seed}
+    everything = datasets.load(data, label_noise=0.0, standardise=False, **shared)
+    left = len(everything.x_train) - spec.train
+    if left < LEAST:
+        return None
+    part = slice(spec.train, spec.train + min(left, MOST))
+    inputs = everything.x_train[part].numpy()
+    if spec.standardise:
+        inputs = standardise_floats(everything.x_train[: spec.train].numpy(), inputs)[1]
+    trained = datasets.load(
+        data, train=spec.train, label_noise=spec.label_noise, standardise=spec.standardise, **shared
+    )
+    return replace(trained, x_test=torch.from_numpy(inputs), y_test=everything.y_train[part])
+
+
+def validation_errors(shards: list[ShardFolder], problem: Problem, validation: Dataset) -> NDArray[np.float64]:
+    """Error of every copy's final weights on the validation images, as the engine evaluates: float64 [copies]."""
+    there = replace(problem, data=validation)
+    errors = []
+    for shard in shards:
+        weights = shard.weights()
+        constant = tuple(name for name in weights if name not in problem.trained and name != "alive")
+        state = State(
+            params=[weights[name].to(problem.device) for name in problem.trained],
+            buffers=[],
+            constants=[weights[name].to(problem.device) for name in constant],
+            alive=weights["alive"],
+            radius=torch.ones(len(weights["alive"])),
+            step=problem.steps,
+        )
+        errors.append(Evaluator(there, constant)(state)[:, 3].numpy())
+    return np.concatenate(errors)
 
 
 EXPERIMENT = Experiment(

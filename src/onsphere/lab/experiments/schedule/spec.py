@@ -7,15 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, model_validator
 
-from onsphere.lab.options import (
-    DataOptions,
-    EngineOptions,
-    NetworkOptions,
-    Options,
-    Rates,
-    TrainingOptions,
-    split_list,
-)
+from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Options, Rates, TrainingOptions, split_list
 
 #: Fields that a map's run hands down unless they are given: the same network on the same data, trained alike.
 FROM_MAP = (
@@ -23,6 +15,15 @@ FROM_MAP = (
     *("model", "widths", "width", "head_norm"),
     *("steps", "batch_size", "loss", "seed", "dtype"),
 )
+
+Family = Literal["proposed", "constant", "cosine", "space-constant", "space-cosine"]
+NAMES: dict[Family, str] = {
+    "proposed": "proposed schedule",
+    "constant": "constant ELR",
+    "cosine": "cosine ELR",
+    "space-constant": "constant lr + weight decay",
+    "space-cosine": "cosine lr + weight decay",
+}
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Numbers = Annotated[Rates, Field(min_length=1, max_length=64)]

@@ -6,8 +6,6 @@ from onsphere.lab.experiments.schedule.result import Method, ScheduleResult, Ver
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 
-__all__ = ["answer", "describe", "numbers"]
-
 _BASES = {
     "labels": "No run of the map interpolates, so the threshold follows from the labels of its runs.",
     "divergence": "The map does not resolve the threshold; a tenth of where divergence begins stands for it.",
@@ -26,8 +24,7 @@ def answer(result: ScheduleResult) -> list[str]:
     verdict, proposal = result.verdict, result.proposal
     tuned = {method.family: method for method in result.tuned}
     rival = tuned[verdict.family]
-    own = tuned["proposed"].over_seeds("test_error")
-    other = rival.over_seeds("test_error")
+    own, other = (method.over_seeds("test_error") for method in (tuned["proposed"], rival))
     times = proposal.start_elr / proposal.threshold
     found = [
         f"The proposed schedule has {100 * own.mean:.2f} % test error, the best of the others "
@@ -36,13 +33,13 @@ def answer(result: ScheduleResult) -> list[str]:
         f"convergence ends, for {100 * proposal.hold:g} % of the steps, and falls to "
         f"{format_number(proposal.end_elr)}.",
     ]
-    rivals = len(result.methods) - 1
+    rivals = counted(len(result.methods) - 1, "setting")
     if result.tuned_on == "validation":
-        found.append(f"The others are the best of {counted(rivals, 'setting')} on validation images, by family.")
+        found.append(f"The others are the best of {rivals} on validation images, by family.")
     else:
         found.append(
-            f"The others are the best of {counted(rivals, 'setting')} on the test set itself, by family, which favours "
-            "them: there are no images left for validation."
+            f"The others are the best of {rivals} on the test set itself, by family, which favours them: there are no "
+            "images left for validation."
         )
     if proposal.limited:
         found.append("The start was lowered to half of where divergence begins.")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from onsphere.lab.experiments.regimes.classify import Regime
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.result import TrainedResult
+from onsphere.lab.result import Rows, TrainedResult
 from onsphere.results import frame
 
 Kind = Literal["ratio", "difference"]
@@ -172,8 +172,8 @@ class SpectrumResult(TrainedResult):
 
     spec: SpectrumSpec
     target: float | None
-    trends: list[Trend]
-    runs: list[SpectrumRun]
+    trends: Rows[Trend]
+    runs: Rows[SpectrumRun]
     pairs: list[Pair]
 
     @property

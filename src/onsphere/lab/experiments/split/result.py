@@ -12,7 +12,7 @@ from onsphere.lab.experiments.split.decide import Advantage, Verdict
 from onsphere.lab.experiments.split.measure import METRICS, Law, Point
 from onsphere.lab.experiments.split.pools import Failed
 from onsphere.lab.experiments.split.spec import SplitSpec
-from onsphere.lab.result import Real, TrainedResult
+from onsphere.lab.result import Real, Rows, TrainedResult
 from onsphere.results import frame
 
 
@@ -147,7 +147,7 @@ class SplitResult(TrainedResult):
 
     spec: SplitSpec
     predicted: bool
-    budgets: list[BudgetAnswer]
+    budgets: Rows[BudgetAnswer]
     curves: list[Point]
     laws: list[Law]
     failed: list[Failed]

@@ -14,7 +14,7 @@ Source: Kodryan et al., NeurIPS 2022, section 5 (chaotic equilibrium: the level 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,8 +25,6 @@ from onsphere.lab.experiments.stabilise.result import Level, MemoryPoint, Remain
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.intervals import interval, standard_error
 from onsphere.lab.population import ShardFolder
-
-__all__ = ["Course", "Curve", "courses", "levels", "loss_curves", "memory_course", "remaining", "student", "window"]
 
 Array = NDArray[np.float64]
 
@@ -43,7 +41,7 @@ class Course:
         after: Effective learning rate after the change.
         seed: Index of the seed.
         loss: Minibatch loss of every step, [T].
-        gradient: Effective gradient norm of every step, [T].
+        gradient_norm: Effective gradient norm of every step, [T].
         test_error: Mean of the evaluations in the window of the level.
     """
 
@@ -51,7 +49,7 @@ class Course:
     after: float
     seed: int
     loss: Array
-    gradient: Array
+    gradient_norm: Array
     test_error: float
 
 
@@ -114,8 +112,8 @@ def levels(runs: Sequence[Course], change: int) -> list[Level]:
                 before,
                 after,
                 len(seeds),
-                *_gap(changed, stayed, _SERIES["loss"], change),
-                *_gap(changed, stayed, _SERIES["gradient_norm"], change),
+                *_gap(changed, stayed, "loss", change),
+                *_gap(changed, stayed, "gradient_norm", change),
                 float(np.mean([run.test_error for run in changed])),
                 float(np.mean([run.test_error for run in stayed])),
                 float(np.median(reached)) if np.isfinite(reached).all() else None,
@@ -127,8 +125,8 @@ def levels(runs: Sequence[Course], change: int) -> list[Level]:
 def remaining(runs: Sequence[Course], change: int) -> dict[str, Remaining]:
     """The memory that is left in the window of the level, of the loss and of the effective gradient norm."""
     found = {}
-    for name, series in _SERIES.items():
-        values = _memory(runs, series, change, window(change, len(runs[0].loss)))
+    for name in ("loss", "gradient_norm"):
+        values = _memory(runs, name, change, window(change, len(runs[0].loss)))
         left = interval(values)
         found[name] = Remaining(left.mean, left.standard_error, left.low, left.high, values)
     return found
@@ -142,7 +140,7 @@ def memory_course(runs: Sequence[Course], change: int) -> list[MemoryPoint]:
         kept = [run for run in runs if sign * run.after >= sign * run.before]
         for first, last in pairwise(edges(steps - change)):
             part = slice(change + first, change + last)
-            mean, error = student(_memory(kept, _SERIES["loss"], change, part))
+            mean, error = student(_memory(kept, "loss", change, part))
             found.append(MemoryPoint(direction, first, last, mean, error))
     return found
 
@@ -150,19 +148,13 @@ def memory_course(runs: Sequence[Course], change: int) -> list[MemoryPoint]:
 def loss_curves(shards: Iterable[ShardFolder], spec: StabiliseSpec) -> list[Curve]:
     """The loss after every change of ELR, read back from ended shards; runs that stay at an ELR are among them."""
     change = spec.change_used
-    runs: dict[tuple[float, float], list[Course]] = {}
-    for shard in shards:
-        for run in courses(shard, change):
-            if run.after in spec.elrs:
-                runs.setdefault((run.before, run.after), []).append(run)
     bins = edges(spec.steps - change)
+    losses: dict[tuple[float, float], list[Array]] = {}
+    for run in (run for shard in shards for run in courses(shard, change) if run.after in spec.elrs):
+        binned = np.add.reduceat(run.loss[change:], bins[:-1]) / np.diff(bins)
+        losses.setdefault((run.before, run.after), []).append(binned)
     middles = np.array([(first + last - 1) / 2 for first, last in pairwise(bins)])
-    return [
-        Curve(
-            *pair, middles, np.mean([np.add.reduceat(run.loss[change:], bins[:-1]) / np.diff(bins) for run in own], 0)
-        )
-        for pair, own in sorted(runs.items())
-    ]
+    return [Curve(*pair, middles, np.mean(own, 0)) for pair, own in sorted(losses.items())]
 
 
 def edges(steps: int) -> list[int]:
@@ -182,26 +174,20 @@ def student(values: Sequence[float] | Array) -> tuple[float, float]:
     return float(array.mean()), standard_error(array)
 
 
-_SERIES: dict[str, Callable[[Course], Array]] = {
-    "loss": lambda run: run.loss,
-    "gradient_norm": lambda run: run.gradient,
-}
-
-
 def _gap(
-    changed: Sequence[Course], stayed: Sequence[Course], series: Callable[[Course], Array], change: int
+    changed: Sequence[Course], stayed: Sequence[Course], series: str, change: int
 ) -> tuple[float, float, float, float]:
     """Means of both levels, and of the relative gap with its standard error."""
     part = window(change, len(changed[0].loss))
-    first, second = (np.array([series(run)[part].mean() for run in group]) for group in (changed, stayed))
+    first, second = (np.array([getattr(run, series)[part].mean() for run in group]) for group in (changed, stayed))
     return float(first.mean()), float(second.mean()), *student(np.log(first) - np.log(second))
 
 
-def _memory(runs: Sequence[Course], series: Callable[[Course], Array], change: int, part: slice) -> list[float]:
+def _memory(runs: Sequence[Course], series: str, change: int, part: slice) -> list[float]:
     """The memory of each seed, X(a → b) being the log of the mean over ``part``."""
     found = []
     for seed in sorted({run.seed for run in runs}):
-        own = {(run.before, run.after): series(run) for run in runs if run.seed == seed}
+        own = {(run.before, run.after): getattr(run, series) for run in runs if run.seed == seed}
         stays = {a: v for (a, b), v in own.items() if a == b}
         level = {elr: math.log(v[window(change, len(v))].mean()) for elr, v in stays.items()}
         above = below = 0.0

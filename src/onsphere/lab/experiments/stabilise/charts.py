@@ -6,23 +6,19 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onsphere.lab.chart.looks import STEP_ZERO, elr_looks
 from onsphere.lab.chart.spec import Axis, Band, Chart, Line, Look, Mark, Panel, Points, Rule
 from onsphere.lab.chart.theme import OKABE_ITO
-from onsphere.lab.experiments.stabilise.analyse import Curve, student
+from onsphere.lab.experiments.stabilise.analyse import Array, Curve, student
 from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult
 from onsphere.lab.report.words import format_number
-
-__all__ = ["levels_chart", "memory_chart", "plane_chart", "walk_chart", "wander_chart", "ways_chart"]
 
 _DIRECTIONS = {
     "up": ("ELR raised", Look(OKABE_ITO["vermillion"], "#E8743B", width=2, marker="circle", size=6)),
     "down": ("ELR lowered", Look(OKABE_ITO["blue"], OKABE_ITO["sky"], width=2, marker="circle", size=6)),
 }
 _SINCE = Axis("steps since the change of the ELR (the first point: step 0)", log=True)
-Array = NDArray[np.float64]
 
 
 def levels_chart(result: StabiliseResult, curves: Sequence[Curve]) -> Chart:
@@ -30,17 +26,10 @@ def levels_chart(result: StabiliseResult, curves: Sequence[Curve]) -> Chart:
     looks, marks = elr_looks(result.spec.elrs), []
     for curve in curves:
         stays = curve.before == curve.after
-        marks.append(
-            Line(
-                np.maximum(curve.steps, STEP_ZERO),
-                curve.loss,
-                looks[curve.after].but(width=5, opacity=0.35) if stays else looks[curve.after].but(width=1.5),
-                f"{format_number(curve.before)} → {format_number(curve.after)}<br>step {{step:.0f}} · loss {{y:.3g}}",
-                {"step": curve.steps},
-                entry=_elr(curve.after),
-                listed=stays,
-            )
-        )
+        look = looks[curve.after].but(width=5, opacity=0.35) if stays else looks[curve.after].but(width=1.5)
+        told = f"{format_number(curve.before)} → {format_number(curve.after)}<br>step {{step:.0f}} · loss {{y:.3g}}"
+        steps, columns = np.maximum(curve.steps, STEP_ZERO), {"step": curve.steps}
+        marks.append(Line(steps, curve.loss, look, told, columns, entry=_elr(curve.after), listed=stays))
     return Chart(
         id="levels-chart",
         title="Loss after a change of the ELR",
@@ -89,23 +78,13 @@ def plane_chart(result: StabiliseResult) -> Chart:
     for stay in result.chaotic:
         name, look = _elr(stay.elr), looks[stay.elr]
         came = [row for row in result.levels if row.after == stay.elr]
+        disc, cross = look.but(marker="circle", size=26, opacity=0.3), look.but(marker="cross", size=8)
+        spot, start = "<br>loss {x:.4g} · gradient {y:.4g}", f"{name} from the start"
+        x, y = [row.loss for row in came], [row.gradient_norm for row in came]
+        told, columns = f"{{before}} → {format_number(stay.elr)}", {"before": [format_number(r.before) for r in came]}
         marks += [
-            Points(
-                [stay.loss],
-                [stay.gradient_norm],
-                look.but(marker="circle", size=26, opacity=0.3),
-                f"{name} from the start<br>loss {{x:.4g}} · gradient {{y:.4g}}",
-                entry=name,
-            ),
-            Points(
-                [row.loss for row in came],
-                [row.gradient_norm for row in came],
-                look.but(marker="cross", size=8),
-                f"{{before}} → {format_number(stay.elr)}<br>loss {{x:.4g}} · gradient {{y:.4g}}",
-                {"before": [format_number(row.before) for row in came]},
-                entry=name,
-                listed=False,
-            ),
+            Points([stay.loss], [stay.gradient_norm], disc, start + spot, entry=name),
+            Points(x, y, cross, told + spot, columns, entry=name, listed=False),
         ]
     return Chart(
         id="plane-chart",
@@ -150,16 +129,11 @@ def ways_chart(result: StabiliseResult) -> Chart:
     marks = []
     for elr, look in elr_looks(stay.elr for stay in result.stays).items():
         own, chaotic = [way for way in result.ways if way.elr == elr], elr in result.spec.elrs
-        marks.append(
-            Points(
-                [way.angle for way in own],
-                [way.middle for way in own],
-                look.but(marker="circle" if chaotic else "square", hollow=not chaotic),
-                f"{_elr(elr)} · {{lag}} steps, barrier {{barrier}}<br>{{x:.3g}} rad · {{y:+.3g}}",
-                {"lag": [way.lag for way in own], "barrier": [format_number(way.barrier) for way in own]},
-                entry=_elr(elr),
-            )
-        )
+        x, y = [way.angle for way in own], [way.middle for way in own]
+        point = look.but(marker="circle" if chaotic else "square", hollow=not chaotic)
+        told = f"{_elr(elr)} · {{lag}} steps, barrier {{barrier}}<br>{{x:.3g}} rad · {{y:+.3g}}"
+        columns = {"lag": [way.lag for way in own], "barrier": [format_number(way.barrier) for way in own]}
+        marks.append(Points(x, y, point, told, columns, entry=_elr(elr)))
     valley = Rule(0, "above: a ridge; below: a valley")
     return Chart(
         id="ways-chart",
@@ -181,18 +155,11 @@ def walk_chart(result: StabiliseResult) -> Chart:
     for elr, look in elr_looks(stay.elr for stay in result.diverged).items():
         lags, cosine, error, walk = _by_lag([row for row in result.distances if row.elr == elr], "cosine")
         name, columns = _elr(elr), {"lag": lags}
-        told = f"random walk, {name} · {{lag}} steps · {{y:.3g}}"
+        dotted, walked = look.but(width=1.4, dash="dot"), f"random walk, {name} · {{lag}} steps · {{y:.3g}}"
+        point, told = look.but(marker="circle"), f"{name} · {{lag}} steps · {{y:+.3f}}"
         marks += [
-            Line(lags + 1, walk, look.but(width=1.4, dash="dot"), told, columns, entry=name, listed=False),
-            Points(
-                lags + 1,
-                cosine,
-                look.but(marker="circle"),
-                f"{name} · {{lag}} steps · {{y:+.3f}}",
-                columns,
-                error=2 * error,
-                entry=name,
-            ),
+            Line(lags + 1, walk, dotted, walked, columns, entry=name, listed=False),
+            Points(lags + 1, cosine, point, told, columns, error=2 * error, entry=name),
         ]
     return Chart(
         id="walk-chart",

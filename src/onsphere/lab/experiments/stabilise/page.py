@@ -21,11 +21,9 @@ from onsphere.lab.population import ShardFolder
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle
-from onsphere.lab.report.table import Column, table
+from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import format_number, format_percent
 from onsphere.lab.store import Run
-
-__all__ = ["printed", "report"]
 
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
@@ -60,18 +58,13 @@ def report(run: Run, result: StabiliseResult) -> Report:
     """What is to be read about the stationary state; the shards of the run hold the courses of the loss."""
     curves = loss_curves(map(ShardFolder, run.shard_folders()), result.spec)
     warnings = [Text(text, tone="warning") for text in unexpected(result)]
-    levels = table(
-        result.levels, _level_columns(result), f"Means over {result.spec.seeds} seeds. Click a heading to sort."
-    )
+    levels = table(result.levels, _level_columns(result), f"Means over {result.spec.seeds} seeds. {SORT}")
+    changes = counted(len(result.levels), "change")
     stays = table(result.stays, _STAY_COLUMNS, "Means over seeds, ± one standard error.")
     return Report(
         title="The stationary state from inside",
         subtitle=subtitle(result.spec),
-        summary=[
-            counted(result.runs, "run"),
-            f"{counted(len(result.levels), 'change')} of the ELR",
-            counted(result.spec.seeds, "seed"),
-        ],
+        summary=[counted(result.runs, "run"), f"{changes} of the ELR", counted(result.spec.seeds, "seed")],
         sections=[
             Section("levels", "Levels after a change of the ELR", [*warnings, levels_chart(result, curves)]),
             Section("memory", "What is remembered", [memory_chart(result), plane_chart(result), levels]),

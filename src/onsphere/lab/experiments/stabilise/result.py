@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
-from onsphere.lab.result import Real, TrainedResult
+from onsphere.lab.result import Real, Rows, TrainedResult
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,11 @@ class StabiliseResult(TrainedResult):
     rows_field: ClassVar[str] = "levels"
 
     spec: StabiliseSpec
-    levels: list[Level]
-    memory: dict[str, Remaining]
+    levels: Rows[Level]
+    memory: Annotated[dict[str, Remaining], Field(min_length=2)]
     memory_course: list[MemoryPoint]
-    stays: list[Stay]
-    distances: list[Distance]
+    stays: Rows[Stay]
+    distances: Rows[Distance]
     ways: list[Way]
 
     @property

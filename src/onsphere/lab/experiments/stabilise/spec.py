@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, Options, Rates, TrainingOptions
+from onsphere.lab.options import AscendingRates, DataOptions, EngineOptions, ModelOptions, Options, TrainingOptions
 
-Ascending = AfterValidator(lambda values: tuple(sorted(values)))
 #: Steps before and after the change: windows of half of them must still hold a few quarters of readings.
 LEAST = 32
 
@@ -16,9 +15,9 @@ LEAST = 32
 class ChangeOptions(Options):
     """Which effective learning rates, when they change, how often all is repeated."""
 
-    elrs: Annotated[Rates, Field(min_length=2, max_length=8), Ascending] = (0.013, 0.02, 0.03, 0.05)
+    elrs: Annotated[AscendingRates, Field(min_length=2, max_length=8)] = (0.013, 0.02, 0.03, 0.05)
     """Effective learning rates of the chaotic equilibrium, comma separated; each is changed into every other."""
-    divergence_elrs: Annotated[Rates, Field(min_length=1, max_length=8), Ascending] = (0.1, 0.4)
+    divergence_elrs: Annotated[AscendingRates, Field(min_length=1, max_length=8)] = (0.1, 0.4)
     """Effective learning rates of the divergence, comma separated; compared with a random walk."""
     change: Annotated[int, Field(ge=LEAST)] | None = None
     """Step after which the ELR changes and from which wandering is measured (default: half of --steps)."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from statistics import median
 
-from onsphere.lab.experiments.stabilise.result import Level, Remaining, StabiliseResult, Stay
+from onsphere.lab.chart.theme import REGIME_NAMES
+from onsphere.lab.experiments.stabilise.result import Remaining, StabiliseResult, Stay
 from onsphere.lab.intervals import quantile
 from onsphere.lab.report.words import format_number, format_range
-
-__all__ = ["answer", "describe", "unexpected"]
 
 SMALL = 0.1  # memory below which a stationary state counts as memoryless
 OVERSHOOT = 0.2  # of the difference between two levels, from where it is worth a word
@@ -38,14 +37,10 @@ def unexpected(result: StabiliseResult) -> list[str]:
         wanted = "chaotic_equilibrium" if stay in result.chaotic else "divergence"
         inside, runs = stay.regimes.get(wanted, 0), sum(stay.regimes.values())
         if inside < runs:
-            others = ", ".join(
-                f"{count} in {name.replace('_', ' ')}"
-                for name, count in stay.regimes.items()
-                if count and name != wanted
-            )
+            others = [f"{n} in {REGIME_NAMES[name]}" for name, n in stay.regimes.items() if n and name != wanted]
             found.append(
-                f"At ELR {format_number(stay.elr)} only {inside} of {runs} runs are in the "
-                f"{wanted.replace('_', ' ')} ({others}); onsphere regimes finds the boundaries."
+                f"At ELR {format_number(stay.elr)} only {inside} of {runs} runs are in the {REGIME_NAMES[wanted]} "
+                f"({', '.join(others)}); onsphere regimes finds the boundaries."
             )
     return found
 
@@ -72,27 +67,17 @@ def _largest(result: StabiliseResult) -> list[str]:
         return []
     row = max(rows, key=lambda row: abs(row.loss_gap_in_errors))
     # what the largest of so many gaps passes by chance in 5 % of experiments
+    gap = f"{100 * row.loss_gap:+.1f} % ({abs(row.loss_gap_in_errors):.1f} standard errors)"
+    ends = f"{format_number(row.before)} to {format_number(row.after)}"
     if abs(row.loss_gap_in_errors) < quantile(result.spec.seeds, comparisons=len(rows)):
-        return [
-            f"None of the {len(rows)} gaps alone is beyond chance; the largest is {_gap(row)} from "
-            f"{format_number(row.before)} to {format_number(row.after)}."
-        ]
-    return [
-        f"The largest gap is beyond chance: from ELR {format_number(row.before)} to {format_number(row.after)} the "
-        f"loss ends {_gap(row)} off the level."
-    ]
-
-
-def _gap(row: Level) -> str:
-    return f"{100 * row.loss_gap:+.1f} % ({abs(row.loss_gap_in_errors):.1f} standard errors)"
+        return [f"None of the {len(rows)} gaps alone is beyond chance; the largest is {gap} from {ends}."]
+    return [f"The largest gap is beyond chance: from ELR {ends} the loss ends {gap} off the level."]
 
 
 def _speed(result: StabiliseResult) -> list[str]:
     parts = []
-    for word, rows in (
-        ("raised", [row for row in result.levels if row.after > row.before]),
-        ("lowered", [row for row in result.levels if row.after < row.before]),
-    ):
+    for word, rises in (("raised", True), ("lowered", False)):
+        rows = [row for row in result.levels if (row.after > row.before) == rises]
         known = [row.steps_to_level for row in rows if row.steps_to_level is not None]
         never = len(rows) - len(known)
         if known:

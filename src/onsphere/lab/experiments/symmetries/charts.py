@@ -1,14 +1,17 @@
-"""The charts: all numbers of the model as areas, and all tensors in the model's order as bars."""
+"""The charts: all numbers of the model as areas, and all tensors in the model's order as bars.
+
+The areas are a squarified treemap: Bruls, Huizing, van Wijk, Squarified treemaps, 2000.
+"""
 
 from __future__ import annotations
 
-from onsphere.lab.chart.spec import Axis, Bars, Chart, Mark, Panel
-from onsphere.lab.experiments.symmetries.areas import Place, squarified
-from onsphere.lab.experiments.symmetries.names import shortened
-from onsphere.lab.experiments.symmetries.tensors import Class, Tensors, exponent_text
-from onsphere.lab.report.words import format_number
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-__all__ = ["areas_chart", "bars_chart"]
+from onsphere.lab.chart.spec import Axis, Bars, Chart, Mark, Panel
+from onsphere.lab.experiments.symmetries.tensors import Class, Tensors, exponent_text
+from onsphere.lab.experiments.symmetries.words import shortened
+from onsphere.lab.report.words import format_number
 
 _BAR = 17  # pixels a tensor
 _MOST_NAMED = 400  # tensors that each get a label and such a bar; more are drawn thinner, without names
@@ -21,16 +24,12 @@ def areas_chart(tensors: Tensors) -> Chart:
     """A rectangle a tensor, its area how many numbers are in it, gathered by group."""
     shown = sorted(tensors.classes, key=lambda one: -tensors.size(one.names))
     whole = squarified([max(tensors.size(one.names), 1) for one in shown], Place(0, 0, _WIDE, _HIGH))
+    marks = [_area(tensors, one, place) for one, place in zip(shown, whole, strict=True)]
     return Chart(
         id="areas-chart",
         title="The model's tensors as areas, by group",
         x=Axis("", holds=(0, _WIDE), ticks={}),
-        panels=[
-            Panel(
-                Axis("", holds=(0, _HIGH), ticks={}, reverse=True),
-                [_area(tensors, one, place) for one, place in zip(shown, whole, strict=True)],
-            )
-        ],
+        panels=[Panel(Axis("", holds=(0, _HIGH), ticks={}, reverse=True), marks)],
         caption=(
             "A rectangle is a tensor, its area how many numbers it holds. Rest the pointer on one for its shape, group "
             "and exponents; drag over a part to enlarge it, double-click to go back."
@@ -87,9 +86,8 @@ def bars_chart(tensors: Tensors, title: str) -> Chart:
     ]
     bars = min(max(len(names), 4), _MOST_NAMED)
     ticks = {float(i): shortened(name, _LETTERS) for i, name in enumerate(names)} if named else None
-    rows = Axis(
-        "" if named else "tensors in the model's order", range=(-0.6, len(names) - 0.4), ticks=ticks, reverse=True
-    )
+    order = "" if named else "tensors in the model's order"
+    rows = Axis(order, range=(-0.6, len(names) - 0.4), ticks=ticks, reverse=True)
     most = max(tensors.sizes.values(), default=1)
     return Chart(
         id="bars-chart",
@@ -114,3 +112,56 @@ def _behind(tensors: Tensors, name: str) -> str:
     found = {one[name] for one in tensors.found.rescalings if name in one}
     exponents = sorted(found, key=lambda exponent: (abs(exponent), -exponent))
     return "^ " + ", ".join(map(exponent_text, exponents)) if exponents else ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rectangle: its corner at the upper left (y grows downwards), its width and its height."""
+
+    x: float
+    y: float
+    wide: float
+    high: float
+
+    def within(self, left: float, top: float, right: float, bottom: float) -> Place:
+        """What is left without these margins; at least a tenth of it in each direction."""
+        wide, high = max(self.wide - left - right, 0.1 * self.wide), max(self.high - top - bottom, 0.1 * self.high)
+        return Place(self.x + min(left, self.wide - wide), self.y + min(top, self.high - high), wide, high)
+
+
+def squarified(sizes: Sequence[float], place: Place) -> list[Place]:
+    """Cut a rectangle into one for each size, as square as they come when laid in rows from the upper left.
+
+    Args:
+        sizes: [n] positive numbers in descending order.
+        place: The rectangle that is cut.
+
+    Returns:
+        [n] rectangles; their areas are to one another as the sizes are.
+    """
+    rest = [size * place.wide * place.high / sum(sizes) for size in sizes]
+    found: list[Place] = []
+    while rest:
+        side, count = min(place.wide, place.high), 1
+        while count < len(rest) and _worst(rest[: count + 1], side) <= _worst(rest[:count], side):
+            count += 1
+        thick, at = sum(rest[:count]) / side, 0.0
+        for area in rest[:count]:
+            long = area / thick
+            if place.wide >= place.high:
+                found.append(Place(place.x, place.y + at, thick, long))
+            else:
+                found.append(Place(place.x + at, place.y, long, thick))
+            at += long
+        if place.wide >= place.high:
+            place = Place(place.x + thick, place.y, place.wide - thick, place.high)
+        else:
+            place = Place(place.x, place.y + thick, place.wide, place.high - thick)
+        rest = rest[count:]
+    return found
+
+
+def _worst(areas: Sequence[float], side: float) -> float:
+    """The largest ratio of sides among rectangles of these areas in one row along a side."""
+    total = sum(areas) ** 2 / side**2
+    return max(max(areas) / total, total / min(areas))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onsphere.lab.experiments.symmetries.charts import areas_chart, bars_chart
-from onsphere.lab.experiments.symmetries.names import folded, pattern
+from onsphere.lab.experiments.symmetries.result import SymmetriesResult
 from onsphere.lab.experiments.symmetries.tensors import Tensors, exponent_text
-from onsphere.lab.experiments.symmetries.words import answer, certainty, rescaling_kinds, rescaling_sentences
+from onsphere.lab.experiments.symmetries.words import answer, folded, pattern, rescaling_kinds, rescaling_sentences
 from onsphere.lab.frame import Report, write_plain_page
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
@@ -18,11 +18,6 @@ from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
 from onsphere.symmetry import Symmetries
-
-if TYPE_CHECKING:
-    from onsphere.lab.experiments.symmetries.result import SymmetriesResult
-
-__all__ = ["printed", "report", "symmetries_page"]
 
 _MEASUREMENTS = (
     ("symmetry", "exponents cᵢ such that multiplying tensor i by a^cᵢ, for any a > 0, leaves the output as it is"),
@@ -40,6 +35,12 @@ _MEASUREMENTS = (
 _PROBED = (
     "On a copy in float64 and training mode, with perturbed weights, without dropout and running statistics. Every "
     "symmetry was certified by rescaling by 2 and by 1/2, which is exact in floating point."
+)
+
+
+_NO_SPHERES = (
+    "Invariant, but not spheres: one tensor makes up for another. A learning rate or weight decay on one of them acts "
+    "on all; a basis is shown, so that products of these are symmetries too."
 )
 
 
@@ -84,7 +85,7 @@ def _report(found: Symmetries, title: str, subtitle: str) -> Report:
             f"{tensors.total:,} numbers in {counted(len(found.names), 'tensor')}",
             counted(len(found.groups), "group"),
             counted(len(found.rescalings), "rescaling"),
-            *certainty(found),
+            *_certainty(found),
         ],
         sections=[section for section in sections if there.get(section.id, True)],
         measured=_MEASUREMENTS,
@@ -96,19 +97,21 @@ def _report(found: Symmetries, title: str, subtitle: str) -> Report:
 def printed(result: SymmetriesResult) -> list[Table | str]:
     """Groups, rescalings and the rest; what is alike in several layers takes one line."""
     found, tensors = result.found, Tensors(result.found)
-    rest: list[str] = []
-    for heading, lines in (
-        ("rescalings", rescaling_kinds(found)),
-        ("without effect", folded(found.without_effect)),
-        ("in no symmetry", folded(found.fixed)),
-        ("row by row", [] if found.row_invariant is None else folded(found.row_invariant) or ["none"]),
-        ("notes", found.notes),
-    ):
-        if lines:
-            rest += [f"{heading}:", *(f"  {line}" for line in lines)]
-    groups: list[Table | str] = [_alike_groups(tensors)] if found.groups else []
-    gap = [""] if groups and rest else []
-    return [*groups, *gap, *rest, ", ".join(certainty(found))]
+    parts = {
+        "rescalings": rescaling_kinds(found),
+        "without effect": folded(found.without_effect),
+        "in no symmetry": folded(found.fixed),
+        "row by row": [] if found.row_invariant is None else folded(found.row_invariant) or ["none"],
+        "notes": found.notes,
+    }
+    rest = [line for name, lines in parts.items() if lines for line in (f"{name}:", *(f"  {one}" for one in lines))]
+    groups = [_alike_groups(tensors)] if found.groups else []
+    return [*groups, *[""][: len(groups) * len(rest)], *rest, ", ".join(_certainty(found))]
+
+
+def _certainty(found: Symmetries) -> tuple[str, str]:
+    """How many symmetries there are and how clearly they stand out."""
+    return f"dimension {found.dimension}", f"gap {format_number(found.gap, 2)}"
 
 
 def _alike_groups(tensors: Tensors) -> Table:
@@ -141,14 +144,16 @@ def _alike_groups(tensors: Tensors) -> Table:
 def _groups(tensors: Tensors) -> Table:
     groups, colours = tensors.found.groups, tensors.colours
 
-    def group(i: int) -> Cell:
-        return Cell(str(i + 1), i + 1, colours[groups[i][0]])
-
     def names(i: int) -> Cell:
         return Cell(", ".join(folded(groups[i])), hint="\n".join(groups[i]))
 
     columns = (
-        Column("group", group, "its colour is that of the charts", kind="tight"),
+        Column(
+            "group",
+            lambda i: Cell(str(i + 1), i + 1, colours[groups[i][0]]),
+            "its colour is that of the charts",
+            kind="tight",
+        ),
         Column("tensors", lambda i: len(groups[i]), "how many are scaled together"),
         *_measures(tensors, groups.__getitem__, tensors.found.broken_by_eps.__getitem__),
         Column("names", names, "numbers in braces stand for several tensors", kind="text"),
@@ -175,29 +180,23 @@ def _measures(
 
 
 def _rescalings(found: Symmetries) -> list[Block]:
-    rows = list(zip(range(1, len(found.rescalings) + 1), found.rescalings, rescaling_sentences(found), strict=True))
+    said = rescaling_sentences(found)
 
-    def exponents(row: tuple[int, dict[str, float], str]) -> str:
-        return ", ".join(map(exponent_text, row[1].values()))
+    def exponents(i: int) -> str:
+        return ", ".join(map(exponent_text, found.rescalings[i].values()))
 
     columns = (
-        Column("", lambda row: row[0]),
+        Column("", lambda i: i + 1),
         Column("exponents", exponents, "in the order of the names", kind="tight"),
-        Column("in words", lambda row: row[2], kind="text"),
+        Column("in words", said.__getitem__, kind="text"),
     )
-    intro = Text(
-        "Invariant, but not spheres: one tensor makes up for another. A learning rate or weight decay on one of them "
-        "acts on all; a basis is shown, so that products of these are symmetries too."
-    )
-    return [intro, table(rows, columns, "", sortable=len(rows) > 3)]
+    return [Text(_NO_SPHERES), table(range(len(said)), columns, "", sortable=len(said) > 3)]
 
 
 def _tensors(tensors: Tensors) -> Table:
     found, colours = tensors.found, tensors.colours
     places = {name: i for i, name in enumerate(found.names, 1)}
-
-    def group(name: str) -> int | None:
-        return tensors.group_of[name] + 1 if name in tensors.group_of else None
+    groups = {name: i + 1 for name, i in tensors.group_of.items()}
 
     def scaled(name: str) -> str:
         powers = [f"{exponent_text(one[name])} in {k}" for k, one in enumerate(found.rescalings, 1) if name in one]
@@ -212,7 +211,7 @@ def _tensors(tensors: Tensors) -> Table:
         Column("shape", tensors.shape_of.get, kind="tight"),
         Column("numbers", tensors.sizes.get, form=","),
         Column("role", role, "joint and alone: scale-invariant; fixed: in no symmetry", kind="tight"),
-        Column("group", group, "number of its scale-invariant group"),
+        Column("group", groups.get, "number of its scale-invariant group"),
         Column("rescalings", scaled, "its exponent in which of them", kind="tight"),
     ]
     if (rows := found.row_invariant) is not None:

@@ -14,8 +14,6 @@ from onsphere.lab.result import ExperimentResult
 from onsphere.lab.store import Run
 from onsphere.symmetry import Symmetries
 
-__all__ = ["SymmetriesResult"]
-
 Found = Annotated[Symmetries, PlainValidator(Symmetries.from_dict), PlainSerializer(Symmetries.to_dict)]
 
 
@@ -40,15 +38,11 @@ class SymmetriesResult(ExperimentResult):
 
     @classmethod
     def restored(cls, run: Run, values: Mapping[str, Any]) -> Self:
-        """The result from what :meth:`to_dict` gave.
-
-        Args:
-            run: Where the run lies now; its folder may have been moved.
-            values: Plain values by their names.
+        """The result from what :meth:`to_dict` gave, in which the symmetries stand beside the other values.
 
         Raises:
-            KeyError: A value is missing.
-            ValueError: A value is not what the types say.
+            KeyError: A value of the symmetries is missing.
+            ValueError: Another value is missing, or is not what the types say.
         """
         return super().restored(run, {**values, "found": dict(values)})
 

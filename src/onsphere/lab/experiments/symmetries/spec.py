@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from onsphere.lab.options import Options, list_text, split_list
+from onsphere.lab.options import Options, Widths, list_text, split_list
 
 #: The networks that need no ``--input``, and what they get then.
 NAMED = ("mlp", "convnet", "resnet18")
@@ -29,13 +29,8 @@ def parse_shape(text: str) -> tuple[str | None, tuple[int, ...]]:
     return found["name"], tuple(int(size) for size in found["sizes"].split("x"))
 
 
-def _checked(text: str) -> str:
-    parse_shape(text)
-    return text.strip()
-
-
 Shapes = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked)], ...],
+    tuple[Annotated[str, AfterValidator(lambda text: parse_shape(text) and text.strip())], ...],
     BeforeValidator(split_list),
     Parameter(negative="", show_default=lambda shapes: list_text(shapes) or "none"),
 ]
@@ -62,9 +57,7 @@ class SymmetriesSpec(Options):
     """Cast model and inputs to this first (default: as the factory makes it); the answer is computed in float64."""
     device: str | None = None
     """Device: cpu, cuda, cuda:1 (default: where the factory puts the model)."""
-    widths: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(split_list), Parameter(negative="")
-    ] = None
+    widths: Widths = None
     """Hidden widths of the mlp, comma separated (default 64,64)."""
     width: Annotated[int, Field(ge=1)] | None = None
     """Width of the convnet or resnet18: channels of the first layer (default 32)."""
@@ -92,8 +85,7 @@ class SymmetriesSpec(Options):
 
     def inputs(self) -> list[tuple[str | None, tuple[int, ...]]]:
         """Name (None: positional) and shape of every floating-point input."""
-        given = self.input or (() if self.tokens else (DEFAULT_INPUT,))
-        return [parse_shape(text) for text in given]
+        return [parse_shape(text) for text in self.input or (() if self.tokens else (DEFAULT_INPUT,))]
 
     def token_inputs(self) -> list[tuple[str | None, tuple[int, ...]]]:
         """Name and shape of every integer input."""

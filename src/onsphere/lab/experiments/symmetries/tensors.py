@@ -14,8 +14,6 @@ from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 from onsphere.symmetry import Symmetries
 
-__all__ = ["Class", "Role", "Tensors", "exponent_text"]
-
 Role = Literal["joint", "alone", "rescaling", "without effect", "fixed"]
 
 
@@ -64,13 +62,13 @@ class Tensors:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Numbers in every tensor."""
-        return {name: math.prod(shape) for name, shape in zip(self.found.names, self.found.shapes, strict=True)}
+        return dict(zip(self.found.names, map(math.prod, self.found.shapes), strict=True))
 
     @cached_property
     def shape_of(self) -> dict[str, str]:
         """Every tensor's shape as text, ``64x3x3x3``."""
-        shapes = zip(self.found.names, self.found.shapes, strict=True)
-        return {name: "x".join(map(str, shape)) or "number" for name, shape in shapes}
+        shapes = ("x".join(map(str, shape)) or "number" for shape in self.found.shapes)
+        return dict(zip(self.found.names, shapes, strict=True))
 
     @cached_property
     def total(self) -> int:
@@ -134,10 +132,8 @@ class Tensors:
 
     def told(self, name: str) -> str:
         """All that is known about a tensor, one fact a line."""
-        lines = [
-            f"<b>{name}</b>",
-            f"{self.shape_of[name]} · {self.sizes[name]:,} number{'s' * (self.sizes[name] != 1)}",
-        ]
+        size = f"{self.sizes[name]:,} number{'s' * (self.sizes[name] != 1)}"
+        lines = [f"<b>{name}</b>", f"{self.shape_of[name]} · {size}"]
         role, i = self.roles[name], self.group_of.get(name)
         if i is not None:
             others = len(self.found.groups[i]) - 1

@@ -1,58 +1,45 @@
-"""What was found, in sentences."""
+"""What was found, in sentences, many names in few words: ``blocks.{0–3}.up.weight`` for one of each of four blocks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
-from onsphere.lab.experiments.symmetries.names import folded, pattern
 from onsphere.lab.experiments.symmetries.tensors import Tensors
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_number
 from onsphere.symmetry import Symmetries
 
-__all__ = ["answer", "certainty", "describe", "rescaling_kinds", "rescaling_sentences"]
+_NUMBER = re.compile(r"\d+")
 
 
 def describe(found: Symmetries) -> str:
     """The result in one line."""
-    tensors = Tensors(found)
-    parts = [
-        f"{len(found.invariant)} of {len(found.names)} tensors ({_percent(tensors)} % of {tensors.total:,} numbers) "
-        f"scale-invariant in {len(found.groups)} groups",
-        f"{len(found.rescalings)} rescalings",
-        f"{len(found.without_effect)} without effect",
-        f"{len(found.fixed)} in no symmetry",
-    ]
-    return "; ".join(parts)
+    return (
+        f"{len(found.invariant)} of {len(found.names)} tensors ({_percent(found)} % of {Tensors(found).total:,} "
+        f"numbers) scale-invariant in {len(found.groups)} groups; {len(found.rescalings)} rescalings; "
+        f"{len(found.without_effect)} without effect; {len(found.fixed)} in no symmetry"
+    )
 
 
 def answer(found: Symmetries) -> list[str]:
     """What was found, in a sentence, then what else there is and how exact it is."""
     if found.groups:
         first = (
-            f"{len(found.invariant)} of {counted(len(found.names), 'tensor')} ({_percent(Tensors(found))} % of the "
+            f"{len(found.invariant)} of {counted(len(found.names), 'tensor')} ({_percent(found)} % of the "
             f"numbers) are scale-invariant, in {counted(len(found.groups), 'group')}: only their direction matters."
         )
     else:
         first = f"None of {counted(len(found.names), 'tensor')} is scale-invariant, alone or together."
-    rest = []
-    if found.rescalings:
-        verb = "trades" if len(found.rescalings) == 1 else "trade"
-        rest.append(f"{counted(len(found.rescalings), 'rescaling')} {verb} the scale of one tensor for another's")
-    if found.without_effect:
-        verb = "has" if len(found.without_effect) == 1 else "have"
-        rest.append(f"{counted(len(found.without_effect), 'tensor')} {verb} no effect at all")
-    if found.fixed:
-        verb = "is" if len(found.fixed) == 1 else "are"
-        rest.append(f"{counted(len(found.fixed), 'tensor')} {verb} in no symmetry")
+    others = (
+        (len(found.rescalings), "rescaling", "trades", "trade", "the scale of one tensor for another's"),
+        (len(found.without_effect), "tensor", "has", "have", "no effect at all"),
+        (len(found.fixed), "tensor", "is", "are", "in no symmetry"),
+    )
+    rest = [f"{counted(n, what)} {one if n == 1 else many} {how}" for n, what, one, many, how in others if n]
     second = f"{', '.join(rest)}." if rest else "There is nothing else: every trainable tensor is in a group."
     return [first, second[0].upper() + second[1:], *_exactness(found)]
-
-
-def certainty(found: Symmetries) -> tuple[str, str]:
-    """How many symmetries there are and how clearly they stand out, as two short facts."""
-    return f"dimension {found.dimension}", f"gap {format_number(found.gap, 2)}"
 
 
 def rescaling_sentences(found: Symmetries) -> list[str]:
@@ -83,5 +70,57 @@ def _exactness(found: Symmetries) -> Sequence[str]:
     ]
 
 
-def _percent(tensors: Tensors) -> str:
-    return format_number(100 * tensors.share(tensors.found.invariant))
+def _percent(found: Symmetries) -> str:
+    return format_number(100 * Tensors(found).share(found.invariant))
+
+
+def pattern(text: str) -> str:
+    """The text with every number replaced by ``#``: equal for what is alike in every layer."""
+    return _NUMBER.sub("#", text)
+
+
+def folded(names: Iterable[str]) -> list[str]:
+    """Names that differ in one number alone, written as one, in order of first appearance.
+
+    Of names with several numbers that is the first whose folding leaves fewest texts.
+
+    Args:
+        names: Such as those of a group.
+
+    Returns:
+        At most as many texts; together they name the same parameters.
+    """
+    patterns: dict[str, dict[str, list[str]]] = {}
+    for name in names:
+        patterns.setdefault(pattern(name), {})[name] = _NUMBER.findall(name)
+    found = []
+    for members in patterns.values():
+
+        def alike(place: int, members: dict[str, list[str]] = members) -> list[list[str]]:
+            groups: dict[tuple[str, ...], list[str]] = {}
+            for name, numbers in members.items():
+                groups.setdefault((*numbers[:place], *numbers[place + 1 :]), []).append(name)
+            return list(groups.values())
+
+        places = range(len(next(iter(members.values()))))
+        best = min(places, key=lambda place: len(alike(place)), default=0)
+        found += [_written(group, best) for group in alike(best)]
+    return found
+
+
+def shortened(text: str, most: int) -> str:
+    """The text with its middle left out if it is longer than ``most`` letters."""
+    if len(text) <= most:
+        return text
+    end = (2 * (most - 1)) // 3
+    return f"{text[: most - 1 - end]}…{text[-end:]}"
+
+
+def _written(members: Sequence[str], place: int) -> str:
+    if len(members) == 1:
+        return members[0]
+    values = sorted({int(_NUMBER.findall(text)[place]) for text in members})
+    consecutive = values == list(range(values[0], values[-1] + 1)) and len(values) > 2
+    inside = f"{values[0]}–{values[-1]}" if consecutive else ",".join(map(str, values))
+    start, end = [match.span() for match in _NUMBER.finditer(members[0])][place]
+    return f"{members[0][:start]}{{{inside}}}{members[0][end:]}"

@@ -87,6 +87,10 @@ class ToyPeriodsResult(ToyResult):
     log_radius: list[float]
     law: list[LawRow]
 
+    def __post_init__(self) -> None:
+        if len(self.periods) != max(len(self.jumps) - 1, 0):
+            raise ValueError(f"periods are {len(self.periods)}, jumps {len(self.jumps)}: one lies between two")
+
     def __repr__(self) -> str:
         return f"ToyPeriodsResult: {self.steps} steps, {self.seconds:.1f} s\n  {describe(self)}\n  page: {self.report}"
 

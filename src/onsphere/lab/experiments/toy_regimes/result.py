@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
-from onsphere.lab.result import ToyResult
+from onsphere.lab.result import Rows, ToyResult
 
 #: A run whose mean loss is a smaller part of the loss at random directions has converged.
 CONVERGED = 1e-6
@@ -54,9 +54,9 @@ class ToyRegimesResult(ToyResult):
     rows_field: ClassVar[str] = "rows"
 
     spec: ToyRegimesSpec
-    alphas: list[float]
+    alphas: Rows[float]
     threshold: float
-    rows: list[RegimesRow]
+    rows: Rows[RegimesRow]
 
     def __repr__(self) -> str:
         asked = f"{len(self.alphas)} pairs, {len(self.rows)} ELRs x {self.spec.seeds} seeds"

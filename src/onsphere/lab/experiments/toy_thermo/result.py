@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onsphere.lab.experiments.toy_thermo.spec import ToyThermoSpec
-from onsphere.lab.result import ToyResult
+from onsphere.lab.result import Rows, ToyResult
 
 #: What each protocol is called in prose.
 NAMES = {"fixed_elr": "fixed ELR", "fixed_lr": "fixed lr", "sphere": "fixed sphere"}
@@ -113,7 +113,7 @@ class ToyThermoResult(ToyResult):
     rows_field: ClassVar[str] = "rows"
 
     spec: ToyThermoSpec
-    rows: list[ThermoRow]
+    rows: Rows[ThermoRow]
     maxwell: list[MaxwellRow]
 
     def __repr__(self) -> str:

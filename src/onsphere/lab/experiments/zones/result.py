@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from onsphere.lab.experiments.zones.spec import ZonesSpec
-from onsphere.lab.result import Real, TrainedResult
+from onsphere.lab.result import Real, Rows, TrainedResult
 
 Outcome = Literal["at once", "up first", "held", "leaves"]
 OUTCOMES: tuple[Outcome, ...] = ("at once", "up first", "held", "leaves")
@@ -121,9 +121,9 @@ class ZonesResult(TrainedResult):
     rows_field: ClassVar[str] = "continuations"
 
     spec: ZonesSpec
-    continuations: list[Continuation]
-    path: list[PathPoint]
-    zones: list[Zone]
+    continuations: Rows[Continuation]
+    path: Rows[PathPoint]
+    zones: Rows[Zone]
 
     @property
     def main(self) -> list[PathPoint]:
