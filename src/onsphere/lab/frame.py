@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from onsphere.lab.result import ExperimentResult
     from onsphere.lab.store import Run
 
-__all__ = ["ANGLES", "Report", "repeated", "write_page", "write_plain_page"]
-
 #: The usual note below what is measured.
 ANGLES = "Angles are in radians, times in steps; log is the natural logarithm."
 

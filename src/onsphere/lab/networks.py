@@ -16,8 +16,6 @@ from onsphere.lab.population import Problem
 from onsphere.lab.population.evaluate import evaluated
 from onsphere.lab.population.step import loss_function
 
-__all__ = ["Evaluation", "batches", "criterion", "evaluate", "network"]
-
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -172,13 +172,7 @@ def name_of(model: Model) -> str:
 
 
 def problem_of(
-    spec: Any,
-    model: Model,
-    data: Data,
-    *,
-    widths: Sequence[int] | None = None,
-    eps: float | None = None,
-    **more: Any,
+    spec: Any, model: Model, data: Data, *, widths: Sequence[int] | None = None, eps: float | None = None, **more: Any
 ) -> Problem:
     """The problem of a spec, not yet prepared, after all checks; on the sphere unless ``more`` says otherwise.
 
@@ -327,12 +321,7 @@ def cpu_seconds(run: Run) -> float:
 def _choose(problem: Problem, options: EngineOptions, copies: int) -> Execution:
     try:
         plan, timings = choose_plan(
-            problem,
-            copies,
-            options.workers,
-            mode=options.mode,
-            chunk=options.chunk,
-            compiled=options.compiled,
+            problem, copies, options.workers, mode=options.mode, chunk=options.chunk, compiled=options.compiled
         )
     except RuntimeError as error:
         raise InputError(f"--mode: {error}") from error

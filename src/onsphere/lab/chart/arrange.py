@@ -12,8 +12,6 @@ import numpy as np
 
 from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Span, Text
 
-__all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ragged", "ticks_of"]
-
 _MARGIN = 0.05  # of the length of an axis, at both ends
 
 

@@ -17,8 +17,6 @@ from .theme import (
     series_colours,
 )
 
-__all__ = ["REGIME_MARKERS", "STEP_ZERO", "elr_looks", "elr_scale", "phase_keys", "regime_look", "series_looks"]
-
 #: Where a logarithmic axis of steps shows step 0.
 STEP_ZERO = 0.7
 

@@ -19,8 +19,6 @@ from .page_layout import colour_bar, layout_of, safe
 from .spec import Band, Bars, Chart, Heat, Line, Look, Mark, Points, Scale, Text, numbers
 from .theme import INK, rgba, viridis
 
-__all__ = ["block", "figure"]
-
 _SYMBOLS = {
     "triangle": "triangle-up",
     "down": "triangle-down",

@@ -12,8 +12,6 @@ from .arrange import Limits, Place, levels, names_above, ragged, ticks_of
 from .spec import Axis, Bars, Chart, Heat, Panel, Rule, Span
 from .theme import GREY, INK, rgba
 
-__all__ = ["colour_bar", "layout_of", "safe"]
-
 _WIDTH = 640  # pixels of a panel's width, to judge which texts fit; the page's own width is not known here
 _LETTER = 6.6
 _LINE = 16  # pixels a line of text above a panel

@@ -19,8 +19,6 @@ from .spec import Axis, Chart, Look, Mark, Panel, Rule, Span
 from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
 from .theme import GREY
 
-__all__ = ["figure", "save_figures"]
-
 _LETTER = 0.06  # inches a letter of the small type
 _LINE = 9.5  # points a line of it
 _NAME = 0.09  # inches that a name beside an axis needs

@@ -18,8 +18,6 @@ from .arrange import Place
 from .spec import Band, Bars, Heat, Line, Look, Mark, Points, Scale, Text, numbers
 from .theme import INK, elr_scale
 
-__all__ = ["DASHES", "MARKERS", "add_colour_bar", "draw", "legend_handle", "plain"]
-
 #: Matplotlib's names of the markers.
 MARKERS: Mapping[str, str] = {
     "circle": "o",

@@ -16,23 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .marks import (
-    INKED,
-    Band,
-    Bars,
-    Dash,
-    Heat,
-    Line,
-    Look,
-    Mark,
-    Marker,
-    Points,
-    Scale,
-    Side,
-    Text,
-    literal,
-    numbers,
-)
+from .marks import INKED, Band, Bars, Dash, Heat, Line, Look, Mark, Marker, Points, Scale, Side, Text, literal, numbers
 
 __all__ = [
     "INKED",

@@ -26,18 +26,6 @@ from onsphere.lab.store.files import atomic
 
 from .theme import INK
 
-__all__ = [
-    "DPI",
-    "figure_title",
-    "log_axis",
-    "log_ticks",
-    "new_figure",
-    "number_ticks",
-    "panel_letter",
-    "save_figure",
-    "style",
-]
-
 DPI = 200
 
 _STYLE: dict[Any, Any] = {

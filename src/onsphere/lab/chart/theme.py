@@ -12,22 +12,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-__all__ = [
-    "GREY",
-    "INK",
-    "INK_ON_DARK",
-    "OKABE_ITO",
-    "REGIME_COLOURS",
-    "REGIME_COLOURS_ON_DARK",
-    "REGIME_NAMES",
-    "elr_colours",
-    "elr_limits",
-    "elr_scale",
-    "rgba",
-    "series_colours",
-    "viridis",
-]
-
 INK, INK_ON_DARK = "#222222", "#dddddd"
 GREY = "#8a8f94"  # seen on light and dark alike
 

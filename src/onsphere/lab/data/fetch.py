@@ -54,10 +54,7 @@ def fetch(name: str, urls: Sequence[str], sha256: str, *, instead: str) -> Path:
     for url in urls:
         try:
             return Path(pooch.retrieve(url=url, known_hash=f"sha256:{sha256}", fname=filename, path=folder))
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors, a wrong checksum is a ValueError
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum is a ValueError
             reason = "wrong checksum" if isinstance(error, ValueError) else type(error).__name__
             failures.append(f"{url}: {reason}")
     raise DataError(f"{name}: download failed ({'; '.join(failures)}); {instead}")

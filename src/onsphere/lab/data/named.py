@@ -85,10 +85,7 @@ def load(
     tested = balanced_order(raw.y_test, TEST_ORDER)[: first("test", test, len(raw.y_test), f"test images of {name}")]
     y_train, noisy = replace_labels(raw.y_train[chosen], share, raw.classes, words)
     x_train, x_test = to_float(
-        pool_sums(raw.x_train[chosen], factor),
-        pool_sums(raw.x_test[tested], factor),
-        raw.top * factor**2,
-        standardise,
+        pool_sums(raw.x_train[chosen], factor), pool_sums(raw.x_test[tested], factor), raw.top * factor**2, standardise
     )
     return Dataset(
         name=name,

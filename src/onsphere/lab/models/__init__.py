@@ -92,12 +92,7 @@ def build(
     name, factory = resolve(model)
     input_shape = tuple(input_shape)
     check_common(input_shape, classes, head_norm, eps)
-    given: dict[str, Any] = {
-        "input_shape": input_shape,
-        "classes": classes,
-        "head_norm": head_norm,
-        "eps": eps,
-    }
+    given: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "head_norm": head_norm, "eps": eps}
     if width is not None:
         given["width"] = positive_integer("width", width)
     if widths is not None:

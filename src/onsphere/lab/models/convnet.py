@@ -16,16 +16,9 @@ from torch import nn
 
 from onsphere.lab.models.blocks import check_common, frozen, positive_integer, square_image
 
-__all__ = ["convnet"]
-
 
 def convnet(
-    input_shape: Sequence[int],
-    classes: int,
-    *,
-    width: int = 32,
-    head_norm: float = 10.0,
-    eps: float = 1e-12,
+    input_shape: Sequence[int], classes: int, *, width: int = 32, head_norm: float = 10.0, eps: float = 1e-12
 ) -> nn.Sequential:
     """Build the ConvNet, with PyTorch's default initialisation.
 

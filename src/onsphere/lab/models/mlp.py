@@ -15,8 +15,6 @@ from torch import nn
 
 from onsphere.lab.models.blocks import ModelError, check_common, frozen, positive_integer
 
-__all__ = ["mlp"]
-
 
 def mlp(
     input_shape: Sequence[int],

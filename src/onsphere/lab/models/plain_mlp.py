@@ -15,8 +15,6 @@ from torch import nn
 
 from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
 
-__all__ = ["plain_mlp"]
-
 
 def plain_mlp(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = (64, 64)) -> nn.Sequential:
     """Build the perceptron, with PyTorch's default initialisation.

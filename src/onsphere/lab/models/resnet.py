@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from onsphere.lab.models.blocks import check_common, frozen, positive_integer, square_image
 
-__all__ = ["ResNet18", "resnet18"]
-
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
@@ -77,12 +75,7 @@ class ResNet18(nn.Module):
 
 
 def resnet18(
-    input_shape: Sequence[int],
-    classes: int,
-    *,
-    width: int = 32,
-    head_norm: float = 10.0,
-    eps: float = 1e-12,
+    input_shape: Sequence[int], classes: int, *, width: int = 32, head_norm: float = 10.0, eps: float = 1e-12
 ) -> ResNet18:
     """Build the ResNet, with PyTorch's default initialisation.
 

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["augmented", "padding"]
-
 
 def padding(height: int, width: int) -> int:
     """Width of the zero padding, pixels."""

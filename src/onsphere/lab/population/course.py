@@ -21,8 +21,6 @@ from onsphere.lab.population.copies import Copy, Schedule, lr_factors
 from onsphere.lab.population.readings import Readings
 from onsphere.lab.population.shard_folder import ShardFolder
 
-__all__ = ["Course", "courses", "courses_of", "decay_of", "thinned"]
-
 Array = NDArray[np.float64]
 
 
@@ -90,10 +88,7 @@ def decay_of(copy: Copy) -> float:
 
 
 def courses(
-    readings: Readings,
-    copies: Sequence[Copy],
-    invariant: Sequence[str] | None = None,
-    factors: Array | None = None,
+    readings: Readings, copies: Sequence[Copy], invariant: Sequence[str] | None = None, factors: Array | None = None
 ) -> list[Course]:
     """The courses of a shard's copies.
 

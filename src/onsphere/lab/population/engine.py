@@ -165,12 +165,7 @@ class Engine:
     # ------------------------------------------------------------------------------------------------ steps
 
     def advance(
-        self,
-        state: State,
-        stop: int,
-        ring: Tensor,
-        *,
-        interrupted: Callable[[int], bool] | None = None,
+        self, state: State, stop: int, ring: Tensor, *, interrupted: Callable[[int], bool] | None = None
     ) -> State:
         """Train from ``state.step`` to ``stop``.
 
@@ -196,12 +191,7 @@ class Engine:
             return self._advance_one_by_one(state, hyper, indices, ring, interrupted)
 
     def _advance_batched(
-        self,
-        state: State,
-        hyper: list[Hyper],
-        indices: Tensor,
-        ring: Tensor,
-        interrupted: Callable[[int], bool] | None,
+        self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
     ) -> State:
         now = StepState(state.params, state.buffers, state.alive)
         done, first = 0, self.problem.offset + state.step
@@ -217,12 +207,7 @@ class Engine:
         return State(now.params, now.buffers, state.constants, now.alive, state.radius, state.step + done)
 
     def _advance_one_by_one(
-        self,
-        state: State,
-        hyper: list[Hyper],
-        indices: Tensor,
-        ring: Tensor,
-        interrupted: Callable[[int], bool] | None,
+        self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
     ) -> State:
         after: list[StepState] = []
         steps, first = len(indices), self.problem.offset + state.step

@@ -24,8 +24,6 @@ from .words import json_for_script
 if TYPE_CHECKING:
     from onsphere.lab.chart.spec import Chart as Said
 
-__all__ = ["Block", "Cell", "Chart", "Code", "Facts", "Page", "Section", "Slider", "Table", "Text"]
-
 
 @dataclass(frozen=True)
 class Text:

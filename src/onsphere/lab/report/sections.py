@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from .page import Code, Facts, Section, Table, Text
 from .words import format_duration, format_number
 
-__all__ = ["cost_section", "counted", "measured_section", "repeat_section"]
-
 
 def measured_section(headings: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> Section:
     """What each quantity on the page is.

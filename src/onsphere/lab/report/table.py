@@ -10,8 +10,6 @@ from typing import Any, Literal
 from onsphere.lab.report.page import Cell, Table
 from onsphere.lab.report.words import format_number, format_percent
 
-__all__ = ["Column", "number", "percent", "table"]
-
 SORT = "Click a heading to sort."
 
 
