@@ -59,9 +59,10 @@ class Place:
         return math.log(max(value, low) / low) / math.log(high / low) if self.x.log else (value - low) / (high - low)
 
     def seen(self, span: Span) -> tuple[float, float, float] | None:
-        """Ends and middle of what is seen of a stretch of the x axis; None if nothing is."""
-        low, high = max(span.low, self.x_limits.low), min(span.high, self.x_limits.high)
-        return (low, high, math.sqrt(low * high) if self.x.log else (low + high) / 2) if low < high else None
+        """Ends and middle of what is seen of a stretch of an axis; None if nothing is."""
+        axis, ends = (self.x, self.x_limits) if span.along == "x" else (self.panel.y, self.y_limits)
+        low, high = max(span.low, ends.low), min(span.high, ends.high)
+        return (low, high, math.sqrt(low * high) if axis.log else (low + high) / 2) if low < high else None
 
 
 def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits:

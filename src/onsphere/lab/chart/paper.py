@@ -120,16 +120,14 @@ def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
 
 def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
     panel = place.panel
-    for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
-        ticks = ticks_of(axis, panel.marks, which)  # type: ignore[arg-type]
-        if which == "y" and ticks:  # every so many of them, so that no name runs into another
-            ticks = dict(list(ticks.items())[:: math.ceil(_NAME * len(ticks) / inch)])
-        _scale(axes, which, axis, ends, ticks)  # type: ignore[arg-type]
+    ticks = ticks_of(panel.y, panel.marks, "y")
+    if ticks:  # every so many of them, so that no name runs into another
+        ticks = dict(list(ticks.items())[:: math.ceil(_NAME * len(ticks) / inch)])
+    _scale(axes, "x", place.x, place.x_limits, ticks_of(place.x, panel.marks, "x"))
+    _scale(axes, "y", panel.y, place.y_limits, ticks)
     for span in (*panel.spans, *chart.spans):
-        ends = place.x_limits if span.along == "x" else place.y_limits
-        low, high = max(span.low, ends.low), min(span.high, ends.high)
-        if low < high:
-            _shade(axes, replace(span, low=low, high=high))
+        if (seen := place.seen(span)) is not None:
+            _shade(axes, replace(span, low=seen[0], high=seen[1]))
     for mark in panel.marks:
         draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
     for rule in (*panel.rules, *chart.rules):

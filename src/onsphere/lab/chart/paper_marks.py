@@ -56,9 +56,8 @@ def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
     if isinstance(mark, Points):
         _points(axes, mark, place, bold=bold)
     elif isinstance(mark, Band):
-        axes.fill_between(
-            numbers(mark.x), numbers(mark.low), numbers(mark.high), color=mark.look.colour, alpha=0.2, linewidth=0
-        )
+        x, low, high = numbers(mark.x), numbers(mark.low), numbers(mark.high)
+        axes.fill_between(x, low, high, color=mark.look.colour, alpha=0.2, linewidth=0)
     elif isinstance(mark, Heat):
         _heat(axes, mark)
     elif isinstance(mark, Bars):
@@ -123,28 +122,23 @@ def _points(axes: Any, mark: Points, place: Place, *, bold: bool) -> None:
         colours = list(look.colour) if isinstance(look.colour, tuple) else look.colour
         axes.errorbar(x, y, fmt="none", ecolor=colours, elinewidth=0.8, capsize=1.6, capthick=0.8, alpha=alpha, **bars)
     _markers(axes, mark, x, y, alpha)
-    across, upright, right, rise = _SIDES[mark.side]
     for at, height, label in zip(x, y, mark.labels, strict=False):
         if label and np.isfinite(at) and np.isfinite(height):
-            axes.annotate(
-                plain(label),
-                (at, height),
-                (right, rise),
-                textcoords="offset points",
-                ha=across,
-                va=upright,
-                fontsize=6.5,
-            )
+            _beside(axes, label, (at, height), mark.side, fontsize=6.5)
+
+
+def _beside(axes: Any, text: str, at: tuple[float, float], side: str, **look: Any) -> None:
+    across, upright, right, rise = _SIDES[side]
+    axes.annotate(plain(text), at, (right, rise), textcoords="offset points", ha=across, va=upright, **look)
 
 
 def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
     """Markers by shape, since matplotlib draws one shape at a time."""
     look, n = mark.look, len(x)
-    each: list[list[Any]] = [
+    kinds, sizes, hollow, colours = (
         list(value) if isinstance(value, tuple) else [value] * n
         for value in (look.marker, look.size, look.hollow, look.colour)
-    ]
-    kinds, sizes, hollow, colours = each
+    )
     shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
     for kind in dict.fromkeys(kinds[i] for i in shown_at):
         own = [i for i in shown_at if kinds[i] == kind]
@@ -217,31 +211,17 @@ def _bars(axes: Any, mark: Bars, place: Place) -> None:
                 where = (middle, at[i]) if mark.along == "x" else (at[i], middle)
                 ground = colours[i] if isinstance(colours, list) else colours
                 clear = {"facecolor": ground, "edgecolor": "none", "pad": 0.8} if look.hatch else None
-                axes.text(
-                    *where, plain(label), ha="center", va="center", fontsize=6.5, color=_ink_on(ground), bbox=clear
-                )
+                form = {"ha": "center", "va": "center", "fontsize": 6.5, "color": _ink_on(ground), "bbox": clear}
+                axes.text(*where, plain(label), **form)
             continue
         where = (base[i] + length[i], at[i]) if mark.along == "x" else (at[i], base[i] + length[i])
-        across, upright, right, rise = _SIDES["right" if mark.along == "x" else "above"]
-        look_of = {"ha": across, "va": upright, "fontsize": 6, "annotation_clip": False}
-        axes.annotate(plain(label), where, (right, rise), textcoords="offset points", **look_of)
+        _beside(axes, label, where, "right" if mark.along == "x" else "above", fontsize=6, annotation_clip=False)
 
 
 def _text(axes: Any, mark: Text) -> None:
-    across, upright, right, rise = _SIDES[mark.side]
+    look = {"fontsize": 7.5, "color": _first(mark.look.colour), "annotation_clip": False}
     for x, y, text in zip(numbers(mark.x), numbers(mark.y), mark.text, strict=True):
-        axes.annotate(
-            plain(text),
-            (x, y),
-            (right, rise),
-            textcoords="offset points",
-            ha=across,
-            va=upright,
-            fontsize=7.5,
-            color=_first(mark.look.colour),
-            weight="bold" if text.startswith("<b>") else "normal",
-            annotation_clip=False,
-        )
+        _beside(axes, text, (x, y), mark.side, weight="bold" if text.startswith("<b>") else "normal", **look)
 
 
 def _first(value: Any) -> Any:
