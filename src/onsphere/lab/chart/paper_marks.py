@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from .arrange import Place
 from .spec import Band, Bars, Heat, Line, Look, Mark, Points, Scale, Text, numbers
-from .theme import INK, elr_scale
+from .theme import INK, VIRIDIS_ON_LIGHT, viridis
 
 #: Matplotlib's names of the markers.
 MARKERS: Mapping[str, str] = {
@@ -135,10 +135,8 @@ def _beside(axes: Any, text: str, at: tuple[float, float], side: str, **look: An
 def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
     """Markers by shape, since matplotlib draws one shape at a time."""
     look, n = mark.look, len(x)
-    kinds, sizes, hollow, colours = (
-        list(value) if isinstance(value, tuple) else [value] * n
-        for value in (look.marker, look.size, look.hollow, look.colour)
-    )
+    given: tuple[Any, ...] = (look.marker, look.size, look.hollow, look.colour)
+    kinds, sizes, hollow, colours = (value if isinstance(value, tuple) else (value,) * n for value in given)
     shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
     for kind in dict.fromkeys(kinds[i] for i in shown_at):
         own = [i for i in shown_at if kinds[i] == kind]
@@ -167,7 +165,7 @@ def _mappable(scale: Scale, values: Any) -> ScalarMappable:
     low = scale.low if scale.low is not None else float(known.min()) if known.size else 0.0
     high = scale.high if scale.high is not None else float(known.max()) if known.size else 1.0
     high = high if high > low else low + 1
-    colours = elr_scale()
+    colours = viridis(256, *VIRIDIS_ON_LIGHT)
     norm = LogNorm(low, high) if scale.log else Normalize(low, high)
     return ScalarMappable(norm=norm, cmap=ListedColormap(colours[::-1] if scale.reverse else colours))
 

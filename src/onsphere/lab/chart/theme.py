@@ -53,11 +53,11 @@ _VIRIDIS = (
 _STEPS = np.array([[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in _VIRIDIS])
 
 # The part of viridis that stands out from a light and from a dark background.
-_VIRIDIS_ON_LIGHT = (0.0, 0.92)
+VIRIDIS_ON_LIGHT = (0.0, 0.92)
 _VIRIDIS_ON_DARK = (0.22, 1.0)
 
 
-def viridis(n: int, *, start: float = 0, stop: float = 1) -> list[str]:
+def viridis(n: int, start: float = 0, stop: float = 1) -> list[str]:
     """N colours of viridis at equal distances from `start` to `stop`, as ``#rrggbb``."""
     return [_viridis(place) for place in np.linspace(start, stop, n)]
 
@@ -83,12 +83,6 @@ def elr_limits(elrs: Iterable[float]) -> tuple[float, float]:
     return low, high
 
 
-def elr_scale(*, dark: bool = False) -> list[str]:
-    """256 colours of viridis without the end that is hard to see on a light (or ``dark``) background."""
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
-    return viridis(256, start=start, stop=stop)
-
-
 def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str]:
     """Give each ELR its colour on the logarithmic scale.
 
@@ -101,7 +95,7 @@ def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str
     """
     unique = sorted({float(elr) for elr in elrs})
     low, high = elr_limits(unique)
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
+    start, stop = _VIRIDIS_ON_DARK if dark else VIRIDIS_ON_LIGHT
     span = math.log(high / low)
     return {elr: _viridis(start + (stop - start) * math.log(elr / low) / span) for elr in unique}
 
@@ -116,8 +110,8 @@ def series_colours(n: int, *, dark: bool = False) -> list[str]:
     few = _SERIES_ON_DARK if dark else _SERIES
     if n <= len(few):
         return list(few[:n])
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
-    return viridis(n, start=start, stop=stop)
+    start, stop = _VIRIDIS_ON_DARK if dark else VIRIDIS_ON_LIGHT
+    return viridis(n, start, stop)
 
 
 def rgba(colour: str, alpha: float) -> str:

@@ -10,7 +10,7 @@ a compiler; ``compiled`` gives that list to ``torch.compile``. A network that ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,10 +50,6 @@ class Plan:
     compiled: bool = False
     traced: bool = True
     channels_last: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values for JSON."""
-        return asdict(self)
 
 
 @dataclass
@@ -118,7 +114,7 @@ class Engine:
             vmap(step, in_dims=(0, 0, 0, data_axis, data_axis), randomness="different") if plan.mode == "vmap" else step
         )
         self._step: Step | None = None
-        self.x = self.image_layout(problem.data.x_train.to(problem.device, problem.dtype))
+        self.x = self.weight_layout(problem.data.x_train.to(problem.device, problem.dtype))
         self.y = problem.data.y_train.to(problem.device)
         self.columns = FIXED + 3 * len(problem.trained)
 
@@ -204,7 +200,7 @@ class Engine:
             done += 1
             if interrupted is not None and interrupted(len(self.copies)):
                 break
-        return State(now.params, now.buffers, state.constants, now.alive, state.radius, state.step + done)
+        return replace(state, params=now.params, buffers=now.buffers, alive=now.alive, step=state.step + done)
 
     def _advance_one_by_one(
         self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
@@ -212,9 +208,11 @@ class Engine:
         after: list[StepState] = []
         steps, first = len(indices), self.problem.offset + state.step
         for k, this in enumerate(self.copies):
-            layout = self.weight_layout
-            now = StepState([layout(p[k]) for p in state.params], [layout(b[k]) for b in state.buffers], state.alive[k])
-            constants = [layout(c[k]) for c in state.constants]
+            params, buffers, constants = (
+                [self.weight_layout(tensor[k]) for tensor in tensors]
+                for tensors in (state.params, state.buffers, state.constants)
+            )
+            now = StepState(params, buffers, state.alive[k])
             rows_of_seed = indices[:, self.seeds.index(this.seed)]
             own = Hyper(*(h[k] for h in hyper[0]))
             for t in range(steps):
@@ -224,20 +222,15 @@ class Engine:
                 if hyper[t] is not hyper[0]:
                     own = own._replace(lr=hyper[t].lr[k], number=hyper[t].number[k])
                 x = self._batch(rows, this.seed, state.step + t)
-                now, ring[t, k] = self._run(now, constants, own, self.image_layout(x), self.y[rows])
+                now, ring[t, k] = self._run(now, constants, own, self.weight_layout(x), self.y[rows])
                 # the first copy decides how far this call goes; the others follow it to the same step
                 if interrupted is not None and interrupted(1) and k == 0:
                     steps = t + 1
                     break
             after.append(now)
-        return State(
-            _restack([s.params for s in after]),
-            _restack([s.buffers for s in after]),
-            state.constants,
-            torch.stack([s.alive for s in after]),
-            state.radius,
-            state.step + steps,
-        )
+        params, buffers = _restack([s.params for s in after]), _restack([s.buffers for s in after])
+        alive = torch.stack([s.alive for s in after])
+        return replace(state, params=params, buffers=buffers, alive=alive, step=state.step + steps)
 
     def _scheduled(self, hyper: Hyper, start: int, stop: int) -> list[Hyper]:
         """The hyper-parameters of each step."""
@@ -266,29 +259,15 @@ class Engine:
     ) -> tuple[StepState, Tensor]:
         with without_recomputation():  # weights are handed over for the one call
             if self._step is None:
-                self._step = self._prepare(state, constants, hyper, x, y)
+                step: Any = trace(self._raw, state, constants, hyper, x, y) if self.plan.traced else self._raw
+                self._step = torch.compile(step, fullgraph=True, dynamic=False) if self.plan.compiled else step
             return self._step(state, constants, hyper, x, y)
 
-    def _prepare(self, *example: Any) -> Step:
-        step: Any = self._raw
-        if self.plan.traced:
-            step = trace(step, *example)
-        if self.plan.compiled:
-            step = torch.compile(step, fullgraph=True, dynamic=False)
-        typed: Step = step
-        return typed
-
-    # ----------------------------------------------------------------------------------------------- layout
-
     def weight_layout(self, tensor: Tensor) -> Tensor:
-        """A tensor in the plan's memory order."""
+        """Weights or images in the plan's memory order."""
         if self._channels_last and tensor.dim() == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
-
-    def image_layout(self, tensor: Tensor) -> Tensor:
-        """Images in the plan's memory order."""
-        return self.weight_layout(tensor)
 
 
 def _restack(copies: list[list[Tensor]]) -> list[Tensor]:

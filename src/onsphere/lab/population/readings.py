@@ -44,11 +44,6 @@ class Readings:
         """Minibatch loss in training mode, [T, K]."""
         return self.values[..., 0].astype(np.float64)
 
-    @property
-    def error(self) -> np.ndarray:
-        """Minibatch error (fraction) in training mode, [T, K]."""
-        return self.values[..., 1].astype(np.float64)
-
     def moment(self, which: str) -> np.ndarray:
         """``norm2``, ``gradient2`` or ``inner`` per tensor, float64 [T, K, L]."""
         first = FIXED + MOMENTS.index(which) * len(self.names)
