@@ -21,8 +21,7 @@ from torch import nn
 
 from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
 from onsphere.lab.models.convnet import convnet
-from onsphere.lab.models.mlp import mlp
-from onsphere.lab.models.plain_mlp import plain_mlp
+from onsphere.lab.models.mlp import mlp, plain_mlp
 from onsphere.lab.models.resnet import resnet18
 from onsphere.lab.models.vgg import vgg16
 from onsphere.lab.models.wide_resnet import wrn28

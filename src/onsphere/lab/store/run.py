@@ -111,10 +111,7 @@ class Run:
                 raise InputError(f"{folder} holds no run (no run.json); onsphere runs lists the runs there are")
         except OSError as error:
             raise InputError(f"{folder} cannot be read: {error.strerror}") from None
-        manifest = run.manifest
-        for name in ("command", "spec"):
-            if name not in manifest:
-                raise Damaged(run.manifest_path, f"is damaged: it has no {name}")
+        run._need("command", "spec")
         return run
 
     @property
@@ -188,8 +185,11 @@ class Run:
         Raises:
             Damaged: Something is missing.
         """
+        self._need(*_TYPES)
+
+    def _need(self, *names: str) -> None:
         manifest = self.manifest
-        for name in _TYPES:
+        for name in names:
             if name not in manifest:
                 raise Damaged(self.manifest_path, f"is damaged: it has no {name}")
 
