@@ -1,10 +1,9 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 + 10,000 grey 28x28 images of ten kinds of clothing.
 
 The four IDX files are looked for in ``data_dir`` or ONSPHERE_DATA (in a subfolder ``fashion-mnist``,
-``FashionMNIST/raw`` or ``FashionMNIST``, then in the folder itself), else in the Debian package
-dataset-fashion-mnist, else downloaded. Whether they are compressed is told by their content; their names may be
-those of the official files or have a dot before ``idx``, with or without ``.gz``, and each may lie in a folder of
-such a name.
+``FashionMNIST/raw`` or ``FashionMNIST``, then in the folder itself), else in the Debian package dataset-fashion-mnist,
+else downloaded. Whether they are compressed is told by their content; their names may be those of the official files or
+have a dot before ``idx``, with or without ``.gz``, and each may lie in a folder of such a name.
 """
 
 from __future__ import annotations

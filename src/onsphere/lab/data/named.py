@@ -43,8 +43,7 @@ def load(
 
     Args:
         name: Name of the set, one of :data:`NAMES`.
-        data_dir: Folder that holds the official files, or their official subfolder. If given, they must be
-            there.
+        data_dir: Folder that holds the official files, or their official subfolder. If given, they must be there.
         train: How many training images to take; None takes all.
         test: How many test images to take; None takes all.
         label_noise: Share of the training labels, exactly round(share · N) of them, replaced by a uniformly

@@ -84,9 +84,8 @@ def build(
         choose others.
 
     Raises:
-        ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments
-            or does not return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values
-            out of range.
+        ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments or does not
+            return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values out of range.
     """
     name, factory = resolve(model)
     input_shape = tuple(input_shape)

@@ -31,12 +31,10 @@ def convnet(
         eps: eps of the batch norms; the published code has 1e-5.
 
     Returns:
-        A model [N, channels, side, side] -> [N, classes] with layers ``conv1``, ``bn1``, ``relu1``, ... and
-        ``head``.
+        A model [N, channels, side, side] -> [N, classes] with layers ``conv1``, ``bn1``, ``relu1``, ... and ``head``.
 
     Raises:
-        ModelError: for an input that is not a square image of side 8 or more, or arguments that are not
-            positive.
+        ModelError: for an input that is not a square image of side 8 or more, or arguments that are not positive.
     """
     check_common(input_shape, classes, head_norm, eps)
     channels, side = square_image("convnet", input_shape, smallest=8)

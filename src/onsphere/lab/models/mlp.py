@@ -36,8 +36,7 @@ def mlp(
         eps: eps of the batch norms.
 
     Returns:
-        A model [N, *input_shape] -> [N, classes] with layers ``linear1``, ``bn1``, ``relu1``, ... and
-        ``head``.
+        A model [N, *input_shape] -> [N, classes] with layers ``linear1``, ``bn1``, ``relu1``, ... and ``head``.
 
     Raises:
         ModelError: for arguments that are not positive, or no widths.
