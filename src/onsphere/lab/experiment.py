@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -93,8 +93,7 @@ class Session(Generic[S, P]):
         assert found is not None
         return found
 
-    @contextmanager
-    def trainer(self, problem: Problem, copies: int) -> Iterator[Trainer]:
+    def trainer(self, problem: Problem, copies: int) -> AbstractContextManager[Trainer]:
         """Open a trainer for several rounds of one problem.
 
         Args:
@@ -102,8 +101,7 @@ class Session(Generic[S, P]):
             copies: How many copies the largest round has; the plan of a new run is chosen for so many.
         """
         options: Any = self.spec
-        with open_trainer(problem, self.run, options, copies, self.progress, self.stop) as trainer:
-            yield trainer
+        return open_trainer(problem, self.run, options, copies, self.progress, self.stop)
 
     def train(
         self,

@@ -186,7 +186,6 @@ def _text(mark: Text) -> dict[str, Any]:
 
 
 def _written(texts: Sequence[str], side: Side) -> dict[str, Any]:
-    """Texts beside points."""
     return {"text": [safe(text) for text in texts], "textposition": _SIDES[side], "cliponaxis": False}
 
 

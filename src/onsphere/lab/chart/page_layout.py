@@ -164,8 +164,6 @@ def _axis(axis: Axis, ends: Limits, marks: Sequence[Mark], along: Literal["x", "
 
 
 class _Drawn:
-    """Shapes and notes of a panel."""
-
     def __init__(self, place: Place, x: str, y: str) -> None:
         self.place, self.x, self.y = place, x, y
         self.shapes: list[dict[str, Any]] = []

@@ -18,28 +18,8 @@ from typing import Literal
 
 from .marks import INKED, Band, Bars, Dash, Heat, Line, Look, Mark, Marker, Points, Scale, Side, Text, literal, numbers
 
-__all__ = [
-    "INKED",
-    "Axis",
-    "Band",
-    "Bars",
-    "Chart",
-    "Dash",
-    "Heat",
-    "Line",
-    "Look",
-    "Mark",
-    "Marker",
-    "Panel",
-    "Points",
-    "Rule",
-    "Scale",
-    "Side",
-    "Span",
-    "Text",
-    "literal",
-    "numbers",
-]
+__all__ = ["INKED", "Axis", "Band", "Bars", "Chart", "Dash", "Heat", "Line", "Look", "Mark", "Marker", "Panel"]
+__all__ += ["Points", "Rule", "Scale", "Side", "Span", "Text", "literal", "numbers"]
 
 
 @dataclass(frozen=True)

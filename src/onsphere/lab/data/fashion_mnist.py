@@ -59,7 +59,7 @@ def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
         OSError: A file cannot be read.
     """
     if place is not None:
-        files = _find(place.folder)
+        files = next(filter(None, (_files_in(place.folder / subfolder) for subfolder in SUBFOLDERS)), {})
         if files:
             return _read(files, f"IDX files in {files[TRAIN_IMAGES].parent}")
         if place.binding:
@@ -83,14 +83,6 @@ def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
         for file in FILES
     }
     return _read(fetched, "the official download (checksums verified)")
-
-
-def _find(root: Path) -> dict[str, Path]:
-    for subfolder in SUBFOLDERS:
-        files = _files_in(root / subfolder)
-        if files:
-            return files
-    return {}
 
 
 def _files_in(folder: Path) -> dict[str, Path]:

@@ -26,19 +26,8 @@ from onsphere.lab.models.resnet import resnet18
 from onsphere.lab.models.vgg import vgg16
 from onsphere.lab.models.wide_resnet import wrn28
 
-__all__ = [
-    "MODELS",
-    "SCALE_INVARIANT",
-    "ModelError",
-    "build",
-    "convnet",
-    "mlp",
-    "plain_mlp",
-    "resnet18",
-    "resolve",
-    "vgg16",
-    "wrn28",
-]
+__all__ = ["MODELS", "SCALE_INVARIANT", "ModelError", "build", "convnet", "mlp", "plain_mlp", "resnet18", "resolve"]
+__all__ += ["vgg16", "wrn28"]
 
 #: The reference networks by name.
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -143,20 +143,9 @@ class Engine:
         return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
 
     def _started(self) -> list[Tensor]:
-        """The rows of the problem's starts."""
         rows = [c.start for c in self.copies]
         with safe_open(self.problem.starts, framework="pt", device=self.problem.device) as file:
             return [file.get_tensor(name)[rows].to(self.problem.dtype) for name in self.problem.trained]
-
-    def hyper(self, state: State) -> Hyper:
-        """The copies' hyper-parameters as float64 [K] tensors."""
-
-        def column(name: str) -> Tensor:
-            values = [getattr(c, name) for c in self.copies]
-            return torch.tensor(values, dtype=torch.float64, device=self.problem.device)
-
-        number = torch.full_like(state.radius, state.step + 1)
-        return Hyper(column("lr"), column("weight_decay"), column("momentum"), state.radius, number)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -179,7 +168,7 @@ class Engine:
             return state
         indices = torch.stack([self.problem.batches(seed, state.step, stop) for seed in self.seeds], dim=1)
         indices = indices.to(self.problem.device)
-        hyper = self._scheduled(self.hyper(state), state.step, stop)
+        hyper = self._hyper(state, stop)
         devices = [torch.device(self.problem.device)] if self.problem.device.startswith("cuda") else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices, enabled=self.stochastic):
             if self.plan.mode == "vmap":
@@ -232,15 +221,18 @@ class Engine:
         alive = torch.stack([s.alive for s in after])
         return replace(state, params=params, buffers=buffers, alive=alive, step=state.step + steps)
 
-    def _scheduled(self, hyper: Hyper, start: int, stop: int) -> list[Hyper]:
-        """The hyper-parameters of each step."""
-        each = [hyper] * (stop - start)
+    def _hyper(self, state: State, stop: int) -> list[Hyper]:
+        """The copies' hyper-parameters in each step up to `stop`, as float64 [K] tensors."""
+        values = [[getattr(c, name) for c in self.copies] for name in ("lr", "weight_decay", "momentum")]
+        lr, decay, momentum = torch.tensor(values, dtype=torch.float64, device=self.problem.device)
+        number = torch.full_like(state.radius, state.step + 1)
+        each = [Hyper(lr, decay, momentum, state.radius, number)] * (stop - state.step)
         if self._varies:
-            lrs = np.stack([self.problem.lrs(c, start, stop) for c in self.copies], axis=1)
-            rows = torch.from_numpy(lrs).to(hyper.lr.device)
+            lrs = np.stack([self.problem.lrs(c, state.step, stop) for c in self.copies], axis=1)
+            rows = torch.from_numpy(lrs).to(number.device)
             each = [one._replace(lr=row) for one, row in zip(each, rows, strict=True)]
         if self.problem.optimizer != "sgd":
-            each = [one._replace(number=hyper.number + t) for t, one in enumerate(each)]
+            each = [one._replace(number=number + t) for t, one in enumerate(each)]
         return each
 
     def _batch(self, rows: Tensor, seed: int, step: int) -> Tensor:
