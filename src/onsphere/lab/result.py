@@ -198,15 +198,7 @@ R = TypeVar("R", bound=ExperimentResult)
 
 
 def conclude(run: Run, result: R, write_page: Callable[[Run, R], object]) -> R:
-    """End a run: first the result, then the page, so that no page can cost a result.
-
-    Args:
-        run: The run that ends.
-        result: The result of the run.
-        write_page: Writes page and figures.
-
-    Returns:
-        The result that was given.
+    """End a run and return its result: first the result, then the page, so that no page can cost a result.
 
     Raises:
         PageFailed: The page could not be made; the result is written.

@@ -255,12 +255,7 @@ class Trainer:
     asked: str
 
     def round(self, name: str, copies: Sequence[Copy], title: str) -> Iterator[ShardFolder]:
-        """Train copies; yield each shard as it ends, in any order.
-
-        Args:
-            name: The shards are called ``NAME-000``, ...
-            copies: The copies that are trained.
-            title: What the display calls the round.
+        """Train copies in shards ``NAME-000``, ...; yield each as it ends, in any order. The display shows the title.
 
         Raises:
             Interrupted: The run was asked to stop.
@@ -287,14 +282,6 @@ def open_trainer(
     """A trainer whose plan is what ``engine.json`` says, or is chosen now and written there.
 
     How many copies a shard has depends on plan and workers, so a resumed run keeps both.
-
-    Args:
-        problem: The problem that is trained.
-        run: The run, whose folder is written to.
-        options: How many workers, which engine.
-        copies: How many copies the first round has.
-        progress: Whoever is told what happens.
-        stop: Asked often; True stops at a checkpoint.
 
     Raises:
         InputError: The network does not support the mode that was asked for, or the data have changed.

@@ -32,12 +32,7 @@ def axis_name(letter: str, number: int) -> str:
 
 
 class Layout:
-    """Sizes in pixels and domains as fractions, from which the layout follows.
-
-    Args:
-        chart: The chart that is laid out.
-        places: Its panels, as `arrange.arranged` puts them.
-    """
+    """Sizes in pixels and domains as fractions of a chart whose panels `arrange.arranged` has put into places."""
 
     def __init__(self, chart: Chart, places: Sequence[Place]) -> None:
         self.chart, self.places = chart, places

@@ -26,13 +26,7 @@ _RIBBON = 0.36  # inches
 
 
 def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
-    """Write every chart as ``figures/NAME.png`` and ``figures/NAME.svg``.
-
-    Args:
-        charts: All charts of a page.
-        subtitle: What was trained or simulated, the line below each title.
-        folder: The folder of the run.
-    """
+    """Write a page's charts as ``figures/NAME.png`` and ``.svg`` in the run's folder, the subtitle below each title."""
     for chart in charts:
         for name, frame in chart.figures:
             with style():

@@ -45,13 +45,9 @@ _SIDES: Mapping[str, tuple[str, str, float, float]] = {
 
 
 def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
-    """Draw a mark.
+    """Draw a mark into axes whose scales and limits are set.
 
-    Args:
-        axes: Matplotlib axes whose scales and limits are set.
-        mark: The mark that is drawn.
-        place: Where its panel stands.
-        bold: False for another seed than the one shown: faint, without markers along lines.
+    What is not ``bold``, of another seed than the one shown, is faint and without markers along lines.
     """
     if isinstance(mark, Points):
         _points(axes, mark, place, bold=bold)

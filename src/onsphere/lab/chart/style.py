@@ -83,15 +83,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as ``stem.png`` and ``stem.svg``.
-
-    Args:
-        figure: A figure made inside `style()`.
-        stem: Path without suffix; its folder is made if missing.
-
-    Returns:
-        The paths of the PNG and of the SVG.
-    """
+    """Write a figure made inside `style()` as ``stem.png`` and ``stem.svg``, and return both; their folder is made."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
     with style():

@@ -68,14 +68,7 @@ def _viridis(place: float) -> str:
 
 
 def elr_limits(elrs: Iterable[float]) -> tuple[float, float]:
-    """Ends of the logarithmic colour scale; a single ELR gets a decade around itself.
-
-    Args:
-        elrs: Effective learning rates, positive.
-
-    Returns:
-        Smallest and largest ELR, always different.
-    """
+    """Ends of the logarithmic colour scale of positive ELRs; a single ELR gets a decade around itself."""
     values = [float(elr) for elr in elrs]
     low, high = min(values), max(values)
     if low == high:
@@ -84,15 +77,7 @@ def elr_limits(elrs: Iterable[float]) -> tuple[float, float]:
 
 
 def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str]:
-    """Give each ELR its colour on the logarithmic scale.
-
-    Args:
-        elrs: Effective learning rates, positive; repeats are welcome.
-        dark: Whether the colours are for a dark background.
-
-    Returns:
-        ELR to ``#rrggbb``, in ascending order of the ELR.
-    """
+    """The ``#rrggbb`` of positive ELRs on the logarithmic scale, in ascending order, for light (or ``dark``) ground."""
     unique = sorted({float(elr) for elr in elrs})
     low, high = elr_limits(unique)
     start, stop = _VIRIDIS_ON_DARK if dark else VIRIDIS_ON_LIGHT
@@ -101,12 +86,7 @@ def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str
 
 
 def series_colours(n: int, *, dark: bool = False) -> list[str]:
-    """Colours for n unordered series: six that differ well, or evenly spaced ones of viridis for more.
-
-    Args:
-        n: How many series there are.
-        dark: Whether the colours are for a dark background.
-    """
+    """Colours for n unordered series on light (or ``dark``) ground: six that differ well, evenly spaced ones for more."""
     few = _SERIES_ON_DARK if dark else _SERIES
     if n <= len(few):
         return list(few[:n])

@@ -45,11 +45,7 @@ INSTEAD = (
 
 
 def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
-    """Find and read the four files.
-
-    Args:
-        place: The folder somebody named, if any.
-        download: Whether the network may be used when the files are nowhere else.
+    """Find and read the four files: in the folder somebody named, the Debian package, the cache, else by download.
 
     Returns:
         uint8 [N, 1, 28, 28] images, 0 .. 255, in the files' order.

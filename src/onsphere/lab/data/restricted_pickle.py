@@ -33,9 +33,6 @@ _DIMENSIONS = 32
 def load_arrays(path: Path) -> dict[str, Any]:
     """Read a pickled dict of arrays, lists and plain values (Python 2 or 3, any protocol).
 
-    Args:
-        path: The file that is read.
-
     Returns:
         The dict with its keys as str; arrays at its top level as numpy arrays, other values as they are
         (strings of Python 2 stay bytes).

@@ -109,13 +109,7 @@ def courses(
 def courses_of(
     shard: ShardFolder, invariant: Sequence[str] | None = None, schedule: Schedule = "constant"
 ) -> list[Course]:
-    """The courses of an ended shard's copies over all of their steps.
-
-    Args:
-        shard: A shard whose training has ended.
-        invariant: Names of the scale-invariant tensors among the trained ones; None for all.
-        schedule: The schedule of the lr along the run.
-    """
+    """The courses of an ended shard's copies over all of their steps; the arguments are those of :func:`courses`."""
     readings = shard.readings()
     steps = len(readings.values)
     return courses(readings, shard.copies(), invariant, lr_factors(schedule, steps, 0, steps))

@@ -75,13 +75,7 @@ class State:
 
 
 class Engine:
-    """Runs one set of copies of one problem by one plan.
-
-    Args:
-        problem: The problem that is trained.
-        copies: The K copies that are trained.
-        plan: How they are executed.
-    """
+    """Runs K copies of one problem by one plan."""
 
     def __init__(self, problem: Problem, copies: tuple[Copy, ...], plan: Plan) -> None:
         self.problem, self.copies, self.plan = problem, copies, plan

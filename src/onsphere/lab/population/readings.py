@@ -63,11 +63,7 @@ class Readings:
         return norm
 
     def angular_update(self, elrs: np.ndarray) -> np.ndarray:
-        """Angle between successive weights on the sphere, radians [T, K].
-
-        Args:
-            elrs: Effective learning rate of each copy, [K].
-        """
+        """Angle between successive weights on the sphere, radians [T, K], at the copies' ELRs, [K]."""
         norm2, gradient2, inner = (self.moment(which).sum(-1) for which in MOMENTS)
         tangent2 = np.maximum(gradient2 - inner**2 / norm2, 0.0)
         step = np.asarray(elrs) * norm2

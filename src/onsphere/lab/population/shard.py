@@ -53,12 +53,7 @@ class Shard:
 
 
 def stack_starts(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
-    """Write the file of a problem's ``starts``.
-
-    Args:
-        path: The file that is written.
-        rows: For each start the trained tensors by name, without a leading axis.
-    """
+    """Write the file of a problem's ``starts`` from the trained tensors of each by name, without a leading axis."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 

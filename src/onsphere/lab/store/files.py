@@ -107,11 +107,7 @@ def parse_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, columns: Mapping[str, ArrayLike]) -> str:
-    """Write columns of one length as a parquet file, atomically.
-
-    Returns:
-        The digest of its bytes.
-    """
+    """Write columns of one length as a parquet file, atomically; returns the digest of its bytes."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -126,11 +122,7 @@ def write_table(path: Path, columns: Mapping[str, ArrayLike]) -> str:
 
 
 def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
-    """Read a parquet file.
-
-    Args:
-        path: The file on disk.
-        expected: The digest of its bytes, if it is known.
+    """Read a parquet file; ``expected`` is the digest of its bytes, if it is known.
 
     Raises:
         Damaged: It is missing, is no whole parquet file, or its digest is another.
@@ -157,16 +149,7 @@ def read_table(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write named tensors as a safetensors file, atomically.
-
-    Args:
-        path: The file on disk.
-        tensors: Copied to the CPU and made contiguous where they are not.
-        metadata: Texts that lie in its header.
-
-    Returns:
-        The digest of its content.
-    """
+    """Write named tensors, as they are on the CPU, and texts as a safetensors file, atomically; returns its digest."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -187,12 +170,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def read_tensors(
     path: Path, device: str = "cpu", expected: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: its tensors, and the texts in its header but the digest.
+    """Read a safetensors file onto a device: its tensors, and the texts in its header but the digest.
 
-    Args:
-        path: The file on disk.
-        device: Where the tensors go.
-        expected: The digest of its content, if it is known.
+    ``expected`` is the digest of its content, if it is known.
 
     Raises:
         Damaged: It is missing, is no whole safetensors file, or its digest is another.

@@ -86,11 +86,7 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def taken(folder: Path | None, command: str) -> Iterator[Path]:
-    """Make a folder for a new run, or take an empty one, and hold it while the block fills it.
-
-    Args:
-        folder: Where; None takes ``runs/COMMAND-DATE-TIME``.
-        command: Name of the experiment's command.
+    """Make a new run's folder (``runs/COMMAND-DATE-TIME`` for None), or take an empty one; hold it while it is filled.
 
     Raises:
         InputError: It holds something, cannot be written, or another process has just taken it.
