@@ -86,8 +86,8 @@ def write_page(
 def write_plain_page(path: Path, report: Report, answer: Sequence[str], data: Mapping[str, Any]) -> Path:
     """Write the page of something that was found in a program, without a run and without figures, and return its path.
 
-    The first sentence of the answer stands by itself; the data are embedded for programs that read the page.
-    The folder is made if missing.
+    The first sentence of the answer stands by itself; the data are embedded for programs that read the page. The
+    folder is made if missing.
     """
     return _page(report, answer, data).write(path)
 

@@ -64,12 +64,7 @@ def validated(spec: type[S], fields: Mapping[str, Any], where: str = "") -> S:
 def spec_of_run(spec: type[S], run: Run, model: Model | None, data: Data | None, resume: str) -> S:
     """The spec that a run was started with, after a look at everything that will be continued.
 
-    Args:
-        spec: Type of the spec.
-        run: The run that is continued.
-        model: The model, if it is given again; else the run may name one that this user does not trust.
-        data: The data, if they are given again.
-        resume: The function that is called, for the message.
+    Where no model is given again, the run may name one that this user does not trust; ``resume`` is what is called.
 
     Raises:
         InputError: It is damaged, names arrays that were not given again to ``resume`` or code of somebody else, or a

@@ -179,9 +179,7 @@ def names_above(chart: Chart, place: Place) -> list[tuple[float, str]]:
 def levels(places: Sequence[float], widths: Sequence[float]) -> list[int]:
     """At which level above a panel each of some texts stands, so that none runs into another.
 
-    Args:
-        places: [n] middles of the texts as fractions of the panel's width.
-        widths: [n] their widths, likewise.
+    Their middles and widths, [n] each, are fractions of the panel's width.
     """
     taken: list[list[tuple[float, float]]] = []
     found = [0] * len(places)

@@ -35,12 +35,9 @@ def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
 
 
 def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
-    """Draw a chart; call inside `style.style()`. Of several seeds the one shown at first is bold, the others faint.
+    """Draw a chart, of its slider's frames that one; call inside `style.style()`.
 
-    Args:
-        chart: The chart that is drawn.
-        subtitle: The line below the title.
-        frame: Which of the slider's frames, where there are some.
+    Of several seeds the one shown at first is bold, the others faint; the subtitle stands below the title.
     """
     chart = replace(chart, panels=[replace(panel, marks=_shown(chart, panel, frame)) for panel in chart.panels])
     places = arranged(chart)

@@ -86,7 +86,7 @@ def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str
 
 
 def series_colours(n: int, *, dark: bool = False) -> list[str]:
-    """Colours for n unordered series on light (or ``dark``) ground: six that differ well, evenly spaced ones for more."""
+    """Colours for n unordered series on light (or ``dark``) ground: six that differ well, or evenly spaced ones."""
     few = _SERIES_ON_DARK if dark else _SERIES
     if n <= len(few):
         return list(few[:n])

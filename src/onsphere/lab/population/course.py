@@ -109,7 +109,7 @@ def courses(
 def courses_of(
     shard: ShardFolder, invariant: Sequence[str] | None = None, schedule: Schedule = "constant"
 ) -> list[Course]:
-    """The courses of an ended shard's copies over all of their steps; the arguments are those of :func:`courses`."""
+    """The courses of an ended shard's copies over all of their steps, as :func:`courses` says, under a schedule."""
     readings = shard.readings()
     steps = len(readings.values)
     return courses(readings, shard.copies(), invariant, lr_factors(schedule, steps, 0, steps))

@@ -68,16 +68,10 @@ def run_shard(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 5.0,
 ) -> bool:
-    """Train a shard to its end, from its checkpoint if there is one.
+    """Train a shard by a plan in its own folder to its end, from its checkpoint if there is one.
 
-    Args:
-        shard: The copies that are trained.
-        problem: What they are copies of.
-        plan: How they are executed.
-        folder: The shard's own folder.
-        progress: Told the copy-steps done (those found in a checkpoint first).
-        stop: Asked after every step; True ends the work at a checkpoint.
-        checkpoint_seconds: Seconds from one checkpoint to the next.
+    ``progress`` is told the copy-steps done (those found in a checkpoint first). ``stop`` is asked after every step;
+    True ends the work at a checkpoint.
 
     Returns:
         True when the shard has ended, False when it was stopped.

@@ -80,10 +80,7 @@ class ShardFolder:
         return read_tensors(self.folder / "weights.safetensors", expected=expected)[0]
 
     def verify(self, asked: str) -> None:
-        """Look whether the shard has what it says it has, and belongs to its run.
-
-        Args:
-            asked: The digest of what the run was asked for.
+        """Look whether the shard has what it says it has, and belongs to the run whose question has this digest.
 
         Raises:
             Damaged: A part of the readings or another file is missing, or the shard was made for another question.

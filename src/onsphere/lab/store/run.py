@@ -223,9 +223,7 @@ class Run:
     def check_code(self, result: Mapping[str, Any], option: str) -> None:
         """Raise :class:`InputError` if another run would inherit code from this one that this user did not start here.
 
-        Args:
-            result: What this run found; its spec names the code.
-            option: What names this run.
+        The spec in this run's result names the code; ``option`` is what names this run.
         """
         manifest, spec = self.manifest, result.get("spec")
         code = trust.code_of(spec) if isinstance(spec, dict) else None
