@@ -209,8 +209,3 @@ ENTRIES: tuple[Entry, ...] = (
 def entry_of(command: str) -> Entry | None:
     """The entry of a command, if there is one."""
     return next((entry for entry in ENTRIES if entry.command == command), None)
-
-
-def exported() -> dict[str, str]:
-    """The functions of all experiments with the modules that hold them."""
-    return {name: f"{entry.home}.run" for entry in ENTRIES for name in entry.functions}

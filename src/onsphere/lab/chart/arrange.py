@@ -111,14 +111,9 @@ def arranged(chart: Chart) -> list[Place]:
             for i in members:
                 leaders[i] = members[0]
                 last[i] = members[0] if axes[i].opposite else members[-1]
-    shared_x = [[j for j in range(len(panels)) if leaders[j] == leaders[i]] for i in range(len(panels))]
-    rows = [
-        range(i - i % chart.columns, min(i - i % chart.columns + chart.columns, len(panels)))
-        for i in range(len(panels))
-    ]
-    shared_y = [list(row) if chart.share_y else [i] for i, row in enumerate(rows)]
-    along_x = [_held(chart, axis, own, "x") for axis, own in zip(axes, shared_x, strict=True)]
-    along_y = [_held(chart, panels[own[0]].y, own, "y") for own in shared_y]
+    each, firsts = range(len(panels)), [i - i % chart.columns if chart.share_y else i for i in range(len(panels))]
+    along_x = [_held(chart, axes[i], [j for j in each if leaders[j] == leaders[i]], "x") for i in each]
+    along_y = [_held(chart, panels[firsts[i]].y, [j for j in each if firsts[j] == firsts[i]], "y") for i in each]
     return [
         Place(
             panel=panel,

@@ -35,11 +35,7 @@ REGIME_COLOURS: Mapping[str, str] = {
 #: Blue alone would sink into a dark background.
 REGIME_COLOURS_ON_DARK: Mapping[str, str] = {**REGIME_COLOURS, "convergence": OKABE_ITO["sky"]}
 
-REGIME_NAMES: Mapping[str, str] = {
-    "convergence": "convergence",
-    "chaotic_equilibrium": "chaotic equilibrium",
-    "divergence": "divergence",
-}
+REGIME_NAMES: Mapping[str, str] = {name: name.replace("_", " ") for name in REGIME_COLOURS}
 
 #: Colours of a few unordered series, told apart without colour vision too; the second list is for dark pages.
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str, urls: Sequence[str], sha256: str, *, instead: str) -> Path:
-    """The file of this hash in the cache, downloaded from the first address that delivers it unless it is there already.
+    """The file of this hash in the cache, downloaded from the first address that delivers it if it is not there.
 
     Its name is the end of the first address. ``name``, the data set, and ``instead``, what else can be done, stand in
     the message.

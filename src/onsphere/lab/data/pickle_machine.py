@@ -98,8 +98,6 @@ class _Machine:
             raise ValueError("a string without quotes")
         return _ESCAPE.sub(_unescaped, line[1:-1])
 
-    # ---------------------------------------------------------------------------------------------- the stack
-
     def push(self, item: Any) -> None:
         self.stack.append(item)
 
@@ -119,8 +117,6 @@ class _Machine:
         items = self.stack[start:]
         del self.stack[start:]
         return items
-
-    # --------------------------------------------------------------------------------------- the instructions
 
     def drop(self) -> None:
         if self.marks and self.marks[-1] == len(self.stack):

@@ -112,8 +112,6 @@ class Engine:
         self.y = problem.data.y_train.to(problem.device)
         self.columns = FIXED + 3 * len(problem.trained)
 
-    # ------------------------------------------------------------------------------------------------ state
-
     def initial_state(self) -> State:
         """Every copy as initialised from its seed; on the sphere, scaled to the problem's radius."""
         problem, networks = self.problem, {}
@@ -140,8 +138,6 @@ class Engine:
         rows = [c.start for c in self.copies]
         with safe_open(self.problem.starts, framework="pt", device=self.problem.device) as file:
             return [file.get_tensor(name)[rows].to(self.problem.dtype) for name in self.problem.trained]
-
-    # ------------------------------------------------------------------------------------------------ steps
 
     def advance(
         self, state: State, stop: int, ring: Tensor, *, interrupted: Callable[[int], bool] | None = None

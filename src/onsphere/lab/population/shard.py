@@ -177,8 +177,6 @@ class _ShardRun:
         self.progress(copy_steps)
         return self.stop()
 
-    # -------------------------------------------------------------------------------------------------- files
-
     def _restore(self) -> None:
         if self.checkpoint.exists():
             tensors, metadata = read_tensors(self.checkpoint, self.problem.device)
