@@ -68,7 +68,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object atomically, keys in the given order, its digest last."""
-    write_plain_json(path, seal.sealed(value))
+    values = seal.plain(value)
+    write_plain_json(path, values | {seal.KEY: seal.digest_of(values)})
 
 
 def write_plain_json(path: Path, value: Any) -> None:

@@ -35,10 +35,7 @@ from onsphere.lab.store.place import held, is_held, resume_command, taken
 from onsphere.lab.store.seal import KEY, Damaged, digest_of, plain
 
 # What code that shows a result may raise when it is given something else.
-_MISFITS = (
-    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError),
-    *(RuntimeError, StopIteration),
-)
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
 _SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-(\d{3,})")  # ROUND-NUMBER
 _TYPES = {"command": str, "created": str, "spec": dict, "environment": dict}
 
@@ -244,10 +241,8 @@ class Run:
             if not (self.shards / str(name) / "done.json").exists():
                 raise Damaged(self.shards / str(name), "is missing or has not ended")
         engine = self.folder / "engine.json"
-        if engine.exists() and not self.shards.is_dir():
-            raise Damaged(self.shards, "is missing")
-        if self.shards.is_dir() and not engine.exists():
-            raise Damaged(engine, "is missing")
+        if engine.exists() != self.shards.is_dir():
+            raise Damaged(self.shards if engine.exists() else engine, "is missing")
 
     def write_result(self, values: dict[str, Any]) -> None:
         """Write ``result.json``, before it its digest and the names of the shards that it rests on."""
@@ -294,7 +289,7 @@ class Run:
             yield
         except (InputError, OSError):
             raise
-        except _MISFITS as error:
+        except (*_MISFITS, StopIteration) as error:
             if self.result_sealed:
                 raise
             raise Damaged(
