@@ -110,7 +110,7 @@ def one_gradient(
 
     def loss(params: list[torch.Tensor]) -> torch.Tensor:
         named = fixed | dict(zip(engine.problem.trained, params, strict=True))
-        outputs = functional_call(engine.template, named, (engine.image_layout(engine.x[rows]),))
+        outputs = functional_call(engine.template, named, (engine.weight_layout(engine.x[rows]),))
         return loss_function(engine.problem.loss)(outputs, engine.y[rows])
 
     gradients = grad(loss)([engine.weight_layout(w) for w in weights])

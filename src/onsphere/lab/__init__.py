@@ -10,7 +10,7 @@ inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget``
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from onsphere.lab.registry import exported
+from onsphere.lab.registry import ENTRIES
 
 if TYPE_CHECKING:
     from onsphere.lab.ensemble_files import load_ensemble as load_ensemble
@@ -52,7 +52,7 @@ _HOME = {
     "save_ensemble": "onsphere.lab.ensemble_files",
     "symmetries_page": "onsphere.lab.experiments.symmetries.page",
     "write_readings": "onsphere.lab.monitored",
-} | exported()
+} | {name: f"{entry.home}.run" for entry in ENTRIES for name in entry.functions}
 
 __all__ = sorted(_HOME)
 

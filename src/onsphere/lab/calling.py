@@ -15,12 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def takes(spec: type[Options]) -> Callable[[F], F]:
     """Show ``out``, ``progress``, ``stop`` and the fields of a spec in a signature, for ``help()`` and completion.
 
-    Args:
-        spec: The options of the experiment.
-
-    Returns:
-        A decorator of a function that passes ``**given`` on to :meth:`~onsphere.lab.experiment.Experiment.start`; the
-        function stays what it is.
+    The function passes ``**given`` on to :meth:`~onsphere.lab.experiment.Experiment.start`; it stays what it is.
     """
 
     def shown(function: F) -> F:

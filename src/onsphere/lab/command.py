@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
 Json = Annotated[
-    bool,
-    Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output."),
+    bool, Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output.")
 ]
 Config = Annotated[Path | None, Parameter(help="TOML file with the same fields; options given here win.")]
 

@@ -111,13 +111,10 @@ def _option(path: Path, name: str, value: Any) -> list[str]:
 def to_command(
     command: str, spec: type[Options], fields: Mapping[str, Any], none: Mapping[str, str] | None = None
 ) -> str:
-    """The shell command that gives these fields: those that differ from the spec's defaults.
+    """The shell command that gives these plain values of a spec's fields: those that differ from the defaults.
 
-    Args:
-        command: The command in words, such as "regimes" or "toy periods".
-        spec: The model that knows the defaults.
-        fields: Its fields as plain values; lists stand for tuples.
-        none: How None is written where it is not the default (``{"train": "all"}``).
+    The command is in words, such as "toy periods"; ``none`` says how a None is written that is not the default
+    (``{"train": "all"}``).
     """
     words = ["onsphere", *command.split()]
     for name, value in fields.items():

@@ -89,12 +89,7 @@ class Workers:
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        folder: Path,
-        workers: int,
-        stop: Callable[[], bool],
-        checkpoint_seconds: float,
+        self, problem: Problem, folder: Path, workers: int, stop: Callable[[], bool], checkpoint_seconds: float
     ) -> None:
         self.folder, self.stop = folder, stop
         self._handed = hand_over(problem, folder.parent / ".problem")
@@ -153,11 +148,7 @@ class Workers:
 
 @contextmanager
 def make_executor(
-    problem: Problem,
-    folder: Path,
-    workers: int,
-    stop: Callable[[], bool],
-    checkpoint_seconds: float = 5.0,
+    problem: Problem, folder: Path, workers: int, stop: Callable[[], bool], checkpoint_seconds: float = 5.0
 ) -> Iterator[Executor]:
     """An executor for this machine: this process for one worker, worker processes for more."""
     if workers == 1:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,6 +28,7 @@ from onsphere.lab.report.page import Table
 from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of, typed
 from onsphere.lab.store import Damaged, Run
 from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.store.place import given_back
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
@@ -92,8 +93,7 @@ class Session(Generic[S, P]):
         assert found is not None
         return found
 
-    @contextmanager
-    def trainer(self, problem: Problem, copies: int) -> Iterator[Trainer]:
+    def trainer(self, problem: Problem, copies: int) -> AbstractContextManager[Trainer]:
         """Open a trainer for several rounds of one problem.
 
         Args:
@@ -101,8 +101,7 @@ class Session(Generic[S, P]):
             copies: How many copies the largest round has; the plan of a new run is chosen for so many.
         """
         options: Any = self.spec
-        with open_trainer(problem, self.run, options, copies, self.progress, self.stop) as trainer:
-            yield trainer
+        return open_trainer(problem, self.run, options, copies, self.progress, self.stop)
 
     def train(
         self,
@@ -196,14 +195,6 @@ class Session(Generic[S, P]):
             self.progress.advance(1)
 
 
-def _same(given: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(given)
-
-
-def _nothing(result: Any) -> Sequence[Table | str]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Experiment(Generic[S, P, R]):
     """One of the experiments.
@@ -231,8 +222,8 @@ class Experiment(Generic[S, P, R]):
     answer: Callable[[R], Sequence[str]]
     describe: Callable[[R], str]
     runs: Callable[[R], int]
-    printed: Callable[[R], Sequence[Table | str]] = _nothing
-    fields: Callable[[Mapping[str, Any]], dict[str, Any]] = _same
+    printed: Callable[[R], Sequence[Table | str]] = lambda _: ()
+    fields: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
     def start(
         self,
@@ -280,7 +271,7 @@ class Experiment(Generic[S, P, R]):
         try:
             return self._do(Session(spec, ready, run, told, stop), began)
         except Refused:
-            _withdraw(run, made)
+            given_back(run.folder, made)
             raise
 
     def resume(
@@ -348,14 +339,3 @@ def _named(command: str) -> Experiment[Any, Any, Any]:
     if entry is None:
         raise LookupError(f"there is no experiment {command!r}")
     return entry.experiment
-
-
-def _withdraw(run: Run, made: bool) -> None:
-    """Take back a folder that :meth:`Run.create` has just made, and the folder ``runs`` if nothing else is in it."""
-    run.manifest_path.unlink(missing_ok=True)
-    (run.folder / ".lock").unlink(missing_ok=True)
-    if made:
-        with suppress(OSError):  # not empty: somebody else put something there
-            run.folder.rmdir()
-            if run.folder.parent == Path("runs"):
-                run.folder.parent.rmdir()

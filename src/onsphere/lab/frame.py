@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from onsphere.lab.result import ExperimentResult
     from onsphere.lab.store import Run
 
-__all__ = ["ANGLES", "Report", "repeated", "write_page", "write_plain_page"]
-
 #: The usual note below what is measured.
 ANGLES = "Angles are in radians, times in steps; log is the natural logarithm."
 
@@ -61,17 +59,9 @@ class Report:
 def write_page(
     run: Run, result: ExperimentResult, report: Report, answer: Sequence[str], runs: int | None = None
 ) -> Path:
-    """Write ``report.html`` and ``figures/`` into the run's folder.
+    """Write ``report.html``, which is returned, and ``figures/`` into the run's folder.
 
-    Args:
-        run: The run, whose folder is written to.
-        result: The result of the run.
-        report: What is to be read about it.
-        answer: What was found: sentences, the first of which stands by itself.
-        runs: How many runs the time was for, where there were several.
-
-    Returns:
-        The page that was written.
+    The first sentence of the answer stands by itself; ``runs`` says how many the time was for, if several.
     """
     said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
     save_figures([*said, *report.figures], report.subtitle, run.folder)
@@ -94,16 +84,10 @@ def write_page(
 
 
 def write_plain_page(path: Path, report: Report, answer: Sequence[str], data: Mapping[str, Any]) -> Path:
-    """Write the page of something that was found in a program, without a run and without figures.
+    """Write the page of something that was found in a program, without a run and without figures, and return its path.
 
-    Args:
-        path: The file; its folder is made if missing.
-        report: What is to be read.
-        answer: What was found: sentences, the first of which stands by itself.
-        data: Embedded for programs that read the page.
-
-    Returns:
-        The page that was written.
+    The first sentence of the answer stands by itself; the data are embedded for programs that read the page. The
+    folder is made if missing.
     """
     return _page(report, answer, data).write(path)
 

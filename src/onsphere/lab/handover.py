@@ -41,11 +41,7 @@ class Handed:
 
 
 def hand_over(value: Any, file: Path) -> Handed:
-    """Write the tensors of a value into a file; the value itself is left as it is.
-
-    Args:
-        value: Anything that can be pickled.
-        file: Where; what is there is replaced.
+    """Write the tensors of a value that can be pickled into a file, over what is there; the value stays as it is.
 
     Raises:
         OSError: The file cannot be written.

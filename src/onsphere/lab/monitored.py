@@ -18,8 +18,6 @@ from onsphere.lab.store.files import write_table
 if TYPE_CHECKING:
     from onsphere.monitor import Monitor
 
-__all__ = ["monitor_page", "write_readings"]
-
 _MOST_POINTS = 2000  # of a curve; every so many readings are drawn
 _PANELS = (
     ("elr", "ELR"),

@@ -16,8 +16,6 @@ from onsphere.lab.population import Problem
 from onsphere.lab.population.evaluate import evaluated
 from onsphere.lab.population.step import loss_function
 
-__all__ = ["Evaluation", "batches", "criterion", "evaluate", "network"]
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -69,13 +67,9 @@ def criterion(problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
 def batches(
     problem: Problem, split: str = "train", examples: int | None = None, size: int = 512
 ) -> list[tuple[Tensor, Tensor]]:
-    """Pairs (x, y) of the training or test examples, in their order.
+    """Pairs (x, y) of the first so many (None: all) training or test examples, in their order.
 
-    Args:
-        problem: The problem whose data are read.
-        split: ``train`` or ``test``: the examples that are meant.
-        examples: The first so many; None: all.
-        size: Examples a pair; the last one holds what is left.
+    A pair has ``size`` examples, the last one what is left.
     """
     data: Any = problem.data
     x, y = (data.x_train, data.y_train) if split == "train" else (data.x_test, data.y_test)
@@ -87,9 +81,7 @@ def batches(
 def evaluate(problem: Problem, model: nn.Module) -> Evaluation:
     """Re-estimate a network's batch statistics over the training examples and measure it on all examples.
 
-    Args:
-        problem: The problem that has data and loss.
-        model: The network; its running statistics change, and it is left in evaluation mode.
+    Its running statistics change, and it is left in evaluation mode.
     """
     data = problem.data.to(problem.device, problem.dtype)
     parts = [(data.x_train, data.y_train), (data.x_test, data.y_test)]

@@ -15,10 +15,9 @@ PROBE = 32  # examples for the scale-invariance test
 
 
 def prepare_model(problem: Problem) -> tuple[Problem, list[str]]:
-    """Find the scale-invariant parameters; if some trainable ones are not, make the network scale-invariant first.
+    """Find the scale-invariant parameters of a problem whose ``trained`` is still empty.
 
-    Args:
-        problem: With ``trained`` still empty.
+    If some trainable ones are not scale-invariant, the network is made so first.
 
     Returns:
         The problem with ``trained`` (and ``surgery``) set, and sentences about what was changed.

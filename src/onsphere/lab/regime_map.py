@@ -12,10 +12,7 @@ from onsphere.optim import ProposedElrs, propose_elrs
 
 
 def map_run(named: Any) -> Run:
-    """The run of a regime map.
-
-    Args:
-        named: Its folder, or the result of :func:`onsphere.lab.map_regimes`.
+    """The run of a regime map that is named by its folder or is the result of :func:`onsphere.lab.map_regimes`.
 
     Raises:
         InputError: The folder is not there, or holds another experiment.
@@ -28,11 +25,7 @@ def map_run(named: Any) -> Run:
 
 
 def proposed_by(result: Mapping[str, Any], where: object) -> ProposedElrs:
-    """What the result of a map proposes.
-
-    Args:
-        result: Plain values of the map's result.
-        where: What the message calls it.
+    """What the plain values of a map's result propose; a message calls the map ``where``.
 
     Raises:
         InputError: The map says neither where convergence ends nor where divergence begins.

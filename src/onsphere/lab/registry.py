@@ -76,8 +76,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("train_periods", "resume_periods"),
         """Train with weight decay in the whole space: jumps, periods, their law, the equilibrium.
 
-        Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning
-        rates x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
+        Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning rates
+        x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
         """,
     ),
     Entry(
@@ -87,9 +87,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("map_spectrum", "resume_spectrum"),
         """Compare the minima of different effective learning rates of regime 1: sharpness, test loss, barriers.
 
-        Trains ELRs x seeds, meets each run again where its train loss first
-        reached a common target, and measures gradient norm, sharpness, test loss
-        and distances there and at the end.
+        Trains ELRs x seeds, meets each run again where its train loss first reached a common target, and measures
+        gradient norm, sharpness, test loss and distances there and at the end.
         """,
     ),
     Entry(
@@ -99,8 +98,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("drop_elr", "resume_drop"),
         """Train at one effective learning rate, go on at a smaller one: from which starts do the best minima come?
 
-        The whole matrix of starting and final ELRs beside training without a drop, weight averages, and the
-        paths between them, which tell the subregimes 2A and 2B apart. The defaults take about a minute.
+        The whole matrix of starting and final ELRs beside training without a drop, weight averages, and the paths
+        between them, which tell the subregimes 2A and 2B apart. The defaults take about a minute.
         """,
     ),
     Entry(
@@ -110,8 +109,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("map_zones", "resume_zones"),
         """The zone of high sharpness that training passes, and what becomes of runs that enter it with other ELRs.
 
-        Measures sharpness along paths of training against 2 / ELR, branches off at checkpoints with
-        other ELRs, and maps which converge at once, which go up first, which do not come through.
+        Measures sharpness along paths of training against 2 / ELR, branches off at checkpoints with other ELRs, and
+        maps which converge at once, which go up first, which do not come through.
         """,
     ),
     Entry(
@@ -121,8 +120,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("stabilise", "resume_stabilise"),
         """The stationary state from inside: what a change of the ELR leaves, how far runs wander, the random walk.
 
-        Changes every ELR of the chaotic equilibrium into every other and compares the level with that of
-        runs which had the new ELR from the start; follows angles and barriers. The defaults take a minute.
+        Changes every ELR of the chaotic equilibrium into every other and compares the level with that of runs which had
+        the new ELR from the start; follows angles and barriers. The defaults take a minute.
         """,
     ),
     Entry(
@@ -132,9 +131,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("compare_conventional", "resume_conventional"),
         """Set ordinary training against the sphere: its effective learning rate, its regime, its loss.
 
-        Trains one network on the sphere at fixed ELRs, in the whole space with
-        weight decay, and as an ordinary network with every parameter trained;
-        shows which regime an ordinary run is in.
+        Trains one network on the sphere at fixed ELRs, in the whole space with weight decay, and as an ordinary network
+        with every parameter trained; shows which regime an ordinary run is in.
         """,
     ),
     Entry(
@@ -155,9 +153,9 @@ ENTRIES: tuple[Entry, ...] = (
         ("split_budget", "resume_split"),
         """Spend a memory budget well: one wide network, or several thinner ones?
 
-        Trains the splits of a budget of parameters, compares them by NLL, calibrated
-        NLL and accuracy with intervals over seeds, fits the power laws of ensembles,
-        and writes a page. With --predict, four networks at each width must do.
+        Trains the splits of a budget of parameters, compares them by NLL, calibrated NLL and accuracy with intervals
+        over seeds, fits the power laws of ensembles, and writes a page. With --predict, four networks at each width
+        must do.
         """,
     ),
     Entry(
@@ -167,8 +165,8 @@ ENTRIES: tuple[Entry, ...] = (
         (),
         """Find every rescaling of a network's weights that leaves its output unchanged.
 
-        Says which tensors are scale-invariant, alone or together, which make up for one
-        another, which do nothing, and writes a page: onsphere symmetries my_package.nets:make_net --input 8x3x32x32
+        Says which tensors are scale-invariant, alone or together, which make up for one another, which do nothing, and
+        writes a page: onsphere symmetries my_package.nets:make_net --input 8x3x32x32
         """,
         positional="model",
     ),
@@ -179,8 +177,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("toy_regimes",),
         """The loss at fixed effective learning rates against its closed form, without any data.
 
-        Minimises the sum of alpha x²/(x² + y²) over pairs on one sphere. It converges
-        below an ELR of 1/A, A the sum of the alphas; above it the loss is (A - 1/ELR)/2.
+        Minimises the sum of alpha x²/(x² + y²) over pairs on one sphere. It converges below an ELR of 1/A, A the sum of
+        the alphas; above it the loss is (A - 1/ELR)/2.
         """,
     ),
     Entry(
@@ -190,8 +188,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("toy_periods",),
         """The periods that weight decay causes, against their law √(2 ln(1/floor) / (lr weight-decay)).
 
-        Minimises the same pairs in the whole space with weight decay: the ELR climbs
-        past 1/A, the minimum destabilises, the norm jumps, and all begins again.
+        Minimises the same pairs in the whole space with weight decay: the ELR climbs past 1/A, the minimum
+        destabilises, the norm jumps, and all begins again.
         """,
     ),
     Entry(
@@ -201,8 +199,8 @@ ENTRIES: tuple[Entry, ...] = (
         ("toy_thermo",),
         """Training with isotropic noise as an ideal gas: energy, radius, pressure, entropy against their closed forms.
 
-        Runs three protocols (fixed ELR, fixed learning rate, fixed ELR and norm) over
-        a few settings each and tests the Maxwell relations.
+        Runs three protocols (fixed ELR, fixed learning rate, fixed ELR and norm) over a few settings each and tests the
+        Maxwell relations.
         """,
     ),
 )
@@ -211,8 +209,3 @@ ENTRIES: tuple[Entry, ...] = (
 def entry_of(command: str) -> Entry | None:
     """The entry of a command, if there is one."""
     return next((entry for entry in ENTRIES if entry.command == command), None)
-
-
-def exported() -> dict[str, str]:
-    """The functions of all experiments with the modules that hold them."""
-    return {name: f"{entry.home}.run" for entry in ENTRIES for name in entry.functions}

@@ -97,11 +97,7 @@ class ExperimentResult:
 
     @classmethod
     def restored(cls, run: Run, values: Mapping[str, Any]) -> Self:
-        """The result from what :meth:`to_dict` gave.
-
-        Args:
-            run: Where the run lies now; its folder may have been moved.
-            values: Plain values by the names of the fields.
+        """The result from what :meth:`to_dict` gave, of a run whose folder may have been moved.
 
         Raises:
             ValueError: A value is missing, or is not what the types say.
@@ -183,11 +179,7 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def typed(kind: type[T], values: Any) -> T:
-    """What plain values stand for: rows of dataclasses, lists of numbers.
-
-    Args:
-        kind: What it is to be, such as ``list[Row]``.
-        values: As JSON holds them.
+    """What plain values stand for: rows of dataclasses (``list[Row]``), lists of numbers.
 
     Raises:
         ValueError: They are something else.
@@ -209,15 +201,7 @@ R = TypeVar("R", bound=ExperimentResult)
 
 
 def conclude(run: Run, result: R, write_page: Callable[[Run, R], object]) -> R:
-    """End a run: first the result, then the page, so that no page can cost a result.
-
-    Args:
-        run: The run that ends.
-        result: The result of the run.
-        write_page: Writes page and figures.
-
-    Returns:
-        The result that was given.
+    """End a run and return its result: first the result, then the page, so that no page can cost a result.
 
     Raises:
         PageFailed: The page could not be made; the result is written.

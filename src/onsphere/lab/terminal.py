@@ -16,7 +16,6 @@ from onsphere.lab.report.page import Table
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.words import format_duration
 from onsphere.lab.result import ExperimentResult
-from onsphere.lab.tables import print_table
 
 _NARROWEST = 10  # letters of a heading that is not broken
 
@@ -26,7 +25,7 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
     console = PlainConsole()
     for block in experiment.printed(result):
         if isinstance(block, Table):
-            print_table(console, _lines(block, console))
+            console.print(_lines(block, console))
         else:
             console.print(block)
     console.print()
@@ -40,21 +39,25 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
 
 
 def _lines(table: Table, console: Console) -> Lines:
-    """The table; if that makes it fit a terminal with headings of several lines, or else with less between columns."""
+    """The table; if that makes it fit a terminal with headings of several lines, or else with less between columns.
 
-    def fits(lines: Lines) -> bool:
-        return Measurement.get(console, console.options.update_width(10_000), lines).maximum <= console.width
+    In a terminal that is too narrow for that its lines are too long, and no word or number is cut.
+    """
+
+    def width(lines: Lines) -> int:
+        return Measurement.get(console, console.options.update_width(10_000), lines).maximum
 
     headings = [heading for heading, _ in table.columns]
     lines = _set(table, headings)
-    if fits(lines):
+    if width(lines) <= console.width:
         return lines
     widths = [max((len(row[i].text) for row in table.cells), default=0) for i in range(len(headings))]
     pairs = zip(headings, widths, strict=True)
-    broken = _set(table, [fill(heading, max(_NARROWEST, width), break_long_words=False) for heading, width in pairs])
-    if fits(broken):
+    broken = _set(table, [fill(heading, max(_NARROWEST, most), break_long_words=False) for heading, most in pairs])
+    if width(broken) <= console.width:
         return broken
     lines.padding = (0, 1, 0, 0)
+    lines.width = width(lines)
     return lines
 
 

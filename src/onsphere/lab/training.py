@@ -64,12 +64,7 @@ def validated(spec: type[S], fields: Mapping[str, Any], where: str = "") -> S:
 def spec_of_run(spec: type[S], run: Run, model: Model | None, data: Data | None, resume: str) -> S:
     """The spec that a run was started with, after a look at everything that will be continued.
 
-    Args:
-        spec: Type of the spec.
-        run: The run that is continued.
-        model: The model, if it is given again; else the run may name one that this user does not trust.
-        data: The data, if they are given again.
-        resume: The function that is called, for the message.
+    Where no model is given again, the run may name one that this user does not trust; ``resume`` is what is called.
 
     Raises:
         InputError: It is damaged, names arrays that were not given again to ``resume`` or code of somebody else, or a
@@ -172,13 +167,7 @@ def name_of(model: Model) -> str:
 
 
 def problem_of(
-    spec: Any,
-    model: Model,
-    data: Data,
-    *,
-    widths: Sequence[int] | None = None,
-    eps: float | None = None,
-    **more: Any,
+    spec: Any, model: Model, data: Data, *, widths: Sequence[int] | None = None, eps: float | None = None, **more: Any
 ) -> Problem:
     """The problem of a spec, not yet prepared, after all checks; on the sphere unless ``more`` says otherwise.
 
@@ -261,12 +250,7 @@ class Trainer:
     asked: str
 
     def round(self, name: str, copies: Sequence[Copy], title: str) -> Iterator[ShardFolder]:
-        """Train copies; yield each shard as it ends, in any order.
-
-        Args:
-            name: The shards are called ``NAME-000``, ...
-            copies: The copies that are trained.
-            title: What the display calls the round.
+        """Train copies in shards ``NAME-000``, ...; yield each as it ends, in any order. The display shows the title.
 
         Raises:
             Interrupted: The run was asked to stop.
@@ -294,14 +278,6 @@ def open_trainer(
 
     How many copies a shard has depends on plan and workers, so a resumed run keeps both.
 
-    Args:
-        problem: The problem that is trained.
-        run: The run, whose folder is written to.
-        options: How many workers, which engine.
-        copies: How many copies the first round has.
-        progress: Whoever is told what happens.
-        stop: Asked often; True stops at a checkpoint.
-
     Raises:
         InputError: The network does not support the mode that was asked for, or the data have changed.
     """
@@ -327,12 +303,7 @@ def cpu_seconds(run: Run) -> float:
 def _choose(problem: Problem, options: EngineOptions, copies: int) -> Execution:
     try:
         plan, timings = choose_plan(
-            problem,
-            copies,
-            options.workers,
-            mode=options.mode,
-            chunk=options.chunk,
-            compiled=options.compiled,
+            problem, copies, options.workers, mode=options.mode, chunk=options.chunk, compiled=options.compiled
         )
     except RuntimeError as error:
         raise InputError(f"--mode: {error}") from error

@@ -78,4 +78,4 @@ def test_compiling_is_tried_only_where_it_pays():
     this = dataclasses.replace(problem(), steps=100)
     _, timings = choose_plan(this, 4, 1)
     assert "compiled" not in timings
-    assert Plan(**Plan("vmap", 3).to_dict()) == Plan("vmap", 3)
+    assert Plan(**dataclasses.asdict(Plan("vmap", 3))) == Plan("vmap", 3)

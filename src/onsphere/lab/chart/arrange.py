@@ -12,8 +12,6 @@ import numpy as np
 
 from .spec import Axis, Chart, Heat, Mark, Panel, Rule, Span, Text
 
-__all__ = ["Limits", "Place", "arranged", "levels", "limits", "names_above", "ragged", "ticks_of"]
-
 _MARGIN = 0.05  # of the length of an axis, at both ends
 
 
@@ -61,9 +59,10 @@ class Place:
         return math.log(max(value, low) / low) / math.log(high / low) if self.x.log else (value - low) / (high - low)
 
     def seen(self, span: Span) -> tuple[float, float, float] | None:
-        """Ends and middle of what is seen of a stretch of the x axis; None if nothing is."""
-        low, high = max(span.low, self.x_limits.low), min(span.high, self.x_limits.high)
-        return (low, high, math.sqrt(low * high) if self.x.log else (low + high) / 2) if low < high else None
+        """Ends and middle of what is seen of a stretch of an axis; None if nothing is."""
+        axis, ends = (self.x, self.x_limits) if span.along == "x" else (self.panel.y, self.y_limits)
+        low, high = max(span.low, ends.low), min(span.high, ends.high)
+        return (low, high, math.sqrt(low * high) if axis.log else (low + high) / 2) if low < high else None
 
 
 def limits(axis: Axis, values: Iterable[Any], margin: float = _MARGIN) -> Limits:
@@ -112,14 +111,9 @@ def arranged(chart: Chart) -> list[Place]:
             for i in members:
                 leaders[i] = members[0]
                 last[i] = members[0] if axes[i].opposite else members[-1]
-    shared_x = [[j for j in range(len(panels)) if leaders[j] == leaders[i]] for i in range(len(panels))]
-    rows = [
-        range(i - i % chart.columns, min(i - i % chart.columns + chart.columns, len(panels)))
-        for i in range(len(panels))
-    ]
-    shared_y = [list(row) if chart.share_y else [i] for i, row in enumerate(rows)]
-    along_x = [_held(chart, axis, own, "x") for axis, own in zip(axes, shared_x, strict=True)]
-    along_y = [_held(chart, panels[own[0]].y, own, "y") for own in shared_y]
+    each, firsts = range(len(panels)), [i - i % chart.columns if chart.share_y else i for i in range(len(panels))]
+    along_x = [_held(chart, axes[i], [j for j in each if leaders[j] == leaders[i]], "x") for i in each]
+    along_y = [_held(chart, panels[firsts[i]].y, [j for j in each if firsts[j] == firsts[i]], "y") for i in each]
     return [
         Place(
             panel=panel,
@@ -180,9 +174,7 @@ def names_above(chart: Chart, place: Place) -> list[tuple[float, str]]:
 def levels(places: Sequence[float], widths: Sequence[float]) -> list[int]:
     """At which level above a panel each of some texts stands, so that none runs into another.
 
-    Args:
-        places: [n] middles of the texts as fractions of the panel's width.
-        widths: [n] their widths, likewise.
+    Their middles and widths, [n] each, are fractions of the panel's width.
     """
     taken: list[list[tuple[float, float]]] = []
     found = [0] * len(places)

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from . import theme
 from .spec import Look, Marker, Scale
-from .theme import (
-    INK,
-    INK_ON_DARK,
-    REGIME_COLOURS,
-    REGIME_COLOURS_ON_DARK,
-    REGIME_NAMES,
-    elr_colours,
-    elr_limits,
-    series_colours,
-)
-
-__all__ = ["REGIME_MARKERS", "STEP_ZERO", "elr_looks", "elr_scale", "phase_keys", "regime_look", "series_looks"]
 
 #: Where a logarithmic axis of steps shows step 0.
 STEP_ZERO = 0.7
@@ -35,34 +24,38 @@ Key = TypeVar("Key", bound=Hashable)
 def elr_looks(elrs: Iterable[float], **look: Any) -> dict[float, Look]:
     """A look for each effective learning rate, ascending; `look` are further attributes of all of them."""
     known = list(elrs)
-    dark = elr_colours(known, dark=True)
-    return {elr: Look(colour, dark[elr], **look) for elr, colour in elr_colours(known).items()}
+    dark = theme.elr_colours(known, dark=True)
+    return {elr: Look(colour, dark[elr], **look) for elr, colour in theme.elr_colours(known).items()}
 
 
 def elr_scale(elrs: Iterable[float], title: str = "effective learning rate (ELR)") -> Scale:
     """The colour scale that `elr_looks` follows, with a mark for each effective learning rate."""
     known = sorted(set(elrs))
-    return Scale(title, *elr_limits(known), log=True, marks=known)
+    return Scale(title, *theme.elr_limits(known), log=True, marks=known)
 
 
 def regime_look(regime: str, **look: Any) -> Look:
     """Colour and marker of a regime; `look` are further attributes, or others."""
-    given = {"colour": REGIME_COLOURS[regime], "dark": REGIME_COLOURS_ON_DARK[regime], "marker": REGIME_MARKERS[regime]}
+    given = {
+        "colour": theme.REGIME_COLOURS[regime],
+        "dark": theme.REGIME_COLOURS_ON_DARK[regime],
+        "marker": REGIME_MARKERS[regime],
+    }
     return Look(**(given | look))
 
 
 def phase_keys(regimes: Iterable[str]) -> list[tuple[str, Look]]:
     """What the ends of curves in a phase diagram mean: the start, and the end in each of the regimes."""
-    there, inked = set(regimes), Look(INK, INK_ON_DARK)
+    there, inked = set(regimes), Look(theme.INK, theme.INK_ON_DARK)
     ends = [(name, marker) for name, marker in REGIME_MARKERS.items() if name in there]
     return [
         ("start", inked.but(marker="star", size=12)),
-        *((f"end in {REGIME_NAMES[name]}", inked.but(marker=marker, hollow=True)) for name, marker in ends),
+        *((f"end in {theme.REGIME_NAMES[name]}", inked.but(marker=marker, hollow=True)) for name, marker in ends),
     ]
 
 
 def series_looks(keys: Iterable[Key], **look: Any) -> dict[Key, Look]:
     """A look for each of a few unordered things; `look` are further attributes of all of them."""
     known = list(dict.fromkeys(keys))
-    pairs = zip(known, series_colours(len(known)), series_colours(len(known), dark=True), strict=True)
+    pairs = zip(known, theme.series_colours(len(known)), theme.series_colours(len(known), dark=True), strict=True)
     return {key: Look(light, dark, **look) for key, light, dark in pairs}

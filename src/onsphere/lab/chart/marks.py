@@ -11,24 +11,6 @@ import numpy as np
 
 from .theme import INK, INK_ON_DARK
 
-__all__ = [
-    "INKED",
-    "Band",
-    "Bars",
-    "Dash",
-    "Heat",
-    "Line",
-    "Look",
-    "Mark",
-    "Marker",
-    "Points",
-    "Scale",
-    "Side",
-    "Text",
-    "literal",
-    "numbers",
-]
-
 Marker = Literal["", "circle", "diamond", "square", "triangle", "down", "star", "cross", "plus", "x"]
 Dash = Literal["solid", "dash", "dot", "dashdot"]
 Side = Literal["above", "below", "left", "right", "centre", "upper right", "lower right"]

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from string import Formatter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from onsphere.lab.report import page as report
 
 from .arrange import Limits, Place, arranged, ragged
-from .page_layout import colour_bar, layout_of, safe
-from .spec import Band, Bars, Chart, Heat, Line, Look, Mark, Points, Scale, Text, numbers
+from .page_layout import Layout, axis_name, safe
+from .spec import Band, Bars, Chart, Heat, Line, Look, Mark, Points, Scale, Side, Text, numbers
 from .theme import INK, rgba, viridis
 
-__all__ = ["block", "figure"]
-
 _SYMBOLS = {
-    "triangle": "triangle-up",
-    "down": "triangle-down",
-    "cross": "x-thin-open",
-    "plus": "cross-thin-open",
-    "": "circle",
+    **{"triangle": "triangle-up", "down": "triangle-down", "": "circle"},
+    **{"cross": "x-thin-open", "plus": "cross-thin-open"},
 }
 _SIDES = {
     "above": "top center",
@@ -44,40 +39,27 @@ _HATCH_EDGE = "rgba(255,255,255,0.6)"
 def block(chart: Chart) -> report.Chart:
     """The chart as a block of the page."""
     slider = report.Slider(chart.frame_name, chart.frames, chart.frame) if len(chart.frames) > 1 else None
-    return report.Chart(
-        id=chart.id,
-        figure=figure(chart),
-        caption=chart.caption,
-        label=chart.label,
-        seeds=chart.seeds,
-        seed=chart.seed,
-        slider=slider,
-    )
+    return report.Chart(chart.id, figure(chart), chart.caption, chart.label, chart.seeds, chart.seed, slider)
 
 
 def figure(chart: Chart) -> dict[str, Any]:
     """Traces and layout as plotly.js takes them."""
-    places = arranged(chart)
+    layout = Layout(chart, arranged(chart))
     traces = [
-        trace | _axes(number, place)
-        for number, place in enumerate(places)
+        trace | {"xaxis": axis_name("x", place.leader), "yaxis": axis_name("y", number)}
+        for number, place in enumerate(layout.places)
         for mark in place.panel.marks
         if chart.frames or not mark.frame
-        for trace in _traces(mark, place, places, chart)
+        for trace in _traces(mark, place, layout)
     ]
-    return {"data": traces, "layout": layout_of(chart, places)}
+    return {"data": traces, "layout": layout.plain()}
 
 
-def _axes(number: int, place: Place) -> dict[str, Any]:
-    names = [f"{letter}{n + 1 if n else ''}" for letter, n in (("x", place.leader), ("y", number))]
-    return {"xaxis": names[0], "yaxis": names[1]}
-
-
-def _traces(mark: Mark, place: Place, places: Sequence[Place], chart: Chart) -> list[dict[str, Any]]:
+def _traces(mark: Mark, place: Place, layout: Layout) -> list[dict[str, Any]]:
     look: Look = getattr(mark, "look", Look())
     meta: dict[str, Any] = {"legend": bool(mark.entry) and mark.listed, "dark": _plain(look.dark or look.colour)}
     meta |= {"seed": mark.seed} if mark.seed is not None else {}
-    meta |= {"frame": mark.frame} if mark.frame is not None and len(chart.frames) > 1 else {}
+    meta |= {"frame": mark.frame} if mark.frame is not None and len(layout.chart.frames) > 1 else {}
     base = {"type": "scatter", "name": safe(mark.entry), "legendgroup": mark.entry or "marks", "meta": meta}
     if isinstance(mark, Points):
         return [base | _points(mark, place, meta)]
@@ -85,7 +67,7 @@ def _traces(mark: Mark, place: Place, places: Sequence[Place], chart: Chart) -> 
         return _band(mark, base)
     if isinstance(mark, Heat):
         own = {"x": list(mark.x), "y": list(mark.y)} if ragged(place.panel.marks) else {}
-        return [base | _heat(mark, colour_bar(chart, places, place)) | own]
+        return [base | _heat(mark, layout.colour_bar(place)) | own]
     if isinstance(mark, Bars):
         return [base | _bars(mark)]
     if isinstance(mark, Text):
@@ -106,20 +88,11 @@ def _points(mark: Points, place: Place, meta: dict[str, Any]) -> dict[str, Any]:
         trace["marker"] = _marker(look, 1 if joined else look.opacity)
     if mark.values is not None and mark.scale is not None:
         meta.pop("dark")
-        trace["marker"] |= {
-            "color": numbers(mark.values),
-            **_coloured(mark.scale, "cmin", "cmax", numbers(mark.values)),
-        }
-        trace["marker"] |= {
-            "colorbar": {"title": {"text": _broken(mark.scale.title)}, "thickness": 12, "len": 0.6, "y": 0.4}
-        }
+        values, bar = numbers(mark.values), {"title": {"text": _broken(mark.scale.title)}, "thickness": 12}
+        trace["marker"] |= {"color": values, **_coloured(mark.scale, "c", values)}
+        trace["marker"] |= {"colorbar": bar | {"len": 0.6, "y": 0.4}}
     if any(mark.labels):
-        trace |= {
-            "text": [safe(label) for label in mark.labels],
-            "textposition": _SIDES[mark.side],
-            "cliponaxis": False,
-        }
-        trace |= {"textfont": {"size": 10.5}}
+        trace |= _written(mark.labels, mark.side) | {"textfont": {"size": 10.5}}
     aside, up, down = mark.errors()
     for name, more, less, at, ends, log in (
         ("error_y", up, down, numbers(mark.y), place.y_limits, place.panel.y.log),
@@ -148,22 +121,14 @@ def _marker(look: Look, opacity: float) -> dict[str, Any]:
         for kind, empty in zip(kinds, hollow, strict=True)
     ]
     # plotly outlines filled markers of many sizes in white unless told not to, which would cut a line up
-    thick = [
-        (2 if kind in ("cross", "plus") else 1.5) * name.endswith("-open")
-        for kind, name in zip(kinds, symbols, strict=True)
-    ]
+    thick = [(2 if name.endswith("-thin-open") else 1.5) * name.endswith("-open") for name in symbols]
     edge: dict[str, Any] = {"width": thick[0]}
     if len(set(thick)) > 1:  # the legend's marker has the mean width, and open ones their own colour
         edge = {"width": thick, "color": "rgba(0,0,0,0)"}
     edge = {"width": 0.5, "color": "#333333"} if look.edge and not any(hollow) else edge
     single = not isinstance(look.marker, tuple) and not isinstance(look.hollow, tuple)
-    return {
-        "symbol": symbols[0] if single else symbols,
-        "color": _plain(look.colour),
-        "size": _plain(look.size),
-        "opacity": opacity,
-        "line": edge,
-    }
+    shape = {"symbol": symbols[0] if single else symbols, "size": _plain(look.size), "line": edge}
+    return shape | {"color": _plain(look.colour), "opacity": opacity}
 
 
 def _band(mark: Band, base: dict[str, Any]) -> list[dict[str, Any]]:
@@ -177,70 +142,51 @@ def _band(mark: Band, base: dict[str, Any]) -> list[dict[str, Any]]:
 def _heat(mark: Heat, bar: dict[str, Any]) -> dict[str, Any]:
     z = numbers(mark.z)
     trace: dict[str, Any] = {"type": "heatmap", "x": np.arange(len(mark.x)), "y": np.arange(len(mark.y)), "z": z}
-    trace |= _coloured(mark.scale, "zmin", "zmax", z) | {"xgap": 2, "ygap": 2}
+    trace |= _coloured(mark.scale, "z", z) | {"xgap": 2, "ygap": 2}
     trace["colorbar"] = bar | {"title": {"text": _broken(mark.scale.title)}}
     if mark.labels:
         trace |= {"text": [[safe(text) for text in row] for row in mark.labels], "texttemplate": "%{text}"}
-    if mark.hover:
-        names = [[[safe(x), safe(y)] for x in mark.x] for y in mark.y]
-        trace |= {
-            "customdata": names,
-            "hovertemplate": _template(mark.hover, {"x": "customdata[0]", "y": "customdata[1]"}),
-        }
-    else:
-        trace |= {"hoverinfo": "skip"}
-    return trace
+    if not mark.hover:
+        return trace | {"hoverinfo": "skip"}
+    said = _template(mark.hover, {"x": "customdata[0]", "y": "customdata[1]"})
+    return trace | {"customdata": [[[safe(x), safe(y)] for x in mark.x] for y in mark.y], "hovertemplate": said}
 
 
-def _coloured(scale: Scale, low: str, high: str, values: Any) -> dict[str, Any]:
+def _coloured(scale: Scale, which: Literal["c", "z"], values: Any) -> dict[str, Any]:
     known = values[np.isfinite(values)]
     ends = [
         float(given if given is not None else pick(known) if known.size else 0)
         for given, pick in ((scale.low, np.min), (scale.high, np.max))
     ]
-    return {"colorscale": _COLOURS, "reversescale": scale.reverse, low: ends[0], high: ends[1], "showscale": True}
+    shown = {"colorscale": _COLOURS, "reversescale": scale.reverse, "showscale": True}
+    return shown | {f"{which}min": ends[0], f"{which}max": ends[1]}
 
 
 def _bars(mark: Bars) -> dict[str, Any]:
     look, flat = mark.look, mark.along == "x"
     marker: dict[str, Any] = {"color": _plain(look.colour), "line": {"width": 0}, "opacity": look.opacity}
     if look.hatch:
-        marker["pattern"] = {
-            "shape": look.hatch,
-            "size": 6,
-            "solidity": 0.3,
-            "fgcolor": _HATCH_EDGE,
-            "fillmode": "overlay",
-        }
+        pattern = {"shape": look.hatch, "size": 6, "solidity": 0.3, "fgcolor": _HATCH_EDGE}
+        marker["pattern"] = pattern | {"fillmode": "overlay"}
+    across, along = ("y", "x") if flat else ("x", "y")
     trace = {
-        "type": "bar",
-        "orientation": "h" if flat else "v",
-        "y" if flat else "x": numbers(mark.at),
-        "x" if flat else "y": numbers(mark.length),
-        "width": _plain(mark.thick),
-        "marker": marker,
-        "text": [safe(text) for text in mark.labels],
-        "textposition": "inside" if mark.inside else "outside",
-        "textfont": {"size": 10.5},
-        "insidetextanchor": "middle",
-        "textangle": 0,
-        "constraintext": "inside" if mark.inside else "none",
-        "cliponaxis": False,
+        **{"type": "bar", "orientation": "h" if flat else "v", "width": _plain(mark.thick), "marker": marker},
+        **{across: numbers(mark.at), along: numbers(mark.length)},
+        **{"text": [safe(text) for text in mark.labels], "textfont": {"size": 10.5}, "textangle": 0},
+        **{"textposition": "inside" if mark.inside else "outside", "insidetextanchor": "middle"},
+        **{"constraintext": "inside" if mark.inside else "none", "cliponaxis": False},
     }
     return trace | ({"base": _plain(mark.base)} if np.any(numbers(mark.base)) else {}) | _hover(mark)
 
 
 def _text(mark: Text) -> dict[str, Any]:
-    return {
-        "x": numbers(mark.x),
-        "y": numbers(mark.y),
-        "mode": "text",
-        "text": [safe(text) for text in mark.text],
-        "textposition": _SIDES[mark.side],
-        "textfont": {"size": 11.5} | ({} if mark.look.colour == INK else {"color": mark.look.colour}),
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
+    font = {"size": 11.5} | ({} if mark.look.colour == INK else {"color": mark.look.colour})
+    trace = {"x": numbers(mark.x), "y": numbers(mark.y), "mode": "text", "textfont": font, "hoverinfo": "skip"}
+    return trace | _written(mark.text, mark.side)
+
+
+def _written(texts: Sequence[str], side: Side) -> dict[str, Any]:
+    return {"text": [safe(text) for text in texts], "textposition": _SIDES[side], "cliponaxis": False}
 
 
 def _hover(mark: Points | Bars, *, pick: bool = False) -> dict[str, Any]:

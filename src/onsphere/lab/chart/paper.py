@@ -19,8 +19,6 @@ from .spec import Axis, Chart, Look, Mark, Panel, Rule, Span
 from .style import figure_title, log_ticks, new_figure, number_ticks, panel_letter, save_figure, style
 from .theme import GREY
 
-__all__ = ["figure", "save_figures"]
-
 _LETTER = 0.06  # inches a letter of the small type
 _LINE = 9.5  # points a line of it
 _NAME = 0.09  # inches that a name beside an axis needs
@@ -28,13 +26,7 @@ _RIBBON = 0.36  # inches
 
 
 def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
-    """Write every chart as ``figures/NAME.png`` and ``figures/NAME.svg``.
-
-    Args:
-        charts: All charts of a page.
-        subtitle: What was trained or simulated, the line below each title.
-        folder: The folder of the run.
-    """
+    """Write a page's charts as ``figures/NAME.png`` and ``.svg`` in the run's folder, the subtitle below each title."""
     for chart in charts:
         for name, frame in chart.figures:
             with style():
@@ -43,12 +35,9 @@ def save_figures(charts: Sequence[Chart], subtitle: str, folder: Path) -> None:
 
 
 def figure(chart: Chart, subtitle: str = "", frame: int = 0) -> Figure:
-    """Draw a chart; call inside `style.style()`. Of several seeds the one shown at first is bold, the others faint.
+    """Draw a chart, of its slider's frames that one; call inside `style.style()`.
 
-    Args:
-        chart: The chart that is drawn.
-        subtitle: The line below the title.
-        frame: Which of the slider's frames, where there are some.
+    Of several seeds the one shown at first is bold, the others faint; the subtitle stands below the title.
     """
     chart = replace(chart, panels=[replace(panel, marks=_shown(chart, panel, frame)) for panel in chart.panels])
     places = arranged(chart)
@@ -122,16 +111,14 @@ def _subtitle(chart: Chart, subtitle: str, frame: int, *, letters: int) -> str:
 
 def _panel(axes: Any, place: Place, chart: Chart, *, inches: float, inch: float, ribbon: bool) -> None:
     panel = place.panel
-    for which, axis, ends in (("x", place.x, place.x_limits), ("y", panel.y, place.y_limits)):
-        ticks = ticks_of(axis, panel.marks, which)  # type: ignore[arg-type]
-        if which == "y" and ticks:  # every so many of them, so that no name runs into another
-            ticks = dict(list(ticks.items())[:: math.ceil(_NAME * len(ticks) / inch)])
-        _scale(axes, which, axis, ends, ticks)  # type: ignore[arg-type]
+    ticks = ticks_of(panel.y, panel.marks, "y")
+    if ticks:  # every so many of them, so that no name runs into another
+        ticks = dict(list(ticks.items())[:: math.ceil(_NAME * len(ticks) / inch)])
+    _scale(axes, "x", place.x, place.x_limits, ticks_of(place.x, panel.marks, "x"))
+    _scale(axes, "y", panel.y, place.y_limits, ticks)
     for span in (*panel.spans, *chart.spans):
-        ends = place.x_limits if span.along == "x" else place.y_limits
-        low, high = max(span.low, ends.low), min(span.high, ends.high)
-        if low < high:
-            _shade(axes, replace(span, low=low, high=high))
+        if (seen := place.seen(span)) is not None:
+            _shade(axes, replace(span, low=seen[0], high=seen[1]))
     for mark in panel.marks:
         draw(axes, mark, place, bold=chart.seed is None or mark.seed in (None, chart.seed))
     for rule in (*panel.rules, *chart.rules):

@@ -16,9 +16,7 @@ from matplotlib.patches import Patch
 
 from .arrange import Place
 from .spec import Band, Bars, Heat, Line, Look, Mark, Points, Scale, Text, numbers
-from .theme import INK, elr_scale
-
-__all__ = ["DASHES", "MARKERS", "add_colour_bar", "draw", "legend_handle", "plain"]
+from .theme import INK, VIRIDIS_ON_LIGHT, viridis
 
 #: Matplotlib's names of the markers.
 MARKERS: Mapping[str, str] = {
@@ -47,20 +45,15 @@ _SIDES: Mapping[str, tuple[str, str, float, float]] = {
 
 
 def draw(axes: Any, mark: Mark, place: Place, *, bold: bool) -> None:
-    """Draw a mark.
+    """Draw a mark into axes whose scales and limits are set.
 
-    Args:
-        axes: Matplotlib axes whose scales and limits are set.
-        mark: The mark that is drawn.
-        place: Where its panel stands.
-        bold: False for another seed than the one shown: faint, without markers along lines.
+    What is not ``bold``, of another seed than the one shown, is faint and without markers along lines.
     """
     if isinstance(mark, Points):
         _points(axes, mark, place, bold=bold)
     elif isinstance(mark, Band):
-        axes.fill_between(
-            numbers(mark.x), numbers(mark.low), numbers(mark.high), color=mark.look.colour, alpha=0.2, linewidth=0
-        )
+        x, low, high = numbers(mark.x), numbers(mark.low), numbers(mark.high)
+        axes.fill_between(x, low, high, color=mark.look.colour, alpha=0.2, linewidth=0)
     elif isinstance(mark, Heat):
         _heat(axes, mark)
     elif isinstance(mark, Bars):
@@ -125,28 +118,21 @@ def _points(axes: Any, mark: Points, place: Place, *, bold: bool) -> None:
         colours = list(look.colour) if isinstance(look.colour, tuple) else look.colour
         axes.errorbar(x, y, fmt="none", ecolor=colours, elinewidth=0.8, capsize=1.6, capthick=0.8, alpha=alpha, **bars)
     _markers(axes, mark, x, y, alpha)
-    across, upright, right, rise = _SIDES[mark.side]
     for at, height, label in zip(x, y, mark.labels, strict=False):
         if label and np.isfinite(at) and np.isfinite(height):
-            axes.annotate(
-                plain(label),
-                (at, height),
-                (right, rise),
-                textcoords="offset points",
-                ha=across,
-                va=upright,
-                fontsize=6.5,
-            )
+            _beside(axes, label, (at, height), mark.side, fontsize=6.5)
+
+
+def _beside(axes: Any, text: str, at: tuple[float, float], side: str, **look: Any) -> None:
+    across, upright, right, rise = _SIDES[side]
+    axes.annotate(plain(text), at, (right, rise), textcoords="offset points", ha=across, va=upright, **look)
 
 
 def _markers(axes: Any, mark: Points, x: Any, y: Any, alpha: float) -> None:
     """Markers by shape, since matplotlib draws one shape at a time."""
     look, n = mark.look, len(x)
-    each: list[list[Any]] = [
-        list(value) if isinstance(value, tuple) else [value] * n
-        for value in (look.marker, look.size, look.hollow, look.colour)
-    ]
-    kinds, sizes, hollow, colours = each
+    given: tuple[Any, ...] = (look.marker, look.size, look.hollow, look.colour)
+    kinds, sizes, hollow, colours = (value if isinstance(value, tuple) else (value,) * n for value in given)
     shown_at = [i for i in range(n) if kinds[i] and np.isfinite(x[i]) and np.isfinite(y[i])]
     for kind in dict.fromkeys(kinds[i] for i in shown_at):
         own = [i for i in shown_at if kinds[i] == kind]
@@ -175,7 +161,7 @@ def _mappable(scale: Scale, values: Any) -> ScalarMappable:
     low = scale.low if scale.low is not None else float(known.min()) if known.size else 0.0
     high = scale.high if scale.high is not None else float(known.max()) if known.size else 1.0
     high = high if high > low else low + 1
-    colours = elr_scale()
+    colours = viridis(256, *VIRIDIS_ON_LIGHT)
     norm = LogNorm(low, high) if scale.log else Normalize(low, high)
     return ScalarMappable(norm=norm, cmap=ListedColormap(colours[::-1] if scale.reverse else colours))
 
@@ -219,31 +205,17 @@ def _bars(axes: Any, mark: Bars, place: Place) -> None:
                 where = (middle, at[i]) if mark.along == "x" else (at[i], middle)
                 ground = colours[i] if isinstance(colours, list) else colours
                 clear = {"facecolor": ground, "edgecolor": "none", "pad": 0.8} if look.hatch else None
-                axes.text(
-                    *where, plain(label), ha="center", va="center", fontsize=6.5, color=_ink_on(ground), bbox=clear
-                )
+                form = {"ha": "center", "va": "center", "fontsize": 6.5, "color": _ink_on(ground), "bbox": clear}
+                axes.text(*where, plain(label), **form)
             continue
         where = (base[i] + length[i], at[i]) if mark.along == "x" else (at[i], base[i] + length[i])
-        across, upright, right, rise = _SIDES["right" if mark.along == "x" else "above"]
-        look_of = {"ha": across, "va": upright, "fontsize": 6, "annotation_clip": False}
-        axes.annotate(plain(label), where, (right, rise), textcoords="offset points", **look_of)
+        _beside(axes, label, where, "right" if mark.along == "x" else "above", fontsize=6, annotation_clip=False)
 
 
 def _text(axes: Any, mark: Text) -> None:
-    across, upright, right, rise = _SIDES[mark.side]
+    look = {"fontsize": 7.5, "color": _first(mark.look.colour), "annotation_clip": False}
     for x, y, text in zip(numbers(mark.x), numbers(mark.y), mark.text, strict=True):
-        axes.annotate(
-            plain(text),
-            (x, y),
-            (right, rise),
-            textcoords="offset points",
-            ha=across,
-            va=upright,
-            fontsize=7.5,
-            color=_first(mark.look.colour),
-            weight="bold" if text.startswith("<b>") else "normal",
-            annotation_clip=False,
-        )
+        _beside(axes, text, (x, y), mark.side, weight="bold" if text.startswith("<b>") else "normal", **look)
 
 
 def _first(value: Any) -> Any:

@@ -16,46 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .marks import (
-    INKED,
-    Band,
-    Bars,
-    Dash,
-    Heat,
-    Line,
-    Look,
-    Mark,
-    Marker,
-    Points,
-    Scale,
-    Side,
-    Text,
-    literal,
-    numbers,
-)
+from .marks import INKED, Band, Bars, Dash, Heat, Line, Look, Mark, Marker, Points, Scale, Side, Text, literal, numbers
 
-__all__ = [
-    "INKED",
-    "Axis",
-    "Band",
-    "Bars",
-    "Chart",
-    "Dash",
-    "Heat",
-    "Line",
-    "Look",
-    "Mark",
-    "Marker",
-    "Panel",
-    "Points",
-    "Rule",
-    "Scale",
-    "Side",
-    "Span",
-    "Text",
-    "literal",
-    "numbers",
-]
+__all__ = ["INKED", "Axis", "Band", "Bars", "Chart", "Dash", "Heat", "Line", "Look", "Mark", "Marker", "Panel"]
+__all__ += ["Points", "Rule", "Scale", "Side", "Span", "Text", "literal", "numbers"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ salt, so the same result gives the same bytes on the same machine.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,41 +25,21 @@ from onsphere.lab.store.files import atomic
 
 from .theme import INK
 
-__all__ = [
-    "DPI",
-    "figure_title",
-    "log_axis",
-    "log_ticks",
-    "new_figure",
-    "number_ticks",
-    "panel_letter",
-    "save_figure",
-    "style",
-]
-
 DPI = 200
 
+_TICKS = {"labelsize": 8, "color": "#555555", "labelcolor": INK, "major.width": 0.7, "minor.width": 0.4}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same glyphs everywhere
     "font.size": 8.5,
     "axes.labelsize": 8.5,
     "axes.titlesize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "legend.frameon": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": "#555555",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
     "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in _TICKS.items()},
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -96,15 +75,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as ``stem.png`` and ``stem.svg``.
-
-    Args:
-        figure: A figure made inside `style()`.
-        stem: Path without suffix; its folder is made if missing.
-
-    Returns:
-        The paths of the PNG and of the SVG.
-    """
+    """Write a figure made inside `style()` as ``stem.png`` and ``stem.svg``, and return both; their folder is made."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
     with style():
@@ -143,21 +114,8 @@ def panel_letter(axes: Axes, letter: str, title: str) -> None:
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make the x or y axis logarithmic with a few readable ticks.
-
-    Args:
-        axes: The axes that get it.
-        which: Which axis; call once for each, after the data are drawn.
-    """
-    smallest = axes.dataLim.minposx if which == "x" else axes.dataLim.minposy
-    if not math.isfinite(smallest):
-        # Nothing that a logarithm could show: an empty panel that says so, instead of a warning.
-        (axes.set_xlim if which == "x" else axes.set_ylim)(0.1, 10)
-        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
-    if which == "x":
-        axes.set_xscale("log")
-    else:
-        axes.set_yscale("log")
+    """Make the x or y axis logarithmic with a few readable ticks; call once for each, after the data are drawn."""
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     log_ticks(axes.xaxis if which == "x" else axes.yaxis)
 
 

@@ -12,22 +12,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-__all__ = [
-    "GREY",
-    "INK",
-    "INK_ON_DARK",
-    "OKABE_ITO",
-    "REGIME_COLOURS",
-    "REGIME_COLOURS_ON_DARK",
-    "REGIME_NAMES",
-    "elr_colours",
-    "elr_limits",
-    "elr_scale",
-    "rgba",
-    "series_colours",
-    "viridis",
-]
-
 INK, INK_ON_DARK = "#222222", "#dddddd"
 GREY = "#8a8f94"  # seen on light and dark alike
 
@@ -51,11 +35,7 @@ REGIME_COLOURS: Mapping[str, str] = {
 #: Blue alone would sink into a dark background.
 REGIME_COLOURS_ON_DARK: Mapping[str, str] = {**REGIME_COLOURS, "convergence": OKABE_ITO["sky"]}
 
-REGIME_NAMES: Mapping[str, str] = {
-    "convergence": "convergence",
-    "chaotic_equilibrium": "chaotic equilibrium",
-    "divergence": "divergence",
-}
+REGIME_NAMES: Mapping[str, str] = {name: name.replace("_", " ") for name in REGIME_COLOURS}
 
 #: Colours of a few unordered series, told apart without colour vision too; the second list is for dark pages.
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -69,11 +49,11 @@ _VIRIDIS = (
 _STEPS = np.array([[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in _VIRIDIS])
 
 # The part of viridis that stands out from a light and from a dark background.
-_VIRIDIS_ON_LIGHT = (0.0, 0.92)
+VIRIDIS_ON_LIGHT = (0.0, 0.92)
 _VIRIDIS_ON_DARK = (0.22, 1.0)
 
 
-def viridis(n: int, *, start: float = 0, stop: float = 1) -> list[str]:
+def viridis(n: int, start: float = 0, stop: float = 1) -> list[str]:
     """N colours of viridis at equal distances from `start` to `stop`, as ``#rrggbb``."""
     return [_viridis(place) for place in np.linspace(start, stop, n)]
 
@@ -84,14 +64,7 @@ def _viridis(place: float) -> str:
 
 
 def elr_limits(elrs: Iterable[float]) -> tuple[float, float]:
-    """Ends of the logarithmic colour scale; a single ELR gets a decade around itself.
-
-    Args:
-        elrs: Effective learning rates, positive.
-
-    Returns:
-        Smallest and largest ELR, always different.
-    """
+    """Ends of the logarithmic colour scale of positive ELRs; a single ELR gets a decade around itself."""
     values = [float(elr) for elr in elrs]
     low, high = min(values), max(values)
     if low == high:
@@ -99,41 +72,22 @@ def elr_limits(elrs: Iterable[float]) -> tuple[float, float]:
     return low, high
 
 
-def elr_scale(*, dark: bool = False) -> list[str]:
-    """256 colours of viridis without the end that is hard to see on a light (or ``dark``) background."""
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
-    return viridis(256, start=start, stop=stop)
-
-
 def elr_colours(elrs: Iterable[float], *, dark: bool = False) -> dict[float, str]:
-    """Give each ELR its colour on the logarithmic scale.
-
-    Args:
-        elrs: Effective learning rates, positive; repeats are welcome.
-        dark: Whether the colours are for a dark background.
-
-    Returns:
-        ELR to ``#rrggbb``, in ascending order of the ELR.
-    """
+    """The ``#rrggbb`` of positive ELRs on the logarithmic scale, in ascending order, for light (or ``dark``) ground."""
     unique = sorted({float(elr) for elr in elrs})
     low, high = elr_limits(unique)
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
+    start, stop = _VIRIDIS_ON_DARK if dark else VIRIDIS_ON_LIGHT
     span = math.log(high / low)
     return {elr: _viridis(start + (stop - start) * math.log(elr / low) / span) for elr in unique}
 
 
 def series_colours(n: int, *, dark: bool = False) -> list[str]:
-    """Colours for n unordered series: six that differ well, or evenly spaced ones of viridis for more.
-
-    Args:
-        n: How many series there are.
-        dark: Whether the colours are for a dark background.
-    """
+    """Colours for n unordered series on light (or ``dark``) ground: six that differ well, or evenly spaced ones."""
     few = _SERIES_ON_DARK if dark else _SERIES
     if n <= len(few):
         return list(few[:n])
-    start, stop = _VIRIDIS_ON_DARK if dark else _VIRIDIS_ON_LIGHT
-    return viridis(n, start=start, stop=stop)
+    start, stop = _VIRIDIS_ON_DARK if dark else VIRIDIS_ON_LIGHT
+    return viridis(n, start, stop)
 
 
 def rgba(colour: str, alpha: float) -> str:

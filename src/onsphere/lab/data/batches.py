@@ -22,9 +22,8 @@ from onsphere.lab.data.orders import BATCHES, stream
 def batch_indices(examples: int, batch_size: int, seed: Seed, start: int, stop: int) -> Tensor:
     """Indices of the training examples of the steps ``start`` to ``stop``.
 
-    The cost is one permutation for each epoch touched, wherever ``start`` lies. With ``batch_size ==
-    examples`` (full batch) every step is the whole set in its own order and the rows share their memory:
-    clone before writing.
+    The cost is one permutation for each epoch touched, wherever ``start`` lies. With ``batch_size == examples`` (full
+    batch) every step is the whole set in its own order and the rows share their memory: clone before writing.
 
     Args:
         examples: Number of training examples N.

@@ -98,12 +98,7 @@ CIFAR100 = Kind(
 
 
 def read_cifar(kind: Kind, place: Place | None, download: bool) -> RawImages:
-    """Find and read the files.
-
-    Args:
-        kind: Which of both sets, :data:`CIFAR10` or :data:`CIFAR100`.
-        place: The folder somebody named, if any.
-        download: Whether the network may be used when the files are nowhere else.
+    """Find and read the files of one of both sets: in the folder somebody named, else in the cache, else by download.
 
     Returns:
         uint8 [N, 3, 32, 32] images, 0 .. 255, in the files' order.

@@ -37,11 +37,5 @@ def read_digits() -> RawImages:
     order = balanced_order(labels, DIGITS_ORDER)
     train, test = order[:TRAIN_IMAGES], order[TRAIN_IMAGES:]
     return RawImages(
-        images[train],
-        labels[train],
-        images[test],
-        labels[test],
-        10,
-        16,
-        "scikit-learn's digits (8x8, embedded)",
+        images[train], labels[train], images[test], labels[test], 10, 16, "scikit-learn's digits (8x8, embedded)"
     )

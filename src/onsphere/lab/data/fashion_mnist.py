@@ -1,10 +1,9 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 + 10,000 grey 28x28 images of ten kinds of clothing.
 
 The four IDX files are looked for in ``data_dir`` or ONSPHERE_DATA (in a subfolder ``fashion-mnist``,
-``FashionMNIST/raw`` or ``FashionMNIST``, then in the folder itself), else in the Debian package
-dataset-fashion-mnist, else downloaded. Whether they are compressed is told by their content; their names may be
-those of the official files or have a dot before ``idx``, with or without ``.gz``, and each may lie in a folder of
-such a name.
+``FashionMNIST/raw`` or ``FashionMNIST``, then in the folder itself), else in the Debian package dataset-fashion-mnist,
+else downloaded. Whether they are compressed is told by their content; their names may be those of the official files or
+have a dot before ``idx``, with or without ``.gz``, and each may lie in a folder of such a name.
 """
 
 from __future__ import annotations
@@ -46,11 +45,7 @@ INSTEAD = (
 
 
 def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
-    """Find and read the four files.
-
-    Args:
-        place: The folder somebody named, if any.
-        download: Whether the network may be used when the files are nowhere else.
+    """Find and read the four files: in the folder somebody named, the Debian package, the cache, else by download.
 
     Returns:
         uint8 [N, 1, 28, 28] images, 0 .. 255, in the files' order.
@@ -60,7 +55,7 @@ def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
         OSError: A file cannot be read.
     """
     if place is not None:
-        files = _find(place.folder)
+        files = next(filter(None, (_files_in(place.folder / subfolder) for subfolder in SUBFOLDERS)), {})
         if files:
             return _read(files, f"IDX files in {files[TRAIN_IMAGES].parent}")
         if place.binding:
@@ -84,14 +79,6 @@ def read_fashion_mnist(place: Place | None, download: bool) -> RawImages:
         for file in FILES
     }
     return _read(fetched, "the official download (checksums verified)")
-
-
-def _find(root: Path) -> dict[str, Path]:
-    for subfolder in SUBFOLDERS:
-        files = _files_in(root / subfolder)
-        if files:
-            return files
-    return {}
 
 
 def _files_in(folder: Path) -> dict[str, Path]:

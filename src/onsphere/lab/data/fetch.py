@@ -32,16 +32,10 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str, urls: Sequence[str], sha256: str, *, instead: str) -> Path:
-    """Download one file, unless the cache holds it already.
+    """The file of this hash in the cache, downloaded from the first address that delivers it if it is not there.
 
-    Args:
-        name: The data set, for the message.
-        urls: Addresses of the same file, tried in turn; the last part of the first is the file's name.
-        sha256: What the file must hash to.
-        instead: How else the user can provide the files, for the message.
-
-    Returns:
-        The file in the cache, its checksum verified.
+    Its name is the end of the first address. ``name``, the data set, and ``instead``, what else can be done, stand in
+    the message.
 
     Raises:
         DataError: pooch is not installed, or no address delivers the file.
@@ -54,10 +48,7 @@ def fetch(name: str, urls: Sequence[str], sha256: str, *, instead: str) -> Path:
     for url in urls:
         try:
             return Path(pooch.retrieve(url=url, known_hash=f"sha256:{sha256}", fname=filename, path=folder))
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors, a wrong checksum is a ValueError
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum is a ValueError
             reason = "wrong checksum" if isinstance(error, ValueError) else type(error).__name__
             failures.append(f"{url}: {reason}")
     raise DataError(f"{name}: download failed ({'; '.join(failures)}); {instead}")

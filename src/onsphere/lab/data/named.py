@@ -43,8 +43,7 @@ def load(
 
     Args:
         name: Name of the set, one of :data:`NAMES`.
-        data_dir: Folder that holds the official files, or their official subfolder. If given, they must be
-            there.
+        data_dir: Folder that holds the official files, or their official subfolder. If given, they must be there.
         train: How many training images to take; None takes all.
         test: How many test images to take; None takes all.
         label_noise: Share of the training labels, exactly round(share · N) of them, replaced by a uniformly
@@ -85,10 +84,7 @@ def load(
     tested = balanced_order(raw.y_test, TEST_ORDER)[: first("test", test, len(raw.y_test), f"test images of {name}")]
     y_train, noisy = replace_labels(raw.y_train[chosen], share, raw.classes, words)
     x_train, x_test = to_float(
-        pool_sums(raw.x_train[chosen], factor),
-        pool_sums(raw.x_test[tested], factor),
-        raw.top * factor**2,
-        standardise,
+        pool_sums(raw.x_train[chosen], factor), pool_sums(raw.x_test[tested], factor), raw.top * factor**2, standardise
     )
     return Dataset(
         name=name,

@@ -54,15 +54,7 @@ def uniform(bits: np.random.PCG64, size: int) -> NDArray[np.float64]:
 
 
 def balanced_order(labels: NDArray[np.int64], purpose: int) -> NDArray[np.int64]:
-    """The fixed order of a data set, of which a subset takes the first so many.
-
-    Args:
-        labels: Classes of the examples, int64 [N], each from 0.
-        purpose: Which stream to use (``TRAIN_ORDER``, ...).
-
-    Returns:
-        A permutation of 0 .. N-1, int64 [N].
-    """
+    """The fixed order, int64 [N], of examples of these classes by the stream of a purpose such as ``TRAIN_ORDER``."""
     bits = stream(purpose)
     order = shuffled(bits, len(labels))
     classes = labels[order]
@@ -76,13 +68,7 @@ def balanced_order(labels: NDArray[np.int64], purpose: int) -> NDArray[np.int64]
 
 
 def first(field: str, wanted: int | None, available: int, what: str) -> int:
-    """How many examples to take.
-
-    Args:
-        field: Name of the argument (``train`` or ``test``).
-        wanted: The number asked for; None takes all.
-        available: How many there are.
-        what: What they are, for the message ("training images of cifar10").
+    """How many of the ``available`` examples to take; None takes all. ``what`` they are stands in the message.
 
     Raises:
         DataError: ``wanted`` is not an integer from 1 to ``available``.

@@ -18,8 +18,7 @@ class Place:
     Attributes:
         folder: The folder, which exists.
         field: What named it: ``data_dir`` or ``ONSPHERE_DATA``.
-        binding: Whether the files must be there (``data_dir``) or other sources may follow
-            (``ONSPHERE_DATA``).
+        binding: Whether the files must be there (``data_dir``) or other sources may follow (``ONSPHERE_DATA``).
     """
 
     folder: Path

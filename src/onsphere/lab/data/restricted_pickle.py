@@ -33,9 +33,6 @@ _DIMENSIONS = 32
 def load_arrays(path: Path) -> dict[str, Any]:
     """Read a pickled dict of arrays, lists and plain values (Python 2 or 3, any protocol).
 
-    Args:
-        path: The file that is read.
-
     Returns:
         The dict with its keys as str; arrays at its top level as numpy arrays, other values as they are
         (strings of Python 2 stay bytes).
@@ -51,7 +48,11 @@ def load_arrays(path: Path) -> dict[str, Any]:
         content = file.read(size)
     try:
         value = run_pickle(content, _Permitted(len(content)).find)
-        values = {_text(key): _plain(item) for key, item in value.items()} if isinstance(value, dict) else None
+        values = None
+        if isinstance(value, dict):
+            keys = (key.decode("latin-1") if isinstance(key, bytes) else key for key in value)
+            items = (item.array if isinstance(item, _Array) else item for item in value.values())
+            values = dict(zip(keys, items, strict=True))
     except _RefusedError as error:
         raise DataError(
             f"{path}: this pickle asks for {_shown(error)}; only numpy arrays and plain values are allowed; "
@@ -70,14 +71,6 @@ def _shown(error: Exception) -> str:
     """What an error says, without what a file could do to a terminal."""
     text = str(error).encode("unicode_escape", "backslashreplace").decode("ascii")
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _text(key: str | bytes) -> str:
-    return key.decode("latin-1") if isinstance(key, bytes) else key
-
-
-def _plain(item: object) -> object:
-    return item.array if isinstance(item, _Array) else item
 
 
 class _RefusedError(Exception):
@@ -128,10 +121,6 @@ def _from_bytes(raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
     return np.frombuffer(raw, dtype=kind).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _reconstruct(*_: object) -> object:
-    return _Array()
-
-
 def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> object:
     array = _Array()
     array.array = _from_bytes(raw, dtype, shape, order)
@@ -143,10 +132,6 @@ def _dtype(code: Any, *_: object) -> object:
     if text not in ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"):
         raise _RefusedError(f"an array of type {text!r}")
     return _DType(text)
-
-
-def _empty_bytes() -> object:
-    return b""
 
 
 def _marker(*_: object) -> NoReturn:
@@ -162,13 +147,13 @@ class _Permitted:
 
     def __init__(self, size: int) -> None:
         self.left = size
-        multiarray, numeric = Function(_reconstruct), Function(_frombuffer)
+        multiarray, numeric, empty = Function(lambda *_: _Array()), Function(_frombuffer), Function(lambda: b"")
         self.names = {
             ("numpy", "ndarray"): Function(_marker),
             ("numpy", "dtype"): Function(_dtype),
             ("_codecs", "encode"): Function(self._encode),
-            ("__builtin__", "bytes"): Function(_empty_bytes),
-            ("builtins", "bytes"): Function(_empty_bytes),
+            ("__builtin__", "bytes"): empty,
+            ("builtins", "bytes"): empty,
             **{(f"numpy.{core}.multiarray", "_reconstruct"): multiarray for core in ("core", "_core")},
             **{(f"numpy.{core}.numeric", "_frombuffer"): numeric for core in ("core", "_core")},
         }

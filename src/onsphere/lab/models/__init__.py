@@ -21,25 +21,13 @@ from torch import nn
 
 from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
 from onsphere.lab.models.convnet import convnet
-from onsphere.lab.models.mlp import mlp
-from onsphere.lab.models.plain_mlp import plain_mlp
+from onsphere.lab.models.mlp import mlp, plain_mlp
 from onsphere.lab.models.resnet import resnet18
 from onsphere.lab.models.vgg import vgg16
 from onsphere.lab.models.wide_resnet import wrn28
 
-__all__ = [
-    "MODELS",
-    "SCALE_INVARIANT",
-    "ModelError",
-    "build",
-    "convnet",
-    "mlp",
-    "plain_mlp",
-    "resnet18",
-    "resolve",
-    "vgg16",
-    "wrn28",
-]
+__all__ = ["MODELS", "SCALE_INVARIANT", "ModelError", "build", "convnet", "mlp", "plain_mlp", "resnet18", "resolve"]
+__all__ += ["vgg16", "wrn28"]
 
 #: The reference networks by name.
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -85,19 +73,13 @@ def build(
         choose others.
 
     Raises:
-        ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments
-            or does not return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values
-            out of range.
+        ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments or does not
+            return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values out of range.
     """
     name, factory = resolve(model)
     input_shape = tuple(input_shape)
     check_common(input_shape, classes, head_norm, eps)
-    given: dict[str, Any] = {
-        "input_shape": input_shape,
-        "classes": classes,
-        "head_norm": head_norm,
-        "eps": eps,
-    }
+    given: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "head_norm": head_norm, "eps": eps}
     if width is not None:
         given["width"] = positive_integer("width", width)
     if widths is not None:

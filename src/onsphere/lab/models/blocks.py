@@ -14,8 +14,6 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["ModelError", "check_common", "frozen", "positive_integer", "probability", "square_image"]
-
 L = TypeVar("L", bound=nn.Linear)
 
 

@@ -16,16 +16,9 @@ from torch import nn
 
 from onsphere.lab.models.blocks import check_common, frozen, positive_integer, square_image
 
-__all__ = ["convnet"]
-
 
 def convnet(
-    input_shape: Sequence[int],
-    classes: int,
-    *,
-    width: int = 32,
-    head_norm: float = 10.0,
-    eps: float = 1e-12,
+    input_shape: Sequence[int], classes: int, *, width: int = 32, head_norm: float = 10.0, eps: float = 1e-12
 ) -> nn.Sequential:
     """Build the ConvNet, with PyTorch's default initialisation.
 
@@ -38,12 +31,10 @@ def convnet(
         eps: eps of the batch norms; the published code has 1e-5.
 
     Returns:
-        A model [N, channels, side, side] -> [N, classes] with layers ``conv1``, ``bn1``, ``relu1``, ... and
-        ``head``.
+        A model [N, channels, side, side] -> [N, classes] with layers ``conv1``, ``bn1``, ``relu1``, ... and ``head``.
 
     Raises:
-        ModelError: for an input that is not a square image of side 8 or more, or arguments that are not
-            positive.
+        ModelError: for an input that is not a square image of side 8 or more, or arguments that are not positive.
     """
     check_common(input_shape, classes, head_norm, eps)
     channels, side = square_image("convnet", input_shape, smallest=8)

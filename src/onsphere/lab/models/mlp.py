@@ -1,8 +1,10 @@
-"""A scale-invariant multilayer perceptron, the quickest network that shows the three regimes.
+"""Multilayer perceptrons: a scale-invariant one, the quickest network that shows the three regimes, and a plain one.
 
-    Flatten, [Linear without bias, BatchNorm1d without affine, ReLU] for each width, frozen head without bias
+    mlp        Flatten, [Linear without bias, BatchNorm1d without affine, ReLU] for each width, frozen head without bias
+    plain-mlp  Flatten, [Linear, ReLU] for each width, Linear
 
-All weights but the head's are scale-invariant: ``f(c w) = f(w)`` for every c > 0.
+All weights of the first but the head's are scale-invariant: ``f(c w) = f(w)`` for every c > 0. The second has no
+scale-invariant weights, and all of it is trained: the smallest network that can spend a memory budget.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from torch import nn
 
 from onsphere.lab.models.blocks import ModelError, check_common, frozen, positive_integer
 
-__all__ = ["mlp"]
-
 
 def mlp(
     input_shape: Sequence[int],
@@ -26,7 +26,7 @@ def mlp(
     head_norm: float = 10.0,
     eps: float = 1e-12,
 ) -> nn.Sequential:
-    """Build the perceptron, with PyTorch's default initialisation.
+    """Build the scale-invariant perceptron, with PyTorch's default initialisation.
 
     Args:
         input_shape: shape of one example; it is flattened.
@@ -36,22 +36,50 @@ def mlp(
         eps: eps of the batch norms.
 
     Returns:
-        A model [N, *input_shape] -> [N, classes] with layers ``linear1``, ``bn1``, ``relu1``, ... and
-        ``head``.
+        A model [N, *input_shape] -> [N, classes] with layers ``linear1``, ``bn1``, ``relu1``, ... and ``head``.
 
     Raises:
         ModelError: for arguments that are not positive, or no widths.
     """
     check_common(input_shape, classes, head_norm, eps)
+    layers, features = _hidden(input_shape, widths, eps)
+    layers["head"] = frozen(nn.Linear(features, classes, bias=False), head_norm)
+    return nn.Sequential(layers)
+
+
+def plain_mlp(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = (64, 64)) -> nn.Sequential:
+    """Build the ordinary perceptron, with PyTorch's default initialisation.
+
+    Args:
+        input_shape: shape of one example; it is flattened.
+        classes: number of outputs, one for each class.
+        widths: units of each hidden layer, at least one layer.
+
+    Returns:
+        A model [N, *input_shape] -> [N, classes] with layers ``linear1``, ``relu1``, ... and ``head``.
+
+    Raises:
+        ModelError: for arguments that are not positive, or no widths.
+    """
+    check_common(input_shape, classes)
+    layers, features = _hidden(input_shape, widths, None)
+    layers["head"] = nn.Linear(features, classes)
+    return nn.Sequential(layers)
+
+
+def _hidden(
+    input_shape: Sequence[int], widths: Sequence[int], eps: float | None
+) -> tuple[OrderedDict[str, nn.Module], int]:
+    """All layers but the head, and how many features they give; with norms in place of biases where there is an eps."""
     if not widths:
         raise ModelError("widths must name at least one hidden layer, such as (64, 64), not ()")
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     features = math.prod(input_shape)
     for i, width in enumerate(widths, 1):
         positive_integer("every entry of widths", width)
-        layers[f"linear{i}"] = nn.Linear(features, width, bias=False)
-        layers[f"bn{i}"] = nn.BatchNorm1d(width, eps=eps, affine=False)
+        layers[f"linear{i}"] = nn.Linear(features, width, bias=eps is None)
+        if eps is not None:
+            layers[f"bn{i}"] = nn.BatchNorm1d(width, eps=eps, affine=False)
         layers[f"relu{i}"] = nn.ReLU()
         features = width
-    layers["head"] = frozen(nn.Linear(features, classes, bias=False), head_norm)
-    return nn.Sequential(layers)
+    return layers, features

@@ -6,11 +6,10 @@
     block(x) = conv2(relu(bn2(conv1(h)))) + s(x),    h = relu(bn1(x)),
     s(x) = x, or conv1x1(bn(h)) where the block changes the shape
 
-No norm has parameters. Each block's first convolution is scale-invariant by itself; the stem, the second
-convolutions and the shortcuts write one residual stream that only norms read, so they are scale-invariant
-jointly. The norm before the shortcut is the extra one of Li and Arora ("An Exponential Learning Rate
-Schedule for Deep Learning", 2019). With PyTorch's default initialisation the joint norm starts near
-``sqrt(25 k)``: 28.28 for k = 32.
+No norm has parameters. Each block's first convolution is scale-invariant by itself; the stem, the second convolutions
+and the shortcuts write one residual stream that only norms read, so they are scale-invariant jointly. The norm before
+the shortcut is the extra one of Li and Arora ("An Exponential Learning Rate Schedule for Deep Learning", 2019). With
+PyTorch's default initialisation the joint norm starts near ``sqrt(25 k)``: 28.28 for k = 32.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.lab.models.blocks import check_common, frozen, positive_integer, square_image
-
-__all__ = ["ResNet18", "resnet18"]
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -77,12 +74,7 @@ class ResNet18(nn.Module):
 
 
 def resnet18(
-    input_shape: Sequence[int],
-    classes: int,
-    *,
-    width: int = 32,
-    head_norm: float = 10.0,
-    eps: float = 1e-12,
+    input_shape: Sequence[int], classes: int, *, width: int = 32, head_norm: float = 10.0, eps: float = 1e-12
 ) -> ResNet18:
     """Build the ResNet, with PyTorch's default initialisation.
 
@@ -97,8 +89,7 @@ def resnet18(
         A model [N, channels, side, side] -> [N, classes] whose last layer is ``head``.
 
     Raises:
-        ModelError: for an input that is not a square image of side 8 or more, or arguments that are not
-            positive.
+        ModelError: for an input that is not a square image of side 8 or more, or arguments that are not positive.
     """
     check_common(input_shape, classes, head_norm, eps)
     channels, side = square_image("resnet18", input_shape, smallest=8)

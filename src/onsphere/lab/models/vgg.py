@@ -22,8 +22,6 @@ from torch import nn
 
 from onsphere.lab.models.blocks import check_common, positive_integer, probability, square_image
 
-__all__ = ["vgg16"]
-
 #: Channels of the convolutions in units of the width, a group between two poolings each.
 _GROUPS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from onsphere.lab.models.blocks import check_common, positive_integer, probability, square_image
 
-__all__ = ["WideResNet28", "wrn28"]
-
 _BLOCKS = 4  # a stage: 3 stages of 4 blocks of 2 convolutions, a stem, two shortcuts and the last layer are 28
 
 

@@ -15,17 +15,5 @@ from onsphere.lab.population.readings import Readings
 from onsphere.lab.population.shard import Shard, run_shard, stack_starts
 from onsphere.lab.population.shard_folder import ShardFolder
 
-__all__ = [
-    "Copy",
-    "Engine",
-    "Phase",
-    "Plan",
-    "Problem",
-    "Readings",
-    "Shard",
-    "ShardFolder",
-    "State",
-    "choose_plan",
-    "run_shard",
-    "stack_starts",
-]
+__all__ = ["Copy", "Engine", "Phase", "Plan", "Problem", "Readings", "Shard", "ShardFolder", "State", "choose_plan"]
+__all__ += ["run_shard", "stack_starts"]

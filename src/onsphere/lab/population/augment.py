@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["augmented", "padding"]
-
 
 def padding(height: int, width: int) -> int:
     """Width of the zero padding, pixels."""
@@ -23,15 +21,7 @@ def padding(height: int, width: int) -> int:
 
 
 def augmented(images: Tensor, key: tuple[int, ...]) -> Tensor:
-    """Flip and crop images.
-
-    Args:
-        images: [B, C, H, W].
-        key: Non-negative integers; the same key gives the same draws on every device.
-
-    Returns:
-        [B, C, H, W], contiguous.
-    """
+    """Flip and crop images [B, C, H, W], contiguous; the same non-negative key gives the same draws on every device."""
     count, channels, height, width = images.shape
     pad = padding(height, width)
     rng = np.random.default_rng(key)

@@ -39,15 +39,9 @@ def choose_plan(
     chunk: int | None = None,
     compiled: Literal["auto", "yes", "no"] = "auto",
 ) -> tuple[Plan, dict[str, Any]]:
-    """Choose a plan for many copies of a problem.
+    """Choose a plan for the copies of a first round that some worker processes share.
 
-    Args:
-        problem: The problem that is trained.
-        copies: How many copies the first round has.
-        workers: How many processes share them.
-        mode: Take this mode instead of timing.
-        chunk: Take this many copies per shard instead of the mode's default.
-        compiled: ``yes`` or ``no`` instead of deciding.
+    What ``mode``, ``chunk`` and ``compiled`` say is taken in place of what a timing finds, or of the mode's default.
 
     Returns:
         The plan, and the timings behind it: seconds of process CPU time per copy and step.

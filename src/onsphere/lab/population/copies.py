@@ -141,16 +141,9 @@ class Problem:
 
 
 def lr_factors(schedule: Schedule, steps: int, start: int, stop: int) -> NDArray[np.float64]:
-    """Factors of a schedule: 1, or (1 + cos(π t / steps)) / 2 at step t.
+    """Factors of a schedule over ``steps`` steps in those from ``start`` to ``stop``: float64 [stop - start].
 
-    Args:
-        schedule: Name of the schedule, ``constant`` or another.
-        steps: Length of the whole run.
-        start: The first of the steps.
-        stop: Step after the last one.
-
-    Returns:
-        float64 [stop - start].
+    They are 1, or (1 + cos(π t / steps)) / 2 at step t.
     """
     if schedule == "constant":
         return np.ones(stop - start)

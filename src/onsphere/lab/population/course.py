@@ -21,8 +21,6 @@ from onsphere.lab.population.copies import Copy, Schedule, lr_factors
 from onsphere.lab.population.readings import Readings
 from onsphere.lab.population.shard_folder import ShardFolder
 
-__all__ = ["Course", "courses", "courses_of", "decay_of", "thinned"]
-
 Array = NDArray[np.float64]
 
 
@@ -90,10 +88,7 @@ def decay_of(copy: Copy) -> float:
 
 
 def courses(
-    readings: Readings,
-    copies: Sequence[Copy],
-    invariant: Sequence[str] | None = None,
-    factors: Array | None = None,
+    readings: Readings, copies: Sequence[Copy], invariant: Sequence[str] | None = None, factors: Array | None = None
 ) -> list[Course]:
     """The courses of a shard's copies.
 
@@ -114,13 +109,7 @@ def courses(
 def courses_of(
     shard: ShardFolder, invariant: Sequence[str] | None = None, schedule: Schedule = "constant"
 ) -> list[Course]:
-    """The courses of an ended shard's copies over all of their steps.
-
-    Args:
-        shard: A shard whose training has ended.
-        invariant: Names of the scale-invariant tensors among the trained ones; None for all.
-        schedule: The schedule of the lr along the run.
-    """
+    """The courses of an ended shard's copies over all of their steps, as :func:`courses` says, under a schedule."""
     readings = shard.readings()
     steps = len(readings.values)
     return courses(readings, shard.copies(), invariant, lr_factors(schedule, steps, 0, steps))

@@ -10,7 +10,7 @@ a compiler; ``compiled`` gives that list to ``torch.compile``. A network that ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -51,10 +51,6 @@ class Plan:
     traced: bool = True
     channels_last: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values for JSON."""
-        return asdict(self)
-
 
 @dataclass
 class State:
@@ -79,13 +75,7 @@ class State:
 
 
 class Engine:
-    """Runs one set of copies of one problem by one plan.
-
-    Args:
-        problem: The problem that is trained.
-        copies: The K copies that are trained.
-        plan: How they are executed.
-    """
+    """Runs K copies of one problem by one plan."""
 
     def __init__(self, problem: Problem, copies: tuple[Copy, ...], plan: Plan) -> None:
         self.problem, self.copies, self.plan = problem, copies, plan
@@ -118,11 +108,9 @@ class Engine:
             vmap(step, in_dims=(0, 0, 0, data_axis, data_axis), randomness="different") if plan.mode == "vmap" else step
         )
         self._step: Step | None = None
-        self.x = self.image_layout(problem.data.x_train.to(problem.device, problem.dtype))
+        self.x = self.weight_layout(problem.data.x_train.to(problem.device, problem.dtype))
         self.y = problem.data.y_train.to(problem.device)
         self.columns = FIXED + 3 * len(problem.trained)
-
-    # ------------------------------------------------------------------------------------------------ state
 
     def initial_state(self) -> State:
         """Every copy as initialised from its seed; on the sphere, scaled to the problem's radius."""
@@ -147,30 +135,12 @@ class Engine:
         return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
 
     def _started(self) -> list[Tensor]:
-        """The rows of the problem's starts."""
         rows = [c.start for c in self.copies]
         with safe_open(self.problem.starts, framework="pt", device=self.problem.device) as file:
             return [file.get_tensor(name)[rows].to(self.problem.dtype) for name in self.problem.trained]
 
-    def hyper(self, state: State) -> Hyper:
-        """The copies' hyper-parameters as float64 [K] tensors."""
-
-        def column(name: str) -> Tensor:
-            values = [getattr(c, name) for c in self.copies]
-            return torch.tensor(values, dtype=torch.float64, device=self.problem.device)
-
-        number = torch.full_like(state.radius, state.step + 1)
-        return Hyper(column("lr"), column("weight_decay"), column("momentum"), state.radius, number)
-
-    # ------------------------------------------------------------------------------------------------ steps
-
     def advance(
-        self,
-        state: State,
-        stop: int,
-        ring: Tensor,
-        *,
-        interrupted: Callable[[int], bool] | None = None,
+        self, state: State, stop: int, ring: Tensor, *, interrupted: Callable[[int], bool] | None = None
     ) -> State:
         """Train from ``state.step`` to ``stop``.
 
@@ -188,7 +158,7 @@ class Engine:
             return state
         indices = torch.stack([self.problem.batches(seed, state.step, stop) for seed in self.seeds], dim=1)
         indices = indices.to(self.problem.device)
-        hyper = self._scheduled(self.hyper(state), state.step, stop)
+        hyper = self._hyper(state, stop)
         devices = [torch.device(self.problem.device)] if self.problem.device.startswith("cuda") else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices, enabled=self.stochastic):
             if self.plan.mode == "vmap":
@@ -196,12 +166,7 @@ class Engine:
             return self._advance_one_by_one(state, hyper, indices, ring, interrupted)
 
     def _advance_batched(
-        self,
-        state: State,
-        hyper: list[Hyper],
-        indices: Tensor,
-        ring: Tensor,
-        interrupted: Callable[[int], bool] | None,
+        self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
     ) -> State:
         now = StepState(state.params, state.buffers, state.alive)
         done, first = 0, self.problem.offset + state.step
@@ -214,22 +179,19 @@ class Engine:
             done += 1
             if interrupted is not None and interrupted(len(self.copies)):
                 break
-        return State(now.params, now.buffers, state.constants, now.alive, state.radius, state.step + done)
+        return replace(state, params=now.params, buffers=now.buffers, alive=now.alive, step=state.step + done)
 
     def _advance_one_by_one(
-        self,
-        state: State,
-        hyper: list[Hyper],
-        indices: Tensor,
-        ring: Tensor,
-        interrupted: Callable[[int], bool] | None,
+        self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
     ) -> State:
         after: list[StepState] = []
         steps, first = len(indices), self.problem.offset + state.step
         for k, this in enumerate(self.copies):
-            layout = self.weight_layout
-            now = StepState([layout(p[k]) for p in state.params], [layout(b[k]) for b in state.buffers], state.alive[k])
-            constants = [layout(c[k]) for c in state.constants]
+            params, buffers, constants = (
+                [self.weight_layout(tensor[k]) for tensor in tensors]
+                for tensors in (state.params, state.buffers, state.constants)
+            )
+            now = StepState(params, buffers, state.alive[k])
             rows_of_seed = indices[:, self.seeds.index(this.seed)]
             own = Hyper(*(h[k] for h in hyper[0]))
             for t in range(steps):
@@ -239,30 +201,28 @@ class Engine:
                 if hyper[t] is not hyper[0]:
                     own = own._replace(lr=hyper[t].lr[k], number=hyper[t].number[k])
                 x = self._batch(rows, this.seed, state.step + t)
-                now, ring[t, k] = self._run(now, constants, own, self.image_layout(x), self.y[rows])
+                now, ring[t, k] = self._run(now, constants, own, self.weight_layout(x), self.y[rows])
                 # the first copy decides how far this call goes; the others follow it to the same step
                 if interrupted is not None and interrupted(1) and k == 0:
                     steps = t + 1
                     break
             after.append(now)
-        return State(
-            _restack([s.params for s in after]),
-            _restack([s.buffers for s in after]),
-            state.constants,
-            torch.stack([s.alive for s in after]),
-            state.radius,
-            state.step + steps,
-        )
+        params, buffers = _restack([s.params for s in after]), _restack([s.buffers for s in after])
+        alive = torch.stack([s.alive for s in after])
+        return replace(state, params=params, buffers=buffers, alive=alive, step=state.step + steps)
 
-    def _scheduled(self, hyper: Hyper, start: int, stop: int) -> list[Hyper]:
-        """The hyper-parameters of each step."""
-        each = [hyper] * (stop - start)
+    def _hyper(self, state: State, stop: int) -> list[Hyper]:
+        """The copies' hyper-parameters in each step up to `stop`, as float64 [K] tensors."""
+        values = [[getattr(c, name) for c in self.copies] for name in ("lr", "weight_decay", "momentum")]
+        lr, decay, momentum = torch.tensor(values, dtype=torch.float64, device=self.problem.device)
+        number = torch.full_like(state.radius, state.step + 1)
+        each = [Hyper(lr, decay, momentum, state.radius, number)] * (stop - state.step)
         if self._varies:
-            lrs = np.stack([self.problem.lrs(c, start, stop) for c in self.copies], axis=1)
-            rows = torch.from_numpy(lrs).to(hyper.lr.device)
+            lrs = np.stack([self.problem.lrs(c, state.step, stop) for c in self.copies], axis=1)
+            rows = torch.from_numpy(lrs).to(number.device)
             each = [one._replace(lr=row) for one, row in zip(each, rows, strict=True)]
         if self.problem.optimizer != "sgd":
-            each = [one._replace(number=hyper.number + t) for t, one in enumerate(each)]
+            each = [one._replace(number=number + t) for t, one in enumerate(each)]
         return each
 
     def _batch(self, rows: Tensor, seed: int, step: int) -> Tensor:
@@ -281,29 +241,15 @@ class Engine:
     ) -> tuple[StepState, Tensor]:
         with without_recomputation():  # weights are handed over for the one call
             if self._step is None:
-                self._step = self._prepare(state, constants, hyper, x, y)
+                step: Any = trace(self._raw, state, constants, hyper, x, y) if self.plan.traced else self._raw
+                self._step = torch.compile(step, fullgraph=True, dynamic=False) if self.plan.compiled else step
             return self._step(state, constants, hyper, x, y)
 
-    def _prepare(self, *example: Any) -> Step:
-        step: Any = self._raw
-        if self.plan.traced:
-            step = trace(step, *example)
-        if self.plan.compiled:
-            step = torch.compile(step, fullgraph=True, dynamic=False)
-        typed: Step = step
-        return typed
-
-    # ----------------------------------------------------------------------------------------------- layout
-
     def weight_layout(self, tensor: Tensor) -> Tensor:
-        """A tensor in the plan's memory order."""
+        """Weights or images in the plan's memory order."""
         if self._channels_last and tensor.dim() == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
-
-    def image_layout(self, tensor: Tensor) -> Tensor:
-        """Images in the plan's memory order."""
-        return self.weight_layout(tensor)
 
 
 def _restack(copies: list[list[Tensor]]) -> list[Tensor]:

@@ -23,12 +23,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Evaluator:
-    """Evaluates the copies of a problem.
-
-    Args:
-        problem: The problem that is trained.
-        constant_names: Names of the constants in ``State.constants``.
-    """
+    """Evaluates the copies of a problem; ``constant_names`` are those of ``State.constants``."""
 
     def __init__(self, problem: Problem, constant_names: tuple[str, ...]) -> None:
         self.problem, self.constant_names = problem, constant_names

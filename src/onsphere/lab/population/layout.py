@@ -13,8 +13,6 @@ from torch import nn
 
 from onsphere.normalisation import norm_layers
 
-__all__ = ["safe_in_channels_last", "suits_channels_last"]
-
 _FEW = 8  # input channels, of one vector register of the kernel
 
 

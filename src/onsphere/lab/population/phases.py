@@ -54,17 +54,7 @@ def check_phases(phases: Sequence[Phase]) -> None:
 
 
 def phase_lrs(phases: Sequence[Phase], steps: int, start: int, stop: int) -> NDArray[np.float64]:
-    """The learning rates of steps ``start`` to ``stop``.
-
-    Args:
-        phases: The phases in their order.
-        steps: Length of the whole run, where the last phase ends.
-        start: The first of the steps.
-        stop: Step after the last one.
-
-    Returns:
-        float64 [stop - start].
-    """
+    """Learning rates of steps ``start`` to ``stop``, float64 [stop - start]; the last phase ends at ``steps``."""
     t = np.arange(start, stop, dtype=np.float64)
     values = np.empty(stop - start)
     ends = [phase.start for phase in phases[1:]] + [max(steps, phases[-1].start + 1)]

@@ -44,11 +44,6 @@ class Readings:
         """Minibatch loss in training mode, [T, K]."""
         return self.values[..., 0].astype(np.float64)
 
-    @property
-    def error(self) -> np.ndarray:
-        """Minibatch error (fraction) in training mode, [T, K]."""
-        return self.values[..., 1].astype(np.float64)
-
     def moment(self, which: str) -> np.ndarray:
         """``norm2``, ``gradient2`` or ``inner`` per tensor, float64 [T, K, L]."""
         first = FIXED + MOMENTS.index(which) * len(self.names)
@@ -68,11 +63,7 @@ class Readings:
         return norm
 
     def angular_update(self, elrs: np.ndarray) -> np.ndarray:
-        """Angle between successive weights on the sphere, radians [T, K].
-
-        Args:
-            elrs: Effective learning rate of each copy, [K].
-        """
+        """Angle between successive weights on the sphere, radians [T, K], at the copies' ELRs, [K]."""
         norm2, gradient2, inner = (self.moment(which).sum(-1) for which in MOMENTS)
         tangent2 = np.maximum(gradient2 - inner**2 / norm2, 0.0)
         step = np.asarray(elrs) * norm2

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from onsphere.lab.population.copies import Copy, Problem
-from onsphere.lab.population.engine import Engine, Plan, State
+from onsphere.lab.population.engine import Engine, Plan
 from onsphere.lab.population.evaluate import COLUMNS, Evaluator
 from onsphere.lab.population.readings import Readings, write_part
 from onsphere.lab.population.shard_folder import ShardFolder, facts_of, part_name
@@ -53,12 +53,7 @@ class Shard:
 
 
 def stack_starts(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
-    """Write the file of a problem's ``starts``.
-
-    Args:
-        path: The file that is written.
-        rows: For each start the trained tensors by name, without a leading axis.
-    """
+    """Write the file of a problem's ``starts`` from the trained tensors of each by name, without a leading axis."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
@@ -73,16 +68,10 @@ def run_shard(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 5.0,
 ) -> bool:
-    """Train a shard to its end, from its checkpoint if there is one.
+    """Train a shard by a plan in its own folder to its end, from its checkpoint if there is one.
 
-    Args:
-        shard: The copies that are trained.
-        problem: What they are copies of.
-        plan: How they are executed.
-        folder: The shard's own folder.
-        progress: Told the copy-steps done (those found in a checkpoint first).
-        stop: Asked after every step; True ends the work at a checkpoint.
-        checkpoint_seconds: Seconds from one checkpoint to the next.
+    ``progress`` is told the copy-steps done (those found in a checkpoint first). ``stop`` is asked after every step;
+    True ends the work at a checkpoint.
 
     Returns:
         True when the shard has ended, False when it was stopped.
@@ -99,7 +88,7 @@ def run_shard(
 
 def _described(shard: Shard, plan: Plan) -> dict[str, Any]:
     """What ``shard.json`` says."""
-    said = {"copies": [asdict(c) for c in shard.copies], "plan": plan.to_dict()}
+    said = {"copies": [asdict(c) for c in shard.copies], "plan": asdict(plan)}
     return said | ({"asked": shard.asked} if shard.asked else {})
 
 
@@ -146,6 +135,7 @@ class _ShardRun:
         self.shard, self.problem, self.folder = shard, problem, folder
         self.progress, self.stop, self.checkpoint_seconds = progress, stop, checkpoint_seconds
         self.started = time.process_time()
+        self.checkpoint = folder / "checkpoint.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "shard.json", _described(shard, plan))
         self.engine = Engine(problem, shard.copies, plan)
@@ -153,7 +143,11 @@ class _ShardRun:
         self.ring = torch.empty(
             (RING, len(shard.copies), self.engine.columns), dtype=problem.dtype, device=problem.device
         )
-        self.state, self.pending, self.parts, self.evaluated, self.spent = self._restore()
+        self.state, self.spent = self.engine.initial_state(), 0.0
+        self.pending: list[Tensor] = []
+        self.parts: list[str] = []
+        self.evaluated: dict[int, Tensor] = {}
+        self._restore()
         self.saved = time.monotonic()
 
     def run(self) -> bool:
@@ -183,40 +177,28 @@ class _ShardRun:
         self.progress(copy_steps)
         return self.stop()
 
-    # -------------------------------------------------------------------------------------------------- files
-
-    @property
-    def _checkpoint_path(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
-
-    def _restore(self) -> tuple[State, list[Tensor], list[str], dict[int, Tensor], float]:
-        path = self._checkpoint_path
-        parts: list[str] = []
-        state, evaluated, spent = self.engine.initial_state(), {}, 0.0
-        if path.exists():
-            tensors, metadata = read_tensors(path, self.problem.device)
-            facts = facts_of(path, metadata)
+    def _restore(self) -> None:
+        if self.checkpoint.exists():
+            tensors, metadata = read_tensors(self.checkpoint, self.problem.device)
+            facts = facts_of(self.checkpoint, metadata)
             ShardFolder(self.folder).check_parts(facts)
-            spent = facts["cpu_seconds"]
-            parts = facts.get("readings") or self._digests(facts["parts"])
+            self.spent = facts["cpu_seconds"]
+            paths = (self.folder / part_name(number) for number in range(facts["parts"]))
+            # a shard that was begun before digests were kept has none
+            self.parts = facts.get("readings") or [digest_of_bytes(path.read_bytes()) for path in paths]
             try:
-                state.params = [
-                    _like(tensors[f"param/{n}"], p) for n, p in zip(self.problem.trained, state.params, strict=True)
-                ]
-                state.buffers = [_like(tensors[n], b) for n, b in zip(self._buffer_names(), state.buffers, strict=True)]
-                state.alive, state.step = _like(tensors["alive"], state.alive), facts["step"]
-                evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
+                found = {name: _like(tensors[name], own) for name, own in self._tensors().items()}
+                self.evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
             except (KeyError, ValueError) as error:
-                raise Damaged(path, f"does not fit the network of this run ({error})") from None
-        kept = {part_name(number) for number in range(len(parts))}
+                raise Damaged(self.checkpoint, f"does not fit the network of this run ({error})") from None
+            *values, alive = found.values()
+            many = len(self.state.params)
+            restored = {"params": values[:many], "buffers": values[many:], "alive": alive, "step": facts["step"]}
+            self.state = replace(self.state, **restored)
+        kept = {part_name(number) for number in range(len(self.parts))}
         for stale in sorted(self.folder.glob("readings-*.parquet")):
             if stale.name not in kept:
                 stale.unlink()
-        return state, [], parts, evaluated, spent
-
-    def _digests(self, parts: int) -> list[str]:
-        """Those of the parts of a shard that was begun before digests were kept."""
-        return [digest_of_bytes((self.folder / part_name(number)).read_bytes()) for number in range(parts)]
 
     def _flush(self) -> None:
         if not self.pending:
@@ -227,18 +209,20 @@ class _ShardRun:
         self.pending, self.parts = [], [*self.parts, digest]
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"param/{n}": p for n, p in zip(self.problem.trained, self.state.params, strict=True)}
-        tensors |= dict(zip(self._buffer_names(), self.state.buffers, strict=True))
-        return tensors | {"alive": self.state.alive}
+        kinds = ["param", *(f"buffer{i}" for i in range(self.engine.buffers_each))]
+        names = [f"{kind}/{name}" for kind in kinds for name in self.problem.trained]
+        return dict(zip(names, self.state.params + self.state.buffers, strict=True)) | {"alive": self.state.alive}
 
-    def _buffer_names(self) -> list[str]:
-        return [f"buffer{i}/{name}" for i in range(self.engine.buffers_each) for name in self.problem.trained]
+    def _trained(self) -> dict[str, Tensor]:
+        return dict(zip(self.problem.trained, self.state.params, strict=True))
+
+    def _seconds(self) -> float:
+        return self.spent + time.process_time() - self.started
 
     def _snapshot(self) -> None:
         path = ShardFolder(self.folder).snapshot_path(self.state.step)
         path.parent.mkdir(exist_ok=True)
-        tensors = dict(zip(self.problem.trained, self.state.params, strict=True))
-        write_tensors(path, tensors)
+        write_tensors(path, self._trained())
 
     def _checkpoint(self) -> None:
         self._flush()
@@ -247,26 +231,23 @@ class _ShardRun:
             "parts": len(self.parts),
             "readings": self.parts,
             "evaluated": list(self.evaluated),
-            "cpu_seconds": self.spent + time.process_time() - self.started,
+            "cpu_seconds": self._seconds(),
         }
         tensors = self._tensors() | {"evaluations": torch.stack(list(self.evaluated.values()))}
-        write_tensors(self._checkpoint_path, tensors, {"facts": json.dumps(facts)})
+        write_tensors(self.checkpoint, tensors, {"facts": json.dumps(facts)})
         self.saved = time.monotonic()
 
     def _finish(self) -> None:
         self._flush()
         constants = dict(zip(self.engine.constant_names, self.state.constants, strict=True))
-        tensors = dict(zip(self.problem.trained, self.state.params, strict=True)) | constants
+        tensors = self._trained() | constants | {"alive": self.state.alive}
         files = {part_name(number): digest for number, digest in enumerate(self.parts)}
-        files["weights.safetensors"] = write_tensors(
-            self.folder / "weights.safetensors", tensors | {"alive": self.state.alive}
-        )
+        files["weights.safetensors"] = write_tensors(self.folder / "weights.safetensors", tensors)
         steps, copies = list(self.evaluated), len(self.shard.copies)
         values = torch.stack(list(self.evaluated.values())).reshape(-1, len(COLUMNS)).numpy()
         columns = {"step": np.repeat(steps, copies), "copy": np.tile(np.arange(copies), len(steps))}
         columns |= {name: values[:, i] for i, name in enumerate(COLUMNS)}
         files["evaluations.parquet"] = write_table(self.folder / "evaluations.parquet", columns)
-        seconds = self.spent + time.process_time() - self.started
-        ended = {"steps": self.state.step, "cpu_seconds": round(seconds, 3), "files": files}
+        ended = {"steps": self.state.step, "cpu_seconds": round(self._seconds(), 3), "files": files}
         write_json(self.folder / "done.json", ended)
-        self._checkpoint_path.unlink(missing_ok=True)
+        self.checkpoint.unlink(missing_ok=True)

@@ -48,7 +48,8 @@ class ShardFolder:
             Damaged: A part is missing, or is not what was written.
         """
         known = self._known()
-        names = [path.name for path in self._parts()] if known is None else sorted(n for n in known if _is_part(n))
+        there = (path.name for path in self.folder.glob("*.parquet")) if known is None else known
+        names = sorted(n for n in there if n.startswith("readings-") and n.endswith(".parquet"))
         if not names:
             raise Damaged(self.folder / part_name(0), "is missing")
         found = read_parts([self.folder / name for name in names], None if known is None else [known[n] for n in names])
@@ -69,11 +70,6 @@ class ShardFolder:
         """The file of the trained tensors [K, ...] after a step; another problem may start from it."""
         return self.folder / "snapshots" / f"{step:08d}.safetensors"
 
-    def snapshot_steps(self) -> list[int]:
-        """Steps of which there are snapshots, ascending."""
-        paths = (self.folder / "snapshots").glob("*.safetensors")
-        return sorted(int(path.stem) for path in paths if path.stem.isdecimal())
-
     def snapshot(self, step: int) -> dict[str, Tensor]:
         """The trained tensors after a step, each [K, ...]."""
         return read_tensors(self.snapshot_path(step))[0]
@@ -84,10 +80,7 @@ class ShardFolder:
         return read_tensors(self.folder / "weights.safetensors", expected=expected)[0]
 
     def verify(self, asked: str) -> None:
-        """Look whether the shard has what it says it has, and belongs to its run.
-
-        Args:
-            asked: The digest of what the run was asked for.
+        """Look whether the shard has what it says it has, and belongs to the run whose question has this digest.
 
         Raises:
             Damaged: A part of the readings or another file is missing, or the shard was made for another question.
@@ -113,9 +106,6 @@ class ShardFolder:
         for number, digest in enumerate(digests):
             read_arrow(self.folder / part_name(number), digest)
 
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("readings-*.parquet"))
-
     def _known(self) -> dict[str, str] | None:
         """The digests of the files of an ended shard, by name; None of a shard that was made before there were any."""
         known = read_json(self.folder / "done.json").get("files") if self.done else None
@@ -131,10 +121,6 @@ class ShardFolder:
 def part_name(number: int) -> str:
     """The file of a part of the readings."""
     return f"readings-{number:05d}.parquet"
-
-
-def _is_part(name: str) -> bool:
-    return name.startswith("readings-") and name.endswith(".parquet")
 
 
 def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

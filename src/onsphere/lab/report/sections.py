@@ -7,17 +7,9 @@ from collections.abc import Mapping, Sequence
 from .page import Code, Facts, Section, Table, Text
 from .words import format_duration, format_number
 
-__all__ = ["cost_section", "counted", "measured_section", "repeat_section"]
-
 
 def measured_section(headings: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> Section:
-    """What each quantity on the page is.
-
-    Args:
-        headings: Names of the columns; the first is for the quantity's name.
-        rows: One row for each quantity.
-        note: Conventions that hold for all of them.
-    """
+    """What each quantity on the page is, a row for each, and the conventions that hold for all of them."""
     table = Table([(heading, "") for heading in headings], [list(row) for row in rows], tight=frozenset({0}))
     return Section("measured", "How each quantity is measured", [table, *([Text(note, tone="note")] if note else [])])
 

@@ -12,8 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["binned_mean"]
-
 Floats = NDArray[np.float64]
 
 

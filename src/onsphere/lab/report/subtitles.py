@@ -6,8 +6,6 @@ from typing import Any
 
 from onsphere.lab.options import WIDTHS, DataOptions
 
-__all__ = ["data_words", "network_words", "subtitle"]
-
 
 def subtitle(spec: Any, **but: Any) -> str:
     """Data, network, loss, steps and batch of a spec that trains, in a line.

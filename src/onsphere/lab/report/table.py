@@ -10,8 +10,6 @@ from typing import Any, Literal
 from onsphere.lab.report.page import Cell, Table
 from onsphere.lab.report.words import format_number, format_percent
 
-__all__ = ["Column", "number", "percent", "table"]
-
 SORT = "Click a heading to sort."
 
 
@@ -59,14 +57,7 @@ class Column:
 
 
 def table(rows: Iterable[Any], columns: Sequence[Column], caption: str = SORT, *, sortable: bool = True) -> Table:
-    """A table of rows.
-
-    Args:
-        rows: Whatever the columns know to read.
-        columns: From left to right.
-        caption: What is in the table.
-        sortable: Whether a click on a heading sorts by it.
-    """
+    """A table of rows that the columns, from left to right, know to read."""
     return Table(
         [(column.heading, column.hint) for column in columns],
         [[column.cell(row) for column in columns] for row in rows],

@@ -11,18 +11,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-__all__ = [
-    "MISSING",
-    "format_duration",
-    "format_interval",
-    "format_number",
-    "format_percent",
-    "format_range",
-    "json_for_script",
-    "jsonable",
-    "rough_percent",
-]
-
 MISSING = "–"
 
 

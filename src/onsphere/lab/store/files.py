@@ -19,16 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onsphere.lab.options import InputError
-from onsphere.lab.store.seal import (
-    KEY,
-    Damaged,
-    digest_of,
-    digest_of_bytes,
-    digest_of_table,
-    digest_of_tensors,
-    plain,
-    sealed,
-)
+from onsphere.lab.store import seal
+from onsphere.lab.store.seal import Damaged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,12 +68,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object atomically, keys in the given order, its digest last."""
-    write_plain_json(path, sealed(value))
+    values = seal.plain(value)
+    write_plain_json(path, values | {seal.KEY: seal.digest_of(values)})
 
 
 def write_plain_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, without a digest."""
-    write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(seal.plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -91,8 +84,8 @@ def read_json(path: Path) -> dict[str, Any]:
         Damaged: It cannot be read, is no JSON object, or its digest is another.
     """
     value = parse_json(path)
-    written = value.pop(KEY, None)
-    if written is not None and written != digest_of(value):
+    written = value.pop(seal.KEY, None)
+    if written is not None and written != seal.digest_of(value):
         raise Damaged(path, "was changed after it was written (its digest is another)")
     return value
 
@@ -106,7 +99,7 @@ def parse_json(path: Path) -> dict[str, Any]:
     text = _bytes_of(path)
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
-        digest_of(value)  # finds numbers too large to be finite
+        seal.digest_of(value)  # finds numbers too large to be finite
     except (ValueError, RecursionError) as error:
         raise Damaged(path, f"is damaged: it is no JSON ({_reason(error)})") from None
     if not isinstance(value, dict):
@@ -115,30 +108,22 @@ def parse_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, columns: Mapping[str, ArrayLike]) -> str:
-    """Write columns of one length as a parquet file, atomically.
-
-    Returns:
-        The digest of its bytes.
-    """
+    """Write columns of one length as a parquet file, atomically; returns the digest of its bytes."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table({name: np.asarray(column) for name, column in columns.items()})
-    table = table.replace_schema_metadata({_META: digest_of_table(table).encode()})
+    table = table.replace_schema_metadata({_META: seal.digest_of_table(table).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
     write_bytes(path, data)
-    return digest_of_bytes(data)
+    return seal.digest_of_bytes(data)
 
 
 def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
-    """Read a parquet file.
-
-    Args:
-        path: The file on disk.
-        expected: The digest of its bytes, if it is known.
+    """Read a parquet file; ``expected`` is the digest of its bytes, if it is known.
 
     Raises:
         Damaged: It is missing, is no whole parquet file, or its digest is another.
@@ -149,11 +134,11 @@ def read_arrow(path: Path, expected: str | None = None) -> pa.Table:
     data = _bytes_of(path)
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
-        found = digest_of_table(table)
+        found = seal.digest_of_table(table)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged(path, f"is damaged: it is no whole parquet file ({_reason(error)})") from None
     written = (table.schema.metadata or {}).get(_META, b"").decode("ascii", errors="replace")
-    if written not in ("", found) or expected not in (None, digest_of_bytes(data)):
+    if written not in ("", found) or expected not in (None, seal.digest_of_bytes(data)):
         raise Damaged(path, "was changed after it was written (its digest is another)")
     return table
 
@@ -165,24 +150,15 @@ def read_table(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write named tensors as a safetensors file, atomically.
-
-    Args:
-        path: The file on disk.
-        tensors: Copied to the CPU and made contiguous where they are not.
-        metadata: Texts that lie in its header.
-
-    Returns:
-        The digest of its content.
-    """
+    """Write named tensors, as they are on the CPU, and texts as a safetensors file, atomically; returns its digest."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = digest_of_tensors(own, metadata or {})
+    digest = seal.digest_of_tensors(own, metadata or {})
     with atomic(path) as temporary:
         try:
-            save_file(own, temporary, metadata={**(metadata or {}), KEY: digest})
+            save_file(own, temporary, metadata={**(metadata or {}), seal.KEY: digest})
         except SafetensorError as error:
             found = re.search(r"os error (\d+)", str(error))
             if found is None:
@@ -195,12 +171,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def read_tensors(
     path: Path, device: str = "cpu", expected: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: its tensors, and the texts in its header but the digest.
+    """Read a safetensors file onto a device: its tensors, and the texts in its header but the digest.
 
-    Args:
-        path: The file on disk.
-        device: Where the tensors go.
-        expected: The digest of its content, if it is known.
+    ``expected`` is the digest of its content, if it is known.
 
     Raises:
         Damaged: It is missing, is no whole safetensors file, or its digest is another.
@@ -215,10 +188,10 @@ def read_tensors(
         raise Damaged(path, "is missing") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise Damaged(path, f"is damaged: it is no whole safetensors file ({_size(path)}; {_reason(error)})") from None
-    known = {metadata.get(KEY), expected} - {None}
-    if known and known != {digest_of_tensors(tensors, metadata)}:
+    known = {metadata.get(seal.KEY), expected} - {None}
+    if known and known != {seal.digest_of_tensors(tensors, metadata)}:
         raise Damaged(path, "was changed after it was written (its digest is another)")
-    metadata.pop(KEY, None)
+    metadata.pop(seal.KEY, None)
     return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
 
 

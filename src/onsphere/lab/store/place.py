@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -86,11 +86,7 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def taken(folder: Path | None, command: str) -> Iterator[Path]:
-    """Make a folder for a new run, or take an empty one, and hold it while the block fills it.
-
-    Args:
-        folder: Where; None takes ``runs/COMMAND-DATE-TIME``.
-        command: Name of the experiment's command.
+    """Make a new run's folder (``runs/COMMAND-DATE-TIME`` for None), or take an empty one; hold it while it is filled.
 
     Raises:
         InputError: It holds something, cannot be written, or another process has just taken it.
@@ -114,15 +110,26 @@ def taken(folder: Path | None, command: str) -> Iterator[Path]:
 def _new(command: str) -> Path:
     stem = Path("runs") / f"{command.replace(' ', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     stem.parent.mkdir(exist_ok=True)
-    number = 1
+    place, number = stem, 1
     while True:
-        place = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
         try:
             place.mkdir()
         except FileExistsError:
             number += 1
+            place = stem.with_name(f"{stem.name}-{number}")
         else:
             return place
+
+
+def given_back(folder: Path, made: bool) -> None:
+    """Take back a new run, and where its folder was `made` for it the folder, and ``runs`` if nothing else is in it."""
+    for name in ("run.json", LOCK):
+        (folder / name).unlink(missing_ok=True)
+    if made:
+        with suppress(OSError):  # not empty: somebody else put something there
+            folder.rmdir()
+            if folder.parent == Path("runs"):
+                folder.parent.rmdir()
 
 
 def _refuse_full(folder: Path) -> None:

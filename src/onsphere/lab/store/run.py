@@ -35,10 +35,7 @@ from onsphere.lab.store.place import held, is_held, resume_command, taken
 from onsphere.lab.store.seal import KEY, Damaged, digest_of, plain
 
 # What code that shows a result may raise when it is given something else.
-_MISFITS = (
-    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError),
-    *(RuntimeError, StopIteration),
-)
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
 _SHARD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)-(\d{3,})")  # ROUND-NUMBER
 _TYPES = {"command": str, "created": str, "spec": dict, "environment": dict}
 
@@ -111,10 +108,7 @@ class Run:
                 raise InputError(f"{folder} holds no run (no run.json); onsphere runs lists the runs there are")
         except OSError as error:
             raise InputError(f"{folder} cannot be read: {error.strerror}") from None
-        manifest = run.manifest
-        for name in ("command", "spec"):
-            if name not in manifest:
-                raise Damaged(run.manifest_path, f"is damaged: it has no {name}")
+        run._need("command", "spec")
         return run
 
     @property
@@ -188,8 +182,11 @@ class Run:
         Raises:
             Damaged: Something is missing.
         """
+        self._need(*_TYPES)
+
+    def _need(self, *names: str) -> None:
         manifest = self.manifest
-        for name in _TYPES:
+        for name in names:
             if name not in manifest:
                 raise Damaged(self.manifest_path, f"is damaged: it has no {name}")
 
@@ -223,9 +220,7 @@ class Run:
     def check_code(self, result: Mapping[str, Any], option: str) -> None:
         """Raise :class:`InputError` if another run would inherit code from this one that this user did not start here.
 
-        Args:
-            result: What this run found; its spec names the code.
-            option: What names this run.
+        The spec in this run's result names the code; ``option`` is what names this run.
         """
         manifest, spec = self.manifest, result.get("spec")
         code = trust.code_of(spec) if isinstance(spec, dict) else None
@@ -246,10 +241,8 @@ class Run:
             if not (self.shards / str(name) / "done.json").exists():
                 raise Damaged(self.shards / str(name), "is missing or has not ended")
         engine = self.folder / "engine.json"
-        if engine.exists() and not self.shards.is_dir():
-            raise Damaged(self.shards, "is missing")
-        if self.shards.is_dir() and not engine.exists():
-            raise Damaged(engine, "is missing")
+        if engine.exists() != self.shards.is_dir():
+            raise Damaged(self.shards if engine.exists() else engine, "is missing")
 
     def write_result(self, values: dict[str, Any]) -> None:
         """Write ``result.json``, before it its digest and the names of the shards that it rests on."""
@@ -298,7 +291,7 @@ class Run:
             yield
         except (InputError, OSError):
             raise
-        except _MISFITS as error:
+        except (*_MISFITS, StopIteration) as error:
             if self.result_sealed:
                 raise
             raise Damaged(

@@ -66,12 +66,6 @@ def digest_of(value: Any) -> str:
     return _hash(text.encode()).hexdigest()
 
 
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """Plain values with their digest."""
-    values: dict[str, Any] = plain(value)
-    return values | {KEY: digest_of(values)}
-
-
 def digest_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """The digest of named tensors (name, type, shape and bytes of each) and of texts that lie beside them."""
     import torch

@@ -29,12 +29,7 @@ def state_folder() -> Path:
 
 
 def signature(folder: Path, digest: str) -> str | None:
-    """What proves that this user started a run here; None where no key can be kept.
-
-    Args:
-        folder: The folder of the run.
-        digest: Digest of what was asked for.
-    """
+    """What proves that this user asked here for what has this digest; None where no key can be kept."""
     key = _key(make=True)
     return None if key is None else _sign(key, folder, digest)
 
@@ -58,12 +53,7 @@ def code_of(spec: Mapping[str, Any]) -> str | None:
 def require(folder: Path, manifest: Mapping[str, Any], digest: str, instead: str, where: str = "") -> None:
     """Raise :class:`InputError` if a run names code and this user did not start it here.
 
-    Args:
-        folder: The folder of the run.
-        manifest: The content of ``run.json``.
-        digest: Digest of what was asked for.
-        instead: What somebody does who trusts the code.
-        where: Stands before the message.
+    The message begins with ``where`` and ends with ``instead``, what somebody does who trusts the code.
     """
     code = code_of(manifest["spec"])
     if code is None or is_own(folder, digest, manifest.get("signature")):
