@@ -6,6 +6,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn import functional
 
 import onsphere
 
@@ -73,3 +75,23 @@ def test_groups_from_before_fully_shard_are_refused_with_what_to_do(mesh):
     model(x).square()[0].sum().backward()
     optimizer.step()
     assert all(not torch.equal(p.full_tensor(), b) for p, b in zip(groups[0]["params"], before, strict=True))
+
+
+@pytest.mark.parametrize("how", ["fsdp", "tensor parallel"])
+def test_a_sharded_model_is_not_searched_or_measured_and_the_error_says_what_to_do(mesh, how):
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)), torch.randn(16, 6)
+    if how == "fsdp":
+        fully_shard(model, mesh=mesh)
+    else:
+        parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    for use in (
+        lambda: onsphere.find_symmetries(model, x),
+        lambda: onsphere.sphere_groups(model, x),
+        lambda: onsphere.make_scale_invariant(model),
+        lambda: onsphere.curvature.top_eigenvalues(model, functional.cross_entropy, (x, torch.zeros(16).long())),
+        lambda: onsphere.landscape.barrier(
+            model, model, model, functional.cross_entropy, [(x, torch.zeros(16).long())], parameters="*"
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"the model is sharded .*onsphere\.Symmetries\.groups_for"):
+            use()

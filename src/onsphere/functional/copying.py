@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from onsphere.functional.wrappers import Transparent, inside
+from onsphere.sharding import is_spread
 
 __all__ = ["LeftoverError", "copied", "drop_hooks", "duplicate", "refuse"]
 
@@ -45,8 +46,9 @@ def copied(
         change: What to do to every other tensor the copy holds (a conversion); it gets a detached copy.
 
     Raises:
-        ValueError: The model holds no numbers (meta device), is compiled to TorchScript, or cannot be copied.
+        ValueError: The model holds no numbers (meta device), is sharded, compiled to TorchScript, or cannot be copied.
     """
+    _refuse_sharded(model)
     refuse(model)
     convert = change or (lambda tensor: tensor)
     memo: dict[int, Any] = dict(shared or {})
@@ -79,11 +81,22 @@ def duplicate(model: M) -> M:
         model: Any module, one compiled to TorchScript too; it stays as it is.
 
     Raises:
-        ValueError: The model holds functions through which a copy would still run the original, or cannot be copied.
+        ValueError: The model holds functions through which a copy would still run the original, is sharded, or cannot
+            be copied.
     """
+    _refuse_sharded(model)
     _refuse_closures(model)
     with _copying(model, None, "the model that was given stays as it is"):
         return copy.deepcopy(model)
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    if any(map(is_spread, model.parameters())):
+        raise ValueError(
+            "the model is sharded (its parameters are DTensors), and a process has no whole copy of it to measure: "
+            "give an unsharded model with its weights (get_model_state_dict with full_state_dict=True), or search a "
+            "twin and map the groups by name (onsphere.Symmetries.groups_for)"
+        )
 
 
 @contextmanager
