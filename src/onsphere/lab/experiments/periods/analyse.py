@@ -19,6 +19,7 @@ Source: Lobacheva, Kodryan et al., NeurIPS 2021, sections 3 and 4; Wan et al., S
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,7 @@ def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> Periods
     jumps = np.empty(0, np.int64)
     if steps > burn_in:
         jumps = zigzag_jumps(course.norm_elr, burn_in=burn_in)
-    periods = np.diff(jumps)
-    period = float(np.median(periods)) if len(periods) else None
+    period = _median(np.diff(jumps))
     window = _window(course)
     values = {
         "lr": copy.lr,
@@ -106,33 +106,27 @@ def _delta_jumps(course: Course, burn_in: int) -> int | None:
     return count_jumps(course.cosine_distance, burn_in, delta, course.tau / 5)
 
 
+def _median(values: Any) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
 def _recoveries(course: Course, jumps: NDArray[np.int64]) -> dict[str, Any]:
-    found: dict[str, Any] = dict.fromkeys(
-        ("first_jump", "predicted_first_jump", "measured_recovery", "predicted_recovery", "recovery_ratio")
-    )
-    found |= {"elr_jump": None, "elr_drop": None}
-    if not len(jumps):
-        return found
-    trough, predicted = _recovery(course, 0, int(jumps[0]))
-    found |= {"first_jump": int(jumps[0]), "predicted_first_jump": trough + predicted}
-    found |= {"elr_jump": float(np.median(course.elr[jumps]))}
-    rows = []
-    for first, last in zip(jumps, [*jumps[1:], None], strict=True):
-        if last is not None:
-            trough, predicted = _recovery(course, int(first), int(last))
-            rows.append((int(last) - trough, predicted))
-    ends = [*jumps[1:], len(course.elr)]
-    elr = course.norm_elr
-    drops = [elr[a] / elr[a:b].min() for a, b in zip(jumps, ends, strict=True)]
-    found["elr_drop"] = float(np.median(drops))
-    if rows:
-        measured, predictions = np.array(rows).T
-        found |= {
-            "measured_recovery": float(np.median(measured)),
-            "predicted_recovery": float(np.median(predictions)),
-            "recovery_ratio": float(np.median(measured / predictions)),
-        }
-    return found
+    elr, at, first = course.norm_elr, jumps.tolist(), (None, None)
+    if at:
+        trough, predicted = _recovery(course, 0, at[0])
+        first = (at[0], trough + predicted)
+    troughs = [(last, *_recovery(course, start, last)) for start, last in pairwise(at)]
+    measured = np.array([last - trough for last, trough, _ in troughs], np.float64)
+    predictions = np.array([predicted for _, _, predicted in troughs])
+    return {
+        "first_jump": first[0],
+        "predicted_first_jump": first[1],
+        "measured_recovery": _median(measured),
+        "predicted_recovery": _median(predictions),
+        "recovery_ratio": _median(measured / predictions),
+        "elr_jump": _median(course.elr[jumps]),
+        "elr_drop": _median([elr[a] / elr[a:b].min() for a, b in pairwise([*at, len(elr)])]),
+    }
 
 
 def _recovery(course: Course, first: int, last: int) -> tuple[int, float]:
