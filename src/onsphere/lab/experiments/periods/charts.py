@@ -70,8 +70,7 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
             if values is not None:
                 hover = f"{seed} · step {{x}} · {title} {{y:.3g}}"
                 marks[title].append(Line(*thinned(values, BINS), look, hover, entry=seed, **place))
-        hover = f"{seed} · jump at step {{x}} · ELR {{y:.3g}}"
-        jump = _RED.but(marker="down", size=7)
+        jump, hover = _RED.but(marker="down", size=7), f"{seed} · jump at step {{x}} · ELR {{y:.3g}}"
         marks["ELR"].append(Points(run.jumps, course.elr[run.jumps], jump, hover, entry="jump", **place))
         hover = f"{seed} · step {{x}} · test error {{y:.1f}} %"
         dots = look.but(marker="circle", size=4)
