@@ -60,7 +60,7 @@ def docstrings(path: Path) -> Iterator[tuple[str, str]]:
 def test_no_docstring_is_elliptic():
     paths = sorted(SOURCE.rglob("*.py"))
     found = [f"{where} {fault}" for path in paths for where, text in docstrings(path) for fault in faults(text)]
-    assert len(paths) > 300
+    assert len(paths) > 200
     assert not found, "write these out as phrases of their own:\n" + "\n".join(found)
 
 

@@ -14,9 +14,9 @@ from onsphere.dynamics.toys import simulate_pairs
 from onsphere.lab import Interrupted, Run, toy_periods, toy_regimes, toy_thermo
 from onsphere.lab.cli import run_command
 from onsphere.lab.experiments.toy_periods.result import ToyPeriodsResult
-from onsphere.lab.experiments.toy_periods.words import answer as periods_answer
-from onsphere.lab.experiments.toy_regimes.words import answer as regimes_answer
-from onsphere.lab.experiments.toy_thermo.words import answer as thermo_answer
+from onsphere.lab.experiments.toy_periods.result import answer as periods_answer
+from onsphere.lab.experiments.toy_regimes.result import answer as regimes_answer
+from onsphere.lab.experiments.toy_thermo.result import answer as thermo_answer
 from onsphere.lab.progress import Progress
 from onsphere.lab.store.files import read_table
 

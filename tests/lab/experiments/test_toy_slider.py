@@ -6,7 +6,7 @@ import pytest
 
 from browser import attribute, needs_browser, open_page
 from onsphere.lab import toy_regimes
-from onsphere.lab.experiments.toy_regimes.charts import courses, movie_chart
+from onsphere.lab.experiments.toy_regimes.page import courses, movie_chart
 from onsphere.lab.report.page import Slider
 from onsphere.lab.store import Run
 

@@ -9,8 +9,8 @@ from statistics import mean
 import numpy as np
 
 from onsphere.lab.chart.spec import Chart
-from onsphere.lab.experiments.periods.charts import Drawn, course_chart, law_chart, loop_chart
-from onsphere.lab.experiments.periods.followup_charts import ensemble_chart, minima_chart, sharpness_chart, sphere_chart
+from onsphere.lab.experiments.periods import charts
+from onsphere.lab.experiments.periods.charts import Drawn
 from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.frame import Report
@@ -23,7 +23,7 @@ from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 
-__all__ = ["SHARPNESS", "drawn", "printed", "report"]
+__all__ = ["printed", "report"]
 
 MOST_COURSES = 24  # on the page, over all settings
 MOST_SEEDS = 5  # of a setting
@@ -81,10 +81,6 @@ def _longer(setting: Setting) -> float | None:
 
 def _angle(run: PeriodsRun) -> float | None:
     return None if run.rms_angular_update is None else run.rms_angular_update / run.predicted_angular_update
-
-
-def _consecutive(one: Minima) -> float:
-    return mean(one.angles[i][i + 1] for i in range(len(one.steps) - 1))
 
 
 def _disagreement(one: Minima) -> float:
@@ -156,7 +152,7 @@ COMPARISON = (
 MINIMA = (
     *_RUN,
     Column("minima", lambda one: len(one.steps), "periods whose minimum was kept"),
-    Column("angle", _consecutive, "mean between consecutive minima, radians"),
+    Column("angle", lambda one: mean(one.consecutive), "mean between consecutive minima, radians"),
     Column("disagreement (%)", _disagreement, "mean over all pairs: test images labelled differently"),
     Column("test err, first (%)", lambda one: 100 * one.test_error[0], "of the first period's minimum"),
     Column("test err, mean (%)", lambda one: 100 * mean(one.test_error), "of all minima"),
@@ -192,9 +188,9 @@ def report(run: Run, result: PeriodsResult) -> Report:
         subtitle=subtitle(result.spec),
         summary=[counted(len(result.runs), "run"), counted(len(settings), "setting"), counted(jumps, "jump")],
         sections=[
-            Section("course", "Course of training", [course_chart(shown), *note]),
-            *_section("loop", "One period as a loop", [loop_chart(shown)]),
-            *_section("law", "Period against lr · wd", [law_chart(result)]),
+            Section("course", "Course of training", [charts.course_chart(shown), *note]),
+            *_section("loop", "One period as a loop", [charts.loop_chart(shown)]),
+            *_section("law", "Period against lr · wd", [charts.law_chart(result)]),
             Section(
                 "predictions",
                 "Predicted and measured",
@@ -206,19 +202,19 @@ def report(run: Run, result: PeriodsResult) -> Report:
             *_section(
                 "sphere",
                 "The same on the sphere",
-                [sphere_chart(result)],
+                [charts.sphere_chart(result)],
                 table(result.comparison, COMPARISON, "Whole space and sphere."),
             ),
             *_section(
                 "minima",
                 "Minima of different periods",
-                [minima_chart(result), ensemble_chart(result)],
+                [charts.minima_chart(result), charts.ensemble_chart(result)],
                 table(result.minima, MINIMA, "Minima of a run's periods."),
             ),
             *_section(
                 "sharpness",
                 "Sharpness at jumps",
-                [sharpness_chart(result)],
+                [charts.sharpness_chart(result)],
                 table(result.sharpness, SHARPNESS, "ELR · sharpness at jumps."),
             ),
             Section(
@@ -236,9 +232,9 @@ def printed(result: PeriodsResult) -> list[Table | str]:
     return [table(summaries(result.runs), columns)]
 
 
-def _section(id: str, title: str, charts: list[Chart | None], *more: Block) -> list[Section]:
+def _section(id: str, title: str, drawable: list[Chart | None], *more: Block) -> list[Section]:
     """A section, if its charts could be drawn."""
-    found = [chart for chart in charts if chart is not None]
+    found = [chart for chart in drawable if chart is not None]
     return [Section(id, title, [*found, *more])] if found else []
 
 

@@ -172,6 +172,11 @@ class Minima(OfRun):
     disagreement: list[list[float]]
     ensemble_error: list[float]
 
+    @property
+    def consecutive(self) -> list[float]:
+        """Angles between the minima of consecutive periods, radians, M - 1 of them."""
+        return [row[i + 1] for i, row in enumerate(self.angles[:-1])]
+
 
 @dataclass(frozen=True)
 class Sharpness(OfRun):

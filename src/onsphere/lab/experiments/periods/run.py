@@ -13,14 +13,12 @@ from typing import Any
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.periods.analyse import analyse
-from onsphere.lab.experiments.periods.minima import find_minima
+from onsphere.lab.experiments.periods.again import find_minima, measure_sharpness
+from onsphere.lab.experiments.periods.analyse import SphereSide, analyse, compare, sphere_side
 from onsphere.lab.experiments.periods.page import printed, report
 from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
 from onsphere.lab.experiments.periods.setups import Ready, ready
-from onsphere.lab.experiments.periods.sharpness import measure_sharpness
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.experiments.periods.sphere import SphereSide, compare, sphere_side
 from onsphere.lab.experiments.periods.words import answer, describe
 from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.population.copies import Schedule

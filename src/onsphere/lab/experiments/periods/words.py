@@ -126,7 +126,7 @@ def _sphere(result: PeriodsResult) -> list[str]:
 def _minima(result: PeriodsResult) -> list[str]:
     if not result.minima:
         return []
-    pairs = [a[i][i + 1] for m in result.minima for a in (m.angles,) for i in range(len(a) - 1)]
+    pairs = [angle for one in result.minima for angle in one.consecutive]
     single = [sum(m.test_error) / len(m.test_error) for m in result.minima]
     together = [m.ensemble_error[-1] for m in result.minima]
     return [

@@ -7,16 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onsphere.dynamics.toys import PeriodsRun, pair_threshold, period_law, simulate_periods
 from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_periods.page import printed, report
-from onsphere.lab.experiments.toy_periods.result import Jump, LawRow, ToyPeriodsResult, describe
+from onsphere.lab.experiments.toy_periods.result import Jump, LawRow, ToyPeriodsResult, answer, describe
 from onsphere.lab.experiments.toy_periods.spec import ToyPeriodsSpec
-from onsphere.lab.experiments.toy_periods.words import answer
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 from onsphere.lab.toy_options import check_backend
@@ -32,9 +30,8 @@ def toy_periods(**given: Any) -> ToyPeriodsResult:
     """Train the pairs toy with weight decay and compare its periods with √(2 ln(1/floor) / (lr weight_decay)).
 
     Args:
-        **given: The fields of :class:`~onsphere.lab.experiments.toy_periods.spec.ToyPeriodsSpec`: ``lr``,
-            ``weight_decay``, ``floor``, ``alphas``, ``steps``, ``seed``, ``backend``; and ``out``, ``progress`` and
-            ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
+        **given: The fields of :class:`~onsphere.lab.experiments.toy_periods.spec.ToyPeriodsSpec`, and ``out``,
+            ``progress`` and ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         Jumps, periods, their law, and the law's neighbourhood; everything is also on disk.
@@ -55,16 +52,8 @@ def measure(session: Session[ToyPeriodsSpec, None]) -> dict[str, Any]:
         raise Interrupted
     expected = _expected_steps(spec)
     session.progress.begin("pairs with weight decay", expected)
-    run = simulate_periods(
-        spec.lr,
-        spec.weight_decay,
-        floor=spec.floor,
-        alphas=spec.alphas,
-        steps=spec.steps,
-        seed=spec.seed,
-        record_every=max(1, expected // _READINGS),
-        backend=spec.backend,
-    )
+    every = max(1, expected // _READINGS)
+    run = _simulate(spec, spec.weight_decay, spec.floor, steps=spec.steps, record_every=every)
     session.progress.advance(expected)
     if session.stop():
         raise Interrupted
@@ -80,6 +69,11 @@ def measure(session: Session[ToyPeriodsSpec, None]) -> dict[str, Any]:
     return _values(run) | {"law": _law(spec), "engine": Backend(run.backend)}
 
 
+def _simulate(spec: ToyPeriodsSpec, weight_decay: Any, floor: Any, **given: Any) -> PeriodsRun:
+    same: dict[str, Any] = {"alphas": spec.alphas, "seed": spec.seed, "backend": spec.backend}
+    return simulate_periods(spec.lr, weight_decay, floor=floor, **same, **given)
+
+
 def _expected_steps(spec: ToyPeriodsSpec) -> int:
     """About how many steps the run takes: given, or the descent to the threshold and twelve periods."""
     if spec.steps is not None:
@@ -90,17 +84,15 @@ def _expected_steps(spec: ToyPeriodsSpec) -> int:
 
 
 def _values(run: PeriodsRun) -> dict[str, Any]:
-    jumps, periods = run.jumps[0], run.periods[0]
     zero = np.flatnonzero(run.recorded_loss[0] > 0)
     vanished = int(zero[-1]) + 1 if zero.size else 0
     gone = bool((run.fractions[0] == 0).all()) and vanished < len(run.recorded_steps)
-    outcome = "periods" if len(jumps) > 1 else "instability" if gone else "undecided"
     return {
-        "outcome": "instability" if gone else outcome,
+        "outcome": "instability" if gone else "periods" if len(run.jumps[0]) > 1 else "undecided",
         "period": _known(run.period[0]),
         "predicted_period": _known(run.predicted_period[0]),
-        "periods": periods.tolist(),
-        "jumps": _jumps(run, jumps),
+        "periods": run.periods[0].tolist(),
+        "jumps": _jumps(run),
         "threshold": pair_threshold(run.alphas),
         "steps": run.steps,
         "burn_in": int(run.burn_in[0]),
@@ -109,9 +101,9 @@ def _values(run: PeriodsRun) -> dict[str, Any]:
     }
 
 
-def _jumps(run: PeriodsRun, jumps: NDArray[np.int64]) -> list[Jump]:
+def _jumps(run: PeriodsRun) -> list[Jump]:
     """Each jump with the ELR at its peak and the least one after it, read from the traces."""
-    steps, elr = run.recorded_steps, run.recorded_elr[0]
+    jumps, steps, elr = run.jumps[0], run.recorded_steps, run.recorded_elr[0]
     at = np.searchsorted(steps, jumps).clip(max=len(steps) - 1)
     rows = []
     for (first, last), step in zip(pairwise([*at, len(steps)]), jumps.tolist(), strict=True):
@@ -123,20 +115,11 @@ def _jumps(run: PeriodsRun, jumps: NDArray[np.int64]) -> list[Jump]:
 def _law(spec: ToyPeriodsSpec) -> list[LawRow]:
     """Periods at other floors and weight decays, the given ones among them."""
     floors = sorted({*_FLOORS, *([spec.floor] if spec.floor else [])}, reverse=True)
-    decays = [
-        spec.weight_decay * factor for factor in _FACTORS if _LEAST_DECAY <= spec.lr * spec.weight_decay * factor < 1
-    ]
-    if not decays:
+    factors = [factor for factor in _FACTORS if _LEAST_DECAY <= spec.lr * spec.weight_decay * factor < 1]
+    grid = [(spec.weight_decay * factor, floor) for factor in factors for floor in floors]
+    if not grid:
         return []
-    grid = [(decay, floor) for decay in decays for floor in floors]
-    run = simulate_periods(
-        spec.lr,
-        [decay for decay, _ in grid],
-        floor=[floor for _, floor in grid],
-        alphas=spec.alphas,
-        seed=spec.seed,
-        backend=spec.backend,
-    )
+    run = _simulate(spec, [decay for decay, _ in grid], [floor for _, floor in grid])
     return [
         LawRow(
             lr=spec.lr,

@@ -15,9 +15,8 @@ from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_regimes.page import printed, report
-from onsphere.lab.experiments.toy_regimes.result import CONVERGED, RegimesRow, ToyRegimesResult, describe
+from onsphere.lab.experiments.toy_regimes.result import CONVERGED, RegimesRow, ToyRegimesResult, answer, describe
 from onsphere.lab.experiments.toy_regimes.spec import ToyRegimesSpec
-from onsphere.lab.experiments.toy_regimes.words import answer
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 from onsphere.lab.toy_options import check_backend
@@ -36,8 +35,7 @@ def toy_regimes(**given: Any) -> ToyRegimesResult:
     """Train the pairs toy at many effective learning rates and compare the loss with (A - 1/ELR) / 2.
 
     Args:
-        **given: The fields of :class:`~onsphere.lab.experiments.toy_regimes.spec.ToyRegimesSpec`: ``alphas``, ``elrs``
-            or ``elr_min``, ``elr_max`` and ``grid``, ``seeds``, ``steps``, ``seed``, ``backend``; and ``out``,
+        **given: The fields of :class:`~onsphere.lab.experiments.toy_regimes.spec.ToyRegimesSpec`, and ``out``,
             ``progress`` and ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
@@ -60,34 +58,24 @@ def measure(session: Session[ToyRegimesSpec, None]) -> dict[str, Any]:
     size = max(1, _PIECE // (spec.steps * spec.seeds * len(alphas)))
     pieces = [elrs[first : first + size] for first in range(0, len(elrs), size)]
     progress.begin("pairs", len(elrs) * spec.seeds * spec.steps)
-    losses: list[Array] = []
-    owns: list[Array] = []
-    courses: list[dict[str, Array]] = []
-    backend: str = spec.backend
+    rows, courses = list[RegimesRow](), list[dict[str, Array]]()
     for piece in pieces:
         if session.stop():
             raise Interrupted
         run, course = _piece(spec, piece, starts)
-        losses.append(run.loss)
-        owns.append(run.individual_elrs)
+        rows += _rows(alphas, piece, run)
         courses.append(course)
-        backend = run.backend
         progress.advance(len(piece) * spec.seeds * spec.steps)
-    shape = (len(elrs), spec.seeds)
-    loss = np.concatenate(losses).reshape(shape)
-    individual = np.concatenate(owns).reshape(*shape, len(alphas))
     table = {name: np.concatenate([course[name] for course in courses]) for name in courses[0]}
     write_table(session.run.table_path("course"), table)
-    return {
-        "alphas": alphas.tolist(),
-        "threshold": pair_threshold(alphas),
-        "rows": _rows(alphas, elrs, loss, 1 / (1 / individual).mean(axis=1)),
-        "engine": Backend(backend),
-    }
+    threshold = pair_threshold(alphas)
+    return {"alphas": alphas.tolist(), "threshold": threshold, "rows": rows, "engine": Backend(run.backend)}
 
 
-def _rows(alphas: Array, elrs: Array, loss: Array, individual: Array) -> list[RegimesRow]:
+def _rows(alphas: Array, elrs: Array, run: PairsRun) -> list[RegimesRow]:
     at_random = float(alphas.sum()) / 2
+    loss = run.loss.reshape(len(elrs), -1)
+    individual = 1 / (1 / run.individual_elrs.reshape(*loss.shape, -1)).mean(axis=1)
     return [
         RegimesRow(
             elr=float(elr),
@@ -119,11 +107,11 @@ def _piece(spec: ToyRegimesSpec, elrs: Array, starts: Array) -> tuple[PairsRun, 
 
     seeds = min(spec.seeds, _KEPT_SEEDS)
     late, early = run(spec.steps, seeds, max(1, spec.steps // _COARSE)), run(min(spec.steps, _DENSE), seeds, 1)
-    kept = (late.recorded_steps > early.steps) & _thinned(late.recorded_steps, spec.steps)
-    first = _thinned(early.recorded_steps, spec.steps)
-    steps = np.concatenate([early.recorded_steps[first], late.recorded_steps[kept]])
-    loss = np.concatenate([early.recorded_loss[:, first], late.recorded_loss[:, kept]], axis=1)
-    own = np.concatenate([early.recorded_elrs[:, first], late.recorded_elrs[:, kept]], axis=1)
+    later = _thinned(late.recorded_steps, spec.steps) & (late.recorded_steps > early.steps)
+    kept = [(early, _thinned(early.recorded_steps, spec.steps)), (late, later)]
+    steps = np.concatenate([one.recorded_steps[here] for one, here in kept])
+    loss = np.concatenate([one.recorded_loss[:, here] for one, here in kept], axis=1)
+    own = np.concatenate([one.recorded_elrs[:, here] for one, here in kept], axis=1)
     points = len(steps)
     course: dict[str, Array] = {
         "elr": np.repeat(elrs, seeds * points),

@@ -47,14 +47,9 @@ class ToyRegimesSpec(PairsOptions):
         return self
 
     @property
-    def height(self) -> float:
-        """A, the sum of the alphas."""
-        return sum(self.alphas)
-
-    @property
     def ends(self) -> tuple[float, float]:
         """Smallest and largest effective learning rate of the grid."""
-        low, high = (end / self.height for end in GRID_ENDS)
+        low, high = (end / sum(self.alphas) for end in GRID_ENDS)
         return (low if self.elr_min is None else self.elr_min, high if self.elr_max is None else self.elr_max)
 
     def chosen(self) -> list[float]:

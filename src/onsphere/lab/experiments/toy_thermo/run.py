@@ -13,11 +13,13 @@ from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_thermo.page import printed, report
-from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult, describe
+from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult, answer, describe
 from onsphere.lab.experiments.toy_thermo.spec import Protocol, ToyThermoSpec
-from onsphere.lab.experiments.toy_thermo.words import answer
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
+
+#: The rate and the knob that each protocol varies.
+_VARIED = {"fixed_elr": ("elr", "weight_decay"), "fixed_lr": ("lr", "weight_decay"), "sphere": ("elr", "radius")}
 
 
 @takes(ToyThermoSpec)
@@ -25,10 +27,8 @@ def toy_thermo(**given: Any) -> ToyThermoResult:
     """Train the isotropic-noise model under three protocols and compare it with the laws of an ideal gas.
 
     Args:
-        **given: The fields of :class:`~onsphere.lab.experiments.toy_thermo.spec.ToyThermoSpec`: ``dimension``,
-            ``sigma``, ``protocols``, ``elrs``, ``lrs``, ``weight_decays``, ``radii``, ``copies``, ``points``,
-            ``neighbours``, ``seed``; and ``out``, ``progress`` and ``stop`` of :meth:`Experiment.start
-            <onsphere.lab.experiment.Experiment.start>`.
+        **given: The fields of :class:`~onsphere.lab.experiments.toy_thermo.spec.ToyThermoSpec`, and ``out``,
+            ``progress`` and ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
 
     Returns:
         One row a setting and the Maxwell relations; everything is also on disk.
@@ -48,8 +48,8 @@ def measure(session: Session[ToyThermoSpec, None]) -> dict[str, Any]:
     rows: list[ThermoRow] = []
     relations: list[MaxwellRow] = []
     for protocol in dict.fromkeys(spec.protocols):
-        rates = _ascending(spec.lrs if protocol == "fixed_lr" else spec.elrs)
-        settings = spec.copies * len(_knob(spec, protocol)[1])
+        rates, knobs = (_grid(spec, name) for name in _VARIED[protocol])
+        settings = spec.copies * len(knobs)
         lengths = [sum(spec.lengths(protocol, rate)) for rate in rates]
         session.progress.begin(f"noise, {protocol}", settings * sum(lengths))
         runs: list[NoiseRun] = []
@@ -65,24 +65,19 @@ def measure(session: Session[ToyThermoSpec, None]) -> dict[str, Any]:
     return {"rows": rows, "maxwell": relations, "engine": Backend("numpy")}
 
 
-def _ascending(values: tuple[float, ...]) -> list[float]:
-    return sorted(set(values))
-
-
-def _knob(spec: ToyThermoSpec, protocol: Protocol) -> tuple[str, list[float]]:
-    """What a protocol varies beside its rate."""
-    return (
-        ("radius", _ascending(spec.radii)) if protocol == "sphere" else ("weight_decay", _ascending(spec.weight_decays))
-    )
+def _grid(spec: ToyThermoSpec, name: str) -> list[float]:
+    """The values of a rate or a knob, ascending, each once."""
+    given = {"elr": spec.elrs, "lr": spec.lrs, "weight_decay": spec.weight_decays, "radius": spec.radii}
+    return sorted(set(given[name]))
 
 
 def _run(spec: ToyThermoSpec, protocol: Protocol, rate: float, number: int) -> NoiseRun:
     """All settings of one rate: they need the same number of steps, other rates other numbers."""
-    order = ("fixed_elr", "fixed_lr", "sphere").index(protocol)
+    order = list(_VARIED).index(protocol)
     child = np.random.SeedSequence([spec.seed, order, number])  # so that no two rates share their noise
-    name, values = _knob(spec, protocol)
+    varied, knob = _VARIED[protocol]
     burn_in, steps = spec.lengths(protocol, rate)
-    given: dict[str, Any] = {"lr" if protocol == "fixed_lr" else "elr": rate, name: np.array(values)}
+    given: dict[str, Any] = {varied: rate, knob: np.array(_grid(spec, knob))}
     return simulate_noise(
         spec.dimension,
         protocol=protocol,
@@ -118,15 +113,9 @@ def _maxwell(spec: ToyThermoSpec, protocol: Protocol, runs: list[NoiseRun]) -> l
     def column(name: str) -> Any:
         return np.concatenate([np.broadcast_to(getattr(run, name), run.energy.shape) for run in runs])
 
-    knobs = {"fixed_elr": ("elr", "weight_decay"), "fixed_lr": ("lr", "weight_decay"), "sphere": ("elr", "radius")}
+    measured = {name: column(name) for name in ("entropy", "entropy_error", *_VARIED[protocol])}
     try:
-        test = maxwell_residuals(
-            protocol,
-            dimension=spec.dimension,
-            entropy=column("entropy"),
-            entropy_error=column("entropy_error"),
-            **{name: column(name) for name in knobs[protocol]},
-        )
+        test = maxwell_residuals(protocol, dimension=spec.dimension, **measured)
     except ValueError:  # too few settings, or none at the same temperature
         return []
     return [MaxwellRow(**test.to_dict())]
