@@ -9,14 +9,13 @@ import numpy as np
 
 from onsphere.lab.chart.looks import series_looks
 from onsphere.lab.chart.spec import INKED, Axis, Chart, Heat, Line, Look, Panel, Rule, Scale, Span
-from onsphere.lab.experiments.drop.findings import PAIRS, Pair
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.intervals import standard_error
 from onsphere.lab.report.words import format_number
 
 __all__ = ["after_chart", "barrier_chart", "error_chart", "matrix_chart"]
 
-PAIR_NAMES: Mapping[Pair, str] = {
+PAIR_NAMES: Mapping[str, str] = {
     "low-high": "smallest – largest final ELR",
     "average-low": "average – smallest final ELR",
     "average-high": "average – largest final ELR",
@@ -128,11 +127,11 @@ def after_chart(result: DropResult) -> Chart:
 
 def barrier_chart(result: DropResult) -> Chart:
     """Error and loss barriers against the start, one curve a pair of ends; there has to be a path."""
-    looks = series_looks(PAIRS, marker="circle", size=6)
+    looks = series_looks(PAIR_NAMES, marker="circle", size=6)
     allowed = {s: [100 * path.allowed for path in result.paths if path.start == s] for s in result.starts}
     allowed = {start: values for start, values in allowed.items() if values}
     error, loss = (
-        [_barriers(result, pair, name, scale, floor, unit, looks[pair]) for pair in PAIRS]
+        [_barriers(result, pair, name, scale, floor, unit, looks[pair]) for pair in PAIR_NAMES]
         for name, scale, floor, unit in (("error_barrier", 100.0, 0.01, " %"), ("loss_barrier", 1.0, 1e-4, ""))
     )
     limit = Line(
@@ -168,7 +167,7 @@ def barrier_chart(result: DropResult) -> Chart:
 
 
 def _barriers(
-    result: DropResult, pair: Pair, name: str, scale: float, floor: float, unit: str, look: Look
+    result: DropResult, pair: str, name: str, scale: float, floor: float, unit: str, look: Look
 ) -> Line | None:
     """The barriers of a pair of ends by start, none below a floor, so that a logarithmic axis shows all of them."""
     rows = {
