@@ -8,24 +8,29 @@ sharpness           where the continuations ended
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from onsphere.curvature import Eigenvalues, top_eigenvalues
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.zones.analyse import course, judge, zone
-from onsphere.lab.experiments.zones.measure import end_sharpness, measure_paths
 from onsphere.lab.experiments.zones.page import printed, report
-from onsphere.lab.experiments.zones.result import Continuation, PathPoint, ZonesResult
+from onsphere.lab.experiments.zones.result import Continuation, PathPoint, ZonesResult, course, judge, zone
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.experiments.zones.words import answer, describe
+from onsphere.lab.networks import batches, criterion, network
 from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import Real
 from onsphere.lab.training import Data, Model, prepared, problem_of
+from onsphere.normalisation import without_running_statistics
 
 
 @takes(ZonesSpec)
@@ -66,10 +71,7 @@ def measure(session: Session[ZonesSpec, Problem]) -> dict[str, Any]:
     path = replace(session.given, snapshots=tuple(spec.reading_steps()))
     shards = session.train(path, "path", copies, "paths", most=most)
     points = measure_paths(session, shards)
-    starts, wanted = branch(session, shards)
-    whole = spec.steps + spec.continue_steps
-    onwards = replace(session.given, starts=starts, offset=whole, steps=spec.continue_steps)
-    ended = session.train(onwards, "continue", wanted, "continuations")
+    ended = branch(session, [(s, k, c) for s in shards for k, c in enumerate(s.copies()) if c.lr == spec.path_elrs[0]])
     return {
         "path": points,
         "continuations": continuations(session, shards, points, ended),
@@ -77,15 +79,17 @@ def measure(session: Session[ZonesSpec, Problem]) -> dict[str, Any]:
     }
 
 
-def branch(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> tuple[Path, list[Copy]]:
-    """The file of all starts, and the continuations that begin at its rows."""
-    spec, path = session.spec, session.run.folder / "starts.safetensors"
-    main = [(s, k, c) for s in shards for k, c in enumerate(s.copies()) if c.lr == spec.path_elrs[0]]
+def branch(session: Session[ZonesSpec, Problem], main: Sequence[tuple[ShardFolder, int, Copy]]) -> list[ShardFolder]:
+    """Train the continuations, which begin at the checkpoints of the main paths: shard, row there and copy of each."""
+    spec, starts = session.spec, session.run.folder / "starts.safetensors"
     kept = [(shard, k, copy, step) for shard, k, copy in main for step in spec.branches()]
-    if not path.exists():
+    if not starts.exists():
         snapshots = [(shard.snapshot(step), k) for shard, k, _, step in kept]
-        stack_starts(path, [{name: one[name][k] for name in session.given.trained} for one, k in snapshots])
-    return path, [Copy(copy.seed, elr, start=row) for row, (_, _, copy, _) in enumerate(kept) for elr in spec.elrs]
+        stack_starts(starts, [{name: one[name][k] for name in session.given.trained} for one, k in snapshots])
+    wanted = [Copy(copy.seed, elr, start=row) for row, (_, _, copy, _) in enumerate(kept) for elr in spec.elrs]
+    offset = spec.steps + spec.continue_steps
+    problem = replace(session.given, starts=starts, offset=offset, steps=spec.continue_steps)
+    return session.train(problem, "continue", wanted, "continuations")
 
 
 def continuations(
@@ -128,6 +132,72 @@ def continuations(
                 )
             )
     return sorted(found, key=lambda row: (row.checkpoint, row.elr, row.seed))
+
+
+class SharpnessMeter:
+    """Measures sharpness on a fixed batch of a problem's training images.
+
+    Args:
+        problem: The problem that was trained.
+        examples: How many images at most.
+    """
+
+    def __init__(self, problem: Problem, examples: int) -> None:
+        self.problem, self.loss_fn = problem, criterion(problem)
+        size = min(examples, len(problem.data.x_train))
+        self.batch = batches(problem, examples=size, size=size)[0]
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], row: int, seed: int, start: Eigenvalues | None = None
+    ) -> tuple[float, Eigenvalues]:
+        """Loss and top eigenvalue at a copy's weights; ``start`` are eigenvalues found nearby."""
+        model = without_running_statistics(network(self.problem, weights, row, seed).train())
+        names = list(self.problem.trained)
+        found = top_eigenvalues(model, self.loss_fn, self.batch, parameters=names, sphere=True, start=start)
+        with torch.no_grad():
+            loss = float(self.loss_fn(model(self.batch[0]), self.batch[1]))
+        return loss, found
+
+
+def measure_paths(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[PathPoint]:
+    """Sharpness along every path, each search starting from the vector that the last one found."""
+    spec, steps = session.spec, session.spec.reading_steps()
+    meter = SharpnessMeter(session.given, spec.examples)
+    session.progress.begin("sharpness along the paths", len(steps) * sum(len(shard.copies()) for shard in shards))
+
+    def along(shard: ShardFolder, k: int, copy: Copy) -> list[PathPoint]:
+        rows, last = [], None
+        for step in session.each(steps):
+            loss, last = meter(shard.snapshot(step), k, copy.seed, last)
+            value, error, good = last.values[0], last.errors[0], last.converged[0]
+            rows.append(PathPoint(copy.lr, copy.seed, step, loss, value, error, bool(good)))
+        return rows
+
+    found: list[PathPoint] = []
+    for shard in shards:
+        for k, copy in enumerate(shard.copies()):
+            name, own = f"sharpness/{shard.folder.name}-{k:03d}", partial(along, shard, k, copy)
+            found += session.kept(name, list[PathPoint], own, units=len(steps))
+    return found
+
+
+def end_sharpness(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[list[float]]:
+    """Sharpness at the final weights of every copy of each shard; NaN where a copy became non-finite."""
+    meter = SharpnessMeter(session.given, session.spec.examples)
+    session.progress.begin("sharpness at the ends", sum(len(shard.copies()) for shard in shards))
+
+    def ends(shard: ShardFolder) -> list[float]:
+        weights = shard.weights()
+        return [
+            meter(weights, k, copy.seed)[1].values[0] if bool(weights["alive"][k]) else math.nan
+            for k, copy in session.each(list(enumerate(shard.copies())))
+        ]
+
+    found: list[list[float]] = []
+    for shard in shards:
+        name, units = f"sharpness/{shard.folder.name}", len(shard.copies())
+        found.append(session.kept(name, list[Real], partial(ends, shard), units=units, key="values"))
+    return found
 
 
 EXPERIMENT = Experiment(
