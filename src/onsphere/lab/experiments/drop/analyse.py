@@ -58,14 +58,7 @@ def analyse(
     paths: Sequence[PathBarrier],
     averages: Sequence[Average] = (),
 ) -> Analysis:
-    """The analysis of a whole experiment.
-
-    Args:
-        cells: The runs before the drop.
-        continuations: The runs after it.
-        paths: What was measured between them.
-        averages: The averages of the snapshots before the drop.
-    """
+    """The analysis of a whole experiment: runs before the drop and after it, paths between them, averages before it."""
     starts, ends = sorted({c.start for c in continuations}), sorted({c.end for c in continuations})
     limits = threshold(cells)
     best = [best_start([c for c in continuations if c.end == end], end, limits) for end in ends]
@@ -109,12 +102,7 @@ def _best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | No
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """The mean of a - b over seeds and its interval.
-
-    Args:
-        a: One value a seed.
-        b: Those of the same seeds.
-    """
+    """The mean of a - b over seeds and its interval; both have one value a seed."""
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     mean, reach = _mean(d), quantile(len(d)) * standard_error(d)
     return Difference(mean, mean - reach, mean + reach, len(d))
@@ -147,12 +135,7 @@ def threshold(cells: Sequence[Cell]) -> Threshold:
 
 
 def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> Best:
-    """The best start for one final effective learning rate, and how sure that is.
-
-    Args:
-        rows: The continuations at ``end``.
-        end: The final effective learning rate.
-        limits: Where convergence of the first phase ends.
+    """The best start for one final effective learning rate, whose continuations are ``rows``, and how sure that is.
 
     Raises:
         InputError: Every run that stays at ``end`` became non-finite.

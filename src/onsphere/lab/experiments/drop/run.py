@@ -73,25 +73,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """One run before the drop and those that continue it.
-
-    Attributes:
-        start: Its effective learning rate.
-        seed: Index of its seed.
-        place: Where its weights lie.
-        continued: By final effective learning rate, where the weights of the continuations lie.
-    """
-
-    start: float
-    seed: int
-    place: Place
-    continued: dict[float, Place]
-
-
-@dataclass(frozen=True)
 class Measured:
-    """What one origin's weights say.
+    """What the weights of one run before the drop and of those that continue it say.
 
     Attributes:
         average: The average of its snapshots, or None.
@@ -159,18 +142,18 @@ def measure(session: Session[DropSpec, Problem]) -> dict[str, Any]:
     before = session.train(problem, "start", copies, "before the drop", told=told)
     after = _drop(session, before, copies)
     places = [Place(shard, row) for shard in before for row in range(len(shard.copies()))]
-    origins = [Origin(copy.lr, copy.seed, place, {}) for copy, place in zip(copies, places, strict=True)]
+    continued: list[dict[float, Place]] = [{} for _ in places]  # by final effective learning rate
     for shard in after:
         for row, copy in enumerate(shard.copies()):
-            origins[copy.start].continued[copy.lr] = Place(shard, row)
-    session.progress.begin("averages and paths", len(origins))
+            continued[copy.start][copy.lr] = Place(shard, row)
+    session.progress.begin("averages and paths", len(places))
     measured = [
-        session.kept(f"measured/{number:05d}", Measured, partial(_measured, session, origin), units=0, key="")
-        for number, origin in session.each(list(enumerate(origins)))
+        session.kept(f"measured/{number:05d}", Measured, partial(_measured, session, *origin), units=0, key="")
+        for number, origin in session.each(list(enumerate(zip(copies, places, continued, strict=True))))
     ]
     rows: dict[str, Any] = {
         "cells": sorted(cells, key=lambda cell: (cell.elr, cell.seed)),
-        "continuations": _continuations(after, origins, measured),
+        "continuations": _continuations(after, copies, measured),
         "paths": [path for one in measured for path in one.paths],
         "averages": [one.average for one in measured if one.average is not None],
     }
@@ -189,24 +172,26 @@ def _drop(session: Session[DropSpec, Problem], before: Sequence[ShardFolder], co
     return session.train(problem, "drop", wanted, "after the drop")
 
 
-def _measured(session: Session[DropSpec, Problem], origin: Origin) -> Measured:
+def _measured(
+    session: Session[DropSpec, Problem], copy: Copy, origin: Place, continued: dict[float, Place]
+) -> Measured:
     """The average, the paths, angles and sharpness of one run before the drop and of those that continue it."""
     spec, problem, names, loss = session.spec, session.given, session.given.trained, criterion(session.given)
-    after = {end: place.weights(names) for end, place in sorted(origin.continued.items()) if place.alive}
+    after = {end: place.weights(names) for end, place in sorted(continued.items()) if place.alive}
     images = batches(problem, "train", examples=spec.examples)
-    before, points = origin.place.weights(names), list[Point]()
-    if origin.place.alive:
-        points = [origin.place.snapshot(step, names) for step in problem.snapshots]
+    before, points = origin.weights(names), list[Point]()
+    if origin.alive:
+        points = [origin.snapshot(step, names) for step in problem.snapshots]
 
     def built(point: Point) -> nn.Module:
-        return network(problem, {name: tensor[None] for name, tensor in point.items()}, 0, origin.seed)
+        return network(problem, {name: tensor[None] for name, tensor in point.items()}, 0, copy.seed)
 
     def path(pair: Any, a: Point, b: Point) -> PathBarrier:
         found = barrier(built(a), built(a), built(b), loss, images, points=spec.points, parameters=names)
         assert found.errors is not None and found.error_barrier is not None  # labels are classes
         allowed = allowed_barrier(float(found.errors[0]), float(found.errors[-1]), found.examples)
         barriers = (found.loss_barrier, found.error_barrier)
-        return PathBarrier(origin.start, origin.seed, pair, found.angle, *barriers, allowed)
+        return PathBarrier(copy.lr, copy.seed, pair, found.angle, *barriers, allowed)
 
     def sharpness(end: float) -> float | None:
         if not spec.sharpness or end not in after:
@@ -217,24 +202,24 @@ def _measured(session: Session[DropSpec, Problem], origin: Origin) -> Measured:
     mean, ends = average(points) if points else None, dict[str, Point]()
     if mean is not None:
         ends["average"] = mean
-    finals = sorted(origin.continued)
+    finals = sorted(continued)
     for name, end in zip(("low", "high"), sorted({finals[0], finals[-1]}), strict=False):
         if end in after:
             ends[name] = after[end]
     averaged = None
     if mean is not None:
         spread = sum(angle(mean, point) for point in points) / len(points)
-        averaged = Average(origin.start, origin.seed, **evaluate(problem, built(mean)).to_dict(), spread=spread)
+        averaged = Average(copy.lr, copy.seed, **evaluate(problem, built(mean)).to_dict(), spread=spread)
     return Measured(
         average=averaged,
         paths=[path(f"{a}-{b}", ends[a], ends[b]) for a, b in combinations(ends, 2)] if spec.barriers else [],
-        angles=[(end, angle(before, after[end]) if end in after else None) for end in origin.continued],
-        sharpness=[(end, sharpness(end)) for end in origin.continued],
+        angles=[(end, angle(before, after[end]) if end in after else None) for end in continued],
+        sharpness=[(end, sharpness(end)) for end in continued],
     )
 
 
 def _continuations(
-    after: Sequence[ShardFolder], origins: Sequence[Origin], measured: Sequence[Measured]
+    after: Sequence[ShardFolder], copies: Sequence[Copy], measured: Sequence[Measured]
 ) -> list[Continuation]:
     """The runs after the drop, by final, then starting effective learning rate, then seed."""
     rows = []
@@ -247,7 +232,7 @@ def _continuations(
             angle = dict(found.angles)[copy.lr]
             rows.append(
                 Continuation(
-                    start=origins[copy.start].start,
+                    start=copies[copy.start].lr,
                     end=copy.lr,
                     seed=copy.seed,
                     **Evaluation(*map(float, evaluations[-1, k])).to_dict(),

@@ -50,15 +50,9 @@ Array = NDArray[np.float64]
 
 
 def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: int, step: int) -> Point:
-    """Everything about one network.
+    """Everything about the network of a seed with its weights of a step.
 
-    Args:
-        spec: How many minibatches the gradient norm takes (those of the first steps of the seed's training), and how
-            many images the sharpness.
-        problem: The problem that was trained.
-        weights: The trained tensors of the network.
-        seed: The seed of the network.
-        step: The step the weights are of.
+    The minibatches of its gradient norm and batch loss are those of the first steps of the seed's training.
     """
     model, loss = _network(problem, weights, seed), criterion(problem)
     minibatches = _minibatches(problem, seed, spec.gradients)
@@ -118,25 +112,10 @@ class TrainLoss:
 def measure_pair(
     spec: SpectrumSpec, problem: Problem, low: tuple[float, Weights], high: tuple[float, Weights], seed: int
 ) -> Pair:
-    """Angle and barrier between two minima of a seed.
-
-    Args:
-        spec: How many points the path has, and on how many images the loss along it is taken.
-        problem: The problem that was trained.
-        low: The smaller ELR and its trained tensors.
-        high: The larger and those of it.
-        seed: The seed of both networks.
-    """
+    """Angle and barrier between the minima of a smaller and a larger ELR of one seed, each with its trained tensors."""
     first, second = (_network(problem, weights, seed) for _, weights in (low, high))
-    found = barrier(
-        first,
-        first,
-        second,
-        criterion(problem),
-        batches(problem, "train", spec.examples, 1000),
-        points=spec.points,
-        parameters=problem.trained,
-    )
+    images, loss = batches(problem, "train", spec.examples, 1000), criterion(problem)
+    found = barrier(first, first, second, loss, images, points=spec.points, parameters=problem.trained)
     return Pair(seed, low[0], high[0], found.angle, found.loss_barrier, found.error_barrier, found.position)
 
 
@@ -179,10 +158,7 @@ def candidates(loss: Array, window: int, target: float) -> list[int]:
 def lowest_common(losses: Mapping[tuple[float, int], Array], cells: Sequence[Cell], window: int) -> float | None:
     """The lowest running loss that every run in convergence reaches; None without such a run.
 
-    Args:
-        losses: Minibatch losses [T] by ELR and seed.
-        cells: The runs with their regimes.
-        window: Steps of the running mean.
+    ``losses`` are those of minibatches, [T], by ELR and seed, ``cells`` the runs with their regimes.
     """
     lowest = [
         float(np.nanmin(running_loss(losses[cell.elr, cell.seed], window)))
@@ -213,11 +189,8 @@ def matched_weights(
 ) -> dict[tuple[float, int], Match]:
     """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
 
-    Args:
-        session: The experiment, after the grid was trained.
-        shards: The shards of the grid.
-        looks: The steps to look at by ELR and seed; runs without any are left out.
-        target: The train loss that is looked for.
+    ``shards`` are those of the grid; ``looks`` are the steps to look at by ELR and seed, and runs without any are left
+    out.
 
     Raises:
         Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.

@@ -204,14 +204,7 @@ def values_of(runs: Sequence[SpectrumRun], place: Place, quantity: str) -> Value
 
 
 def trend(where: Literal["matched", "end", "pairs"], quantity: str, kind: Kind, values: Values) -> Trend:
-    """The trend of one quantity.
-
-    Args:
-        where: At which place of the runs.
-        quantity: The name of the quantity.
-        kind: What a change is.
-        values: (ELR, value) of each seed.
-    """
+    """The trend of one quantity, whose values are pairs (ELR, value) of each seed."""
     ranks, changes = [], []
     for _, points in sorted(values.items()):
         elrs, numbers = (list(part) for part in zip(*sorted(points), strict=True)) if points else ([], [])

@@ -52,12 +52,7 @@ def verdicts(values: Mapping[str, Values]) -> tuple[Verdict, ...]:
 
 
 def verdict(metric: str, values: Values) -> Verdict:
-    """What one metric says.
-
-    Args:
-        metric: ``nll``, ``cnll`` or ``accuracy``.
-        values: ``values[members]``, one a seed, None where it is missing.
-    """
+    """What one metric says; ``values[members]`` has one a seed, None where it is missing."""
     sign = SIGN[metric]
     known = [n for n in values if math.isfinite(mean(values[n]))]
     best = max(known, key=lambda n: sign * mean(values[n])) if known else min(values)
@@ -159,14 +154,7 @@ def measured_subsets(pools: Mapping[int, Pool], labels: Labels, stop: Stop) -> d
 
 
 def predict(metric: str, splits: Sequence[Split], measured: Mapping[int, Subsets], seed: int) -> Prediction:
-    """Predict the best split of one budget by one metric.
-
-    Args:
-        metric: ``nll``, ``cnll`` or ``accuracy``.
-        splits: The splits of the budget.
-        measured: Subsets of every width.
-        seed: Seed of the draws.
-    """
+    """Predict the best of a budget's splits by one metric from the subsets of every width; ``seed`` is of draws."""
     whole = _fit(metric, splits, measured)
     left: dict[int, list[float]] = {s.members: [] for s in splits}
     for member in range(PREDICTION_POOL):

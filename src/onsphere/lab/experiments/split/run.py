@@ -98,7 +98,7 @@ def measured(session: Session[SplitSpec, Study], pools: Pools) -> Found:
             raise RuntimeError(f"every network of budget {budget:,} failed to train ({failed}, ...)")
         own_points = [point(s.width, s.members, values[s]) for s in own]
         curves |= {(p.width, p.size): p for p in own_points}
-        rows = [_row(s, p.mean, p.standard_error, values[s]) for s, p in zip(own, own_points, strict=True)]
+        rows = [_row(s, p.mean, p.standard_error, values[s], "trained") for s, p in zip(own, own_points, strict=True)]
         found = verdicts({m: {s.members: values[s][m] for s in own} for m in METRICS})
         answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, advantage(found), found))
         session.progress.finding(headline(answers[-1], spec.metric))
@@ -130,34 +130,20 @@ def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
         rows = []
         for split in own:
             expected = {m: p.estimates[split.members] for m, p in by_metric.items()}
-            errors = {m: e.standard_error for m, e in expected.items()}
-            rows.append(_row(split, {m: e.value for m, e in expected.items()}, errors, basis=expected["nll"].basis))
+            scores, errors = ({m: getattr(e, n) for m, e in expected.items()} for n in ("value", "standard_error"))
+            rows.append(_row(split, scores, errors, {}, expected["nll"].basis))
         found = tuple(predicted_verdict(m, p.best, p.chances) for m, p in by_metric.items())
         answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, advantage(found), found))
-        laws |= {(law.width, law.metric): law for p in by_metric.values() for law in p.laws}
         session.progress.finding(headline(answers[-1], spec.metric))
+        laws |= {(law.width, law.metric): law for p in by_metric.values() for law in p.laws}
     curves = [one for width in sorted(subsets) for one in points(width, subsets[width])]
     return answers, curves, [laws[key] for key in sorted(laws) if key[1] != "accuracy"]
 
 
-def _row(
-    split: Split,
-    scores: Mapping[str, float],
-    errors: Mapping[str, float | None],
-    values: Mapping[str, list[float | None]] | None = None,
-    basis: str = "trained",
-) -> SplitRow:
-    return SplitRow(
-        budget=split.budget,
-        members=split.members,
-        width=split.width,
-        parameters=split.parameters,
-        rounding_error=split.rounding_error,
-        **scores,
-        standard_error={m: None if e is None or not math.isfinite(e) else e for m, e in errors.items()},
-        values=dict(values or {}),
-        basis=basis,
-    )
+def _row(split: Split, scores: Any, errors: Mapping[str, float | None], values: Any, basis: str) -> SplitRow:
+    own: dict[str, Any] = {n: getattr(split, n) for n in ("budget", "members", "width", "parameters", "rounding_error")}
+    spread = {m: None if e is None or not math.isfinite(e) else e for m, e in errors.items()}
+    return SplitRow(**own, **scores, standard_error=spread, values=values, basis=basis)
 
 
 def _cost(spec: SplitSpec, study: Study, trained: Mapping[int, int]) -> Cost:
@@ -171,11 +157,10 @@ def _cost(spec: SplitSpec, study: Study, trained: Mapping[int, int]) -> Cost:
 def saved(session: Session[SplitSpec, Study], pools: Pools, best: BudgetAnswer, path: Path) -> str:
     """Keep the best split's ensemble of the first seed that has usable networks as one file, and say where it is."""
     spec, study = session.spec, session.given
-    row = best.row(best.best[spec.metric])
+    row, shape = best.row(best.best[spec.metric]), list(study.data.input_shape)
     groups = [range(seed * row.members, (seed + 1) * row.members) for seed in range(spec.seeds)]
     members = next(usable for group in groups if (usable := pools[row.width].usable(group)))
     seed = members[0] // row.members
-    shape = list(study.data.input_shape)
     metadata = {
         "model": spec.model,
         "options": {"input_shape": shape, "classes": study.family.classes} | study.family.options(row.width),

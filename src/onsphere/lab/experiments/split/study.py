@@ -182,9 +182,7 @@ def prepare(spec: SplitSpec, model: Model, data: Data, progress: Progress) -> St
 def pooling_factor(data: str, pool: int) -> int:
     """The factor that ``--pool`` means: itself or the side to pool to, whichever leaves larger images.
 
-    Args:
-        data: Name of the data set; for any other the factor is the number itself.
-        pool: What was given. One that does not divide the side is returned as it is, and refused by the loader.
+    It is the number itself for data of unknown side, or of one that it does not divide, which the loader refuses.
     """
     side = SIDES.get(data)
     return pool if side is None or side % pool else min(pool, side // pool)

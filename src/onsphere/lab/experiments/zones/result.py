@@ -154,11 +154,7 @@ def course(loss: Array, epoch: int) -> Array:
 
 
 def zone(points: Sequence[PathPoint]) -> Zone:
-    """Where the sharpness of one path is highest above its lowest before.
-
-    Args:
-        points: The points of one path, by step.
-    """
+    """Where the sharpness of one path, whose points are by step, is highest above its lowest before."""
     lowest = np.minimum.accumulate([point.sharpness for point in points])
     rises = [point.sharpness / low for point, low in zip(points, lowest, strict=True)]
     best = int(np.argmax(rises))

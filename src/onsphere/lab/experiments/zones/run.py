@@ -135,12 +135,7 @@ def continuations(
 
 
 class SharpnessMeter:
-    """Measures sharpness on a fixed batch of a problem's training images.
-
-    Args:
-        problem: The problem that was trained.
-        examples: How many images at most.
-    """
+    """Measures sharpness on a fixed batch of a problem's training images, so many at most."""
 
     def __init__(self, problem: Problem, examples: int) -> None:
         self.problem, self.loss_fn = problem, criterion(problem)
