@@ -47,6 +47,7 @@ FILE = "matched.safetensors"
 Weights = Mapping[str, Tensor]  # trained tensors, without a leading axis
 Minibatches = Sequence[tuple[Tensor, Tensor]]
 Array = NDArray[np.float64]
+Key = tuple[float, int]  # ELR, seed
 
 
 def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: int, step: int) -> Point:
@@ -155,7 +156,7 @@ def candidates(loss: Array, window: int, target: float) -> list[int]:
     return [int(step) for step in np.unique(np.linspace(first, last, LOOKS).round())]
 
 
-def lowest_common(losses: Mapping[tuple[float, int], Array], cells: Sequence[Cell], window: int) -> float | None:
+def lowest_common(losses: Mapping[Key, Array], cells: Sequence[Cell], window: int) -> float | None:
     """The lowest running loss that every run in convergence reaches; None without such a run.
 
     ``losses`` are those of minibatches, [T], by ELR and seed, ``cells`` the runs with their regimes.
@@ -182,27 +183,23 @@ class Match:
 
 
 def matched_weights(
-    session: Session[SpectrumSpec, Problem],
-    shards: Sequence[ShardFolder],
-    looks: Mapping[tuple[float, int], Sequence[int]],
-    target: float,
-) -> dict[tuple[float, int], Match]:
+    session: Session[SpectrumSpec, Problem], shards: Sequence[ShardFolder], losses: Mapping[Key, Array], target: float
+) -> dict[Key, Match]:
     """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
 
-    ``shards`` are those of the grid; ``looks`` are the steps to look at by ELR and seed, and runs without any are left
-    out.
+    Those of the shards of the grid whose running loss, of ``losses`` [T], never reaches the target are left out.
 
     Raises:
         Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.
     """
-    wanted = []
+    wanted, window = [], session.spec.window
     for shard in shards:
         keys = [(copy.lr, copy.seed) for copy in shard.copies()]
-        own = {k: list(steps) for k, key in enumerate(keys) if (steps := looks.get(key))}
+        own = {k: steps for k, key in enumerate(keys) if (steps := candidates(losses[key], window, target))}
         if own:
             wanted.append((shard, keys, own, len(keys) * max(max(steps) for steps in own.values())))
     session.progress.begin("weights at matched loss", sum(work for *_, work in wanted))
-    found: dict[tuple[float, int], Match] = {}
+    found: dict[Key, Match] = {}
     for shard, keys, own, work in wanted:
         path = shard.folder / FILE
         if path.exists():

@@ -20,14 +20,7 @@ from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.experiments.spectrum.measure import (
-    Match,
-    candidates,
-    lowest_common,
-    matched_weights,
-    measure_pair,
-    measure_point,
-)
+from onsphere.lab.experiments.spectrum.measure import Key, lowest_common, matched_weights, measure_pair, measure_point
 from onsphere.lab.experiments.spectrum.page import printed, report
 from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun, trends_of
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
@@ -37,7 +30,6 @@ from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
 KEPT = "measurements"  # the file of everything that is measured once, by name
-Key = tuple[float, int]  # ELR, seed
 
 
 @takes(SpectrumSpec)
@@ -73,10 +65,7 @@ def measure(session: Session[SpectrumSpec, Problem]) -> dict[str, Any]:
     shards = session.train(problem, "spectrum", copies, "grid")
     cells, losses = _read(shards)
     target = spec.target if spec.target is not None else lowest_common(losses, cells, spec.window)
-    matched: dict[Key, Match] = {}
-    if target is not None:
-        looks = {key: candidates(loss, spec.window, target) for key, loss in losses.items()}
-        matched = matched_weights(session, shards, looks, target)
+    matched = {} if target is None else matched_weights(session, shards, losses, target)
     finals = {
         (copy.lr, copy.seed): {name: weights[name][k] for name in problem.trained}
         for shard in shards

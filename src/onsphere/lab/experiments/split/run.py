@@ -16,14 +16,7 @@ from onsphere.ensembles import Split
 from onsphere.lab.calling import takes
 from onsphere.lab.ensemble_files import save_ensemble
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.split.decide import (
-    advantage,
-    measured_subsets,
-    points,
-    predict,
-    predicted_verdict,
-    verdicts,
-)
+from onsphere.lab.experiments.split import decide
 from onsphere.lab.experiments.split.measure import Pool, curve, fit, networks, of_split, point, trained_pools
 from onsphere.lab.experiments.split.page import printed, report
 from onsphere.lab.experiments.split.result import METRICS, BudgetAnswer, Cost, Law, Point, SplitResult, SplitRow
@@ -99,8 +92,8 @@ def measured(session: Session[SplitSpec, Study], pools: Pools) -> Found:
         own_points = [point(s.width, s.members, values[s]) for s in own]
         curves |= {(p.width, p.size): p for p in own_points}
         rows = [_row(s, p.mean, p.standard_error, values[s], "trained") for s, p in zip(own, own_points, strict=True)]
-        found = verdicts({m: {s.members: values[s][m] for s in own} for m in METRICS})
-        answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, advantage(found), found))
+        found = decide.verdicts({m: {s.members: values[s][m] for s in own} for m in METRICS})
+        answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, decide.advantage(found), found))
         session.progress.finding(headline(answers[-1], spec.metric))
     for split in (split for own in study.splits.values() for split in own) if spec.curves else ():
         if max(n for w, n in curves if w == split.width) == split.members:
@@ -122,21 +115,21 @@ def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
         Interrupted: The run was asked to stop.
         RuntimeError: So many networks of a width failed to train that it has no law.
     """
-    spec, subsets = session.spec, measured_subsets(pools, session.given.labels, session.stop)
+    spec, subsets = session.spec, decide.measured_subsets(pools, session.given.labels, session.stop)
     answers: list[BudgetAnswer] = []
     laws: dict[tuple[int, str], Law] = {}
     for budget, own in session.given.splits.items():
-        by_metric = {m: predict(m, own, subsets, spec.seed) for m in METRICS}
+        by_metric = {m: decide.predict(m, own, subsets, spec.seed) for m in METRICS}
         rows = []
         for split in own:
             expected = {m: p.estimates[split.members] for m, p in by_metric.items()}
             scores, errors = ({m: getattr(e, n) for m, e in expected.items()} for n in ("value", "standard_error"))
             rows.append(_row(split, scores, errors, {}, expected["nll"].basis))
-        found = tuple(predicted_verdict(m, p.best, p.chances) for m, p in by_metric.items())
-        answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, advantage(found), found))
+        found = tuple(decide.predicted_verdict(m, p.best, p.chances) for m, p in by_metric.items())
+        answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, decide.advantage(found), found))
         session.progress.finding(headline(answers[-1], spec.metric))
         laws |= {(law.width, law.metric): law for p in by_metric.values() for law in p.laws}
-    curves = [one for width in sorted(subsets) for one in points(width, subsets[width])]
+    curves = [one for width in sorted(subsets) for one in decide.points(width, subsets[width])]
     return answers, curves, [laws[key] for key in sorted(laws) if key[1] != "accuracy"]
 
 

@@ -103,9 +103,8 @@ def _amount(answer: BudgetAnswer) -> str:
 
 def _telling(answer: BudgetAnswer, metric: str) -> str:
     """The metric whose numbers stand behind the advantage: the asked one if it agrees."""
-    wanted = "unclear" if answer.advantage == "unclear" else "advantage" if answer.advantage else "no advantage"
-    order = [metric, *(m for m in PRIMARY if m != metric)]
-    return next((m for m in order if m in PRIMARY and answer.verdict(m).word == wanted), metric)
+    wanted = {True: "advantage", False: "no advantage", "unclear": "unclear"}[answer.advantage]
+    return next((m for m in (metric, *PRIMARY) if m in PRIMARY and answer.verdict(m).word == wanted), metric)
 
 
 def _compared(answer: BudgetAnswer, metric: str) -> str:
