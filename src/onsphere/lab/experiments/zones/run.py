@@ -9,7 +9,7 @@ sharpness           where the continuations ended
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -134,38 +134,35 @@ def continuations(
     return sorted(found, key=lambda row: (row.checkpoint, row.elr, row.seed))
 
 
-class SharpnessMeter:
-    """Measures sharpness on a fixed batch of a problem's training images, so many at most."""
+def _meter(session: Session[ZonesSpec, Problem]) -> Callable[..., tuple[float, Eigenvalues]]:
+    """Measures loss and top eigenvalue at a copy's weights; ``start`` are eigenvalues found nearby."""
+    problem, loss_fn = session.given, criterion(session.given)
+    size = min(session.spec.examples, len(problem.data.x_train))
+    x, y = batches(problem, examples=size, size=size)[0]
 
-    def __init__(self, problem: Problem, examples: int) -> None:
-        self.problem, self.loss_fn = problem, criterion(problem)
-        size = min(examples, len(problem.data.x_train))
-        self.batch = batches(problem, examples=size, size=size)[0]
-
-    def __call__(
-        self, weights: Mapping[str, Tensor], row: int, seed: int, start: Eigenvalues | None = None
+    def meter(
+        weights: Mapping[str, Tensor], row: int, seed: int, start: Eigenvalues | None = None
     ) -> tuple[float, Eigenvalues]:
-        """Loss and top eigenvalue at a copy's weights; ``start`` are eigenvalues found nearby."""
-        model = without_running_statistics(network(self.problem, weights, row, seed).train())
-        names = list(self.problem.trained)
-        found = top_eigenvalues(model, self.loss_fn, self.batch, parameters=names, sphere=True, start=start)
+        model = without_running_statistics(network(problem, weights, row, seed).train())
+        names = list(problem.trained)
+        found = top_eigenvalues(model, loss_fn, (x, y), parameters=names, sphere=True, start=start)
         with torch.no_grad():
-            loss = float(self.loss_fn(model(self.batch[0]), self.batch[1]))
-        return loss, found
+            return float(loss_fn(model(x), y)), found
+
+    return meter
 
 
 def measure_paths(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[PathPoint]:
     """Sharpness along every path, each search starting from the vector that the last one found."""
-    spec, steps = session.spec, session.spec.reading_steps()
-    meter = SharpnessMeter(session.given, spec.examples)
+    steps, meter = session.spec.reading_steps(), _meter(session)
     session.progress.begin("sharpness along the paths", len(steps) * sum(len(shard.copies()) for shard in shards))
 
     def along(shard: ShardFolder, k: int, copy: Copy) -> list[PathPoint]:
         rows, last = [], None
         for step in session.each(steps):
             loss, last = meter(shard.snapshot(step), k, copy.seed, last)
-            value, error, good = last.values[0], last.errors[0], last.converged[0]
-            rows.append(PathPoint(copy.lr, copy.seed, step, loss, value, error, bool(good)))
+            found = (last.values[0], last.errors[0], bool(last.converged[0]))
+            rows.append(PathPoint(copy.lr, copy.seed, step, loss, *found))
         return rows
 
     found: list[PathPoint] = []
@@ -178,7 +175,7 @@ def measure_paths(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFo
 
 def end_sharpness(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[list[float]]:
     """Sharpness at the final weights of every copy of each shard; NaN where a copy became non-finite."""
-    meter = SharpnessMeter(session.given, session.spec.examples)
+    meter = _meter(session)
     session.progress.begin("sharpness at the ends", sum(len(shard.copies()) for shard in shards))
 
     def ends(shard: ShardFolder) -> list[float]:
