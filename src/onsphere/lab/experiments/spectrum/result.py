@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from onsphere.lab import intervals
 from onsphere.lab.experiments.regimes.classify import Regime
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.intervals import quantile, standard_error
 from onsphere.lab.result import TrainedResult
 from onsphere.results import frame
 
@@ -224,13 +224,9 @@ def interval(changes: Sequence[float], kind: Kind) -> tuple[float | None, float 
     """Mean and 95 % interval of the mean by Student's t; of logarithms for ratios. None for what cannot be told."""
     if not changes:
         return None, None, None
-    x = np.log(changes) if kind == "ratio" else np.asarray(changes, dtype=np.float64)
     back: Any = math.exp if kind == "ratio" else float
-    mean = float(x.mean())
-    if len(x) < 2:
-        return back(mean), None, None
-    half = quantile(len(x)) * standard_error(x)
-    return back(mean), back(mean - half), back(mean + half)
+    found = intervals.interval(np.log(changes).tolist() if kind == "ratio" else changes)
+    return (back(found.mean), *((back(found.low), back(found.high)) if len(changes) > 1 else (None, None)))
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
