@@ -26,8 +26,8 @@ def run_on(world, function, *arguments, patience=60.0):
     ``patience``: the process group's time-out, seconds.
     """
     results = outcomes(world, function, *arguments, patience=patience)
-    for rank, (_, error) in enumerate(results):
-        assert error is None, f"rank {rank}: {error}"
+    errors = [f"rank {rank}: {error}" for rank, (_, error) in enumerate(results) if error is not None]
+    assert not errors, "\n".join(errors)
     return [value for value, _ in results]
 
 

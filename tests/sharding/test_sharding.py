@@ -66,6 +66,46 @@ def test_sums_over_every_layout_are_those_of_the_whole_tensor():
     assert run_on(4, sums_of_every_layout) == [[]] * 4
 
 
+def spheres_of_parts():
+    """What a Sphere of DTensors on two meshes says and does, beside one of the whole tensors."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
+    cuts = [
+        (mesh, [Shard(0), Shard(1)]),
+        (mesh["a"], [Shard(0)]),
+        (mesh, [Replicate(), Shard(0)]),
+        (mesh["b"], [Shard(0)]),
+    ]
+    found = []
+    for rows in (False, True):
+        xs = _tensors()[:4]
+        vs = [x.flip(0) + 1 for x in xs]
+        whole = onsphere.Sphere([x.clone() for x in xs], rows=rows)
+        spread, moved = ([distribute_tensor(t, *cut) for t, cut in zip(ts, cuts, strict=True)] for ts in (xs, vs))
+        sphere = onsphere.Sphere(spread, rows=rows)
+        pairs = [
+            (sphere.radius, whole.radius),
+            (sphere.shares(), whole.shares()),
+            (sphere.angle_to(moved), whole.angle_to(vs)),
+            ([t.full_tensor() for t in sphere.tangent(moved)], whole.tangent(vs)),
+            ([t.full_tensor() for t in sphere.tangent_(moved)], whole.tangent_(vs)),
+            (sphere.project_(2.0).norm(), whole.project_(2.0).norm()),
+            ([t.full_tensor() for t in sphere.tensors], whole.tensors),
+        ]
+        if rows:
+            radii = [torch.arange(1.0, 1 + len(r)) if r.dim() else r for r in whole.radius]
+            pairs.append((sphere.project_(radii).norm(), whole.project_(radii).norm()))
+            pairs.append(([t.full_tensor() for t in sphere.tensors], whole.tensors))
+        residuals = (onsphere.noether_residual(ts, gradients=gs) for ts, gs in ((spread, moved), (whole.tensors, vs)))
+        found += [*pairs, tuple(residuals)]
+    return found
+
+
+def test_a_sphere_of_parts_is_that_of_the_whole_tensors():
+    for pairs in run_on(4, spheres_of_parts):
+        for found, expected in pairs:
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def collectives():
     """All-reduces, and everything else that is sent, in a step of spheres on two meshes and on none."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))

@@ -17,8 +17,7 @@ from onsphere.lab.experiments.drop.analyse import (
     majority,
     threshold,
 )
-from onsphere.lab.experiments.drop.findings import Threshold
-from onsphere.lab.experiments.drop.result import Average, Continuation, DropResult, PathBarrier
+from onsphere.lab.experiments.drop.result import Average, Continuation, DropResult, PathBarrier, Threshold
 from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.drop.words import answer, described_classes
 from onsphere.lab.experiments.regimes.classify import Cell

@@ -23,13 +23,19 @@ from onsphere.lab.experiments.spectrum.charts import (
     pairs_chart,
     sharpness_chart,
 )
-from onsphere.lab.experiments.spectrum.matched import candidates, lowest_common, running_loss
-from onsphere.lab.experiments.spectrum.measure import TrainLoss
+from onsphere.lab.experiments.spectrum.measure import TrainLoss, candidates, lowest_common, running_loss
 from onsphere.lab.experiments.spectrum.page import printed
-from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun
+from onsphere.lab.experiments.spectrum.result import (
+    Pair,
+    Point,
+    SpectrumResult,
+    SpectrumRun,
+    interval,
+    trend,
+    trends_of,
+)
 from onsphere.lab.experiments.spectrum.run import map_spectrum, prepare, resume_spectrum
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.experiments.spectrum.trends import interval, trend, trends_of
 from onsphere.lab.experiments.spectrum.words import answer, describe, warnings_of
 from onsphere.lab.frame import repeated
 from onsphere.lab.networks import criterion, network

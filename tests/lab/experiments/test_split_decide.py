@@ -5,7 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from onsphere.lab.experiments.split.decide import Verdict, advantage, predicted_verdict, verdict, verdicts
+from onsphere.lab.experiments.split.decide import advantage, predicted_verdict, verdict, verdicts
+from onsphere.lab.experiments.split.result import Verdict
 from onsphere.lab.result import plain_of, typed
 
 ONE = [0.80, 0.82, 0.79, 0.81, 0.80]

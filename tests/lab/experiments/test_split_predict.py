@@ -5,9 +5,9 @@ import pytest
 
 from onsphere.ensembles import Split, nll
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.split.measure import curve, fit, of_split, scores
-from onsphere.lab.experiments.split.pools import Failed, Pool
-from onsphere.lab.experiments.split.predict import measured_subsets, points, predict
+from onsphere.lab.experiments.split.decide import measured_subsets, points, predict
+from onsphere.lab.experiments.split.measure import Pool, curve, fit, of_split, scores
+from onsphere.lab.experiments.split.result import Failed
 
 pytestmark = pytest.mark.usefixtures("undrawn_module")
 

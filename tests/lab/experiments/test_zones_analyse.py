@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onsphere.lab.experiments.zones.analyse import agreement, course, judge, zone
-from onsphere.lab.experiments.zones.result import Continuation, PathPoint
+from onsphere.lab.experiments.zones.result import Continuation, PathPoint, agreement, course, judge, zone
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 
 FALLS = np.geomspace(1.0, 0.1, 100)

@@ -27,18 +27,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onsphere.lab.experiments.drop.findings import (
+from onsphere.lab.experiments.drop.result import (
     Analysis,
+    Average,
     Best,
     BestAverage,
     BestConstant,
+    Continuation,
     Difference,
     Label,
     MatrixCell,
+    PathBarrier,
     StartClass,
     Threshold,
 )
-from onsphere.lab.experiments.drop.result import Average, Continuation, PathBarrier
 from onsphere.lab.experiments.regimes.classify import REGIMES, Cell, Regime
 from onsphere.lab.intervals import quantile, standard_error
 from onsphere.lab.options import InputError
@@ -56,14 +58,7 @@ def analyse(
     paths: Sequence[PathBarrier],
     averages: Sequence[Average] = (),
 ) -> Analysis:
-    """The analysis of a whole experiment.
-
-    Args:
-        cells: The runs before the drop.
-        continuations: The runs after it.
-        paths: What was measured between them.
-        averages: The averages of the snapshots before the drop.
-    """
+    """The analysis of a whole experiment: runs before the drop and after it, paths between them, averages before it."""
     starts, ends = sorted({c.start for c in continuations}), sorted({c.end for c in continuations})
     limits = threshold(cells)
     best = [best_start([c for c in continuations if c.end == end], end, limits) for end in ends]
@@ -74,8 +69,8 @@ def analyse(
         threshold=limits,
         best=best,
         classes=[classify_start(s, cells, paths) for s in starts],
-        constant=None if lowest.gain is None else best_constant(best, errors),
-        average=best_average(averages, errors[lowest.end][lowest.start]),
+        constant=None if lowest.gain is None else _best_constant(best, lowest, errors),
+        average=_best_average(averages, errors[lowest.end][lowest.start]),
     )
 
 
@@ -88,24 +83,14 @@ def errors_of(rows: Sequence[Continuation]) -> dict[float, dict[float, Errors]]:
     return found
 
 
-def best_constant(best: Sequence[Best], errors: Mapping[float, Mapping[float, Errors]]) -> BestConstant:
-    """The best final effective learning rate without a drop, beside the best drop of all.
-
-    Args:
-        best: The best start for every final effective learning rate.
-        errors: The test errors that :func:`errors_of` gives.
-    """
-    found, drop = min(best, key=lambda one: one.no_drop), min(best, key=lambda one: one.test_error)
+def _best_constant(best: Sequence[Best], drop: Best, errors: Mapping[float, Mapping[float, Errors]]) -> BestConstant:
+    """The best final effective learning rate without a drop, beside the best drop of all."""
+    found = min(best, key=lambda one: one.no_drop)
     return BestConstant(found.end, found.no_drop, paired(errors[drop.end][drop.start], errors[found.end][found.end]))
 
 
-def best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | None:
-    """The best average of snapshots beside a drop.
-
-    Args:
-        averages: The average of each start and seed.
-        drop: Test errors of the best drop.
-    """
+def _best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | None:
+    """The best average of snapshots beside the best drop of all."""
     errors: dict[float, Errors] = {}
     for one in averages:
         errors.setdefault(one.start, {})[one.seed] = one.test_error
@@ -117,12 +102,7 @@ def best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | Non
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """The mean of a - b over seeds and its interval.
-
-    Args:
-        a: One value a seed.
-        b: Those of the same seeds.
-    """
+    """The mean of a - b over seeds and its interval; both have one value a seed."""
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     mean, reach = _mean(d), quantile(len(d)) * standard_error(d)
     return Difference(mean, mean - reach, mean + reach, len(d))
@@ -155,12 +135,7 @@ def threshold(cells: Sequence[Cell]) -> Threshold:
 
 
 def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> Best:
-    """The best start for one final effective learning rate, and how sure that is.
-
-    Args:
-        rows: The continuations at ``end``.
-        end: The final effective learning rate.
-        limits: Where convergence of the first phase ends.
+    """The best start for one final effective learning rate, whose continuations are ``rows``, and how sure that is.
 
     Raises:
         InputError: Every run that stays at ``end`` became non-finite.
@@ -207,13 +182,7 @@ def _held_out(errors: Mapping[float, Errors], end: float) -> float | None:
 
 
 def allowed_barrier(first: float, second: float, examples: int) -> float:
-    """The error barrier up to which two ends with these errors count as connected.
-
-    Args:
-        first: Error of one end.
-        second: Error of the other.
-        examples: On how many examples.
-    """
+    """The error barrier up to which two ends with these errors, on so many examples, count as connected."""
     p = (first + second) / 2
     return max(CONNECTED_ERROR, CONNECTED_NOISE * math.sqrt(p * (1 - p) / examples))
 
@@ -230,16 +199,19 @@ def classify_start(start: float, cells: Sequence[Cell], paths: Sequence[PathBarr
         label = "1" if regime == "convergence" else "3"
     elif seeds:
         label = "2A" if connected > len(seeds) / 2 else "2B"
-    pairs = list(dict.fromkeys(path.pair for path in own))
+
+    def means(name: str) -> dict[str, float]:
+        return {p.pair: _mean([getattr(other, name) for other in own if other.pair == p.pair]) for p in own}
+
     return StartClass(
         start=start,
         label=label,
         regimes={name: count for name in REGIMES if (count := sum(cell.regime == name for cell in before))},
         connected=connected,
         measured=len(seeds),
-        barriers={pair: _mean([p.error_barrier for p in own if p.pair == pair]) for pair in pairs},
-        loss_barriers={pair: _mean([p.loss_barrier for p in own if p.pair == pair]) for pair in pairs},
-        angles={pair: _mean([p.angle for p in own if p.pair == pair]) for pair in pairs},
+        barriers=means("error_barrier"),
+        loss_barriers=means("loss_barrier"),
+        angles=means("angle"),
     )
 
 

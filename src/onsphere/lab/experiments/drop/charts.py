@@ -9,14 +9,13 @@ import numpy as np
 
 from onsphere.lab.chart.looks import series_looks
 from onsphere.lab.chart.spec import INKED, Axis, Chart, Heat, Line, Look, Panel, Rule, Scale, Span
-from onsphere.lab.experiments.drop.findings import PAIRS, Pair
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.intervals import standard_error
 from onsphere.lab.report.words import format_number
 
 __all__ = ["after_chart", "barrier_chart", "error_chart", "matrix_chart"]
 
-PAIR_NAMES: Mapping[Pair, str] = {
+PAIR_NAMES: Mapping[str, str] = {
     "low-high": "smallest – largest final ELR",
     "average-low": "average – smallest final ELR",
     "average-high": "average – largest final ELR",
@@ -128,20 +127,32 @@ def after_chart(result: DropResult) -> Chart:
 
 def barrier_chart(result: DropResult) -> Chart:
     """Error and loss barriers against the start, one curve a pair of ends; there has to be a path."""
-    looks = series_looks(PAIRS, marker="circle", size=6)
-    allowed = {s: [100 * path.allowed for path in result.paths if path.start == s] for s in result.starts}
-    allowed = {start: values for start, values in allowed.items() if values}
-    error, loss = (
-        [_barriers(result, pair, name, scale, floor, unit, looks[pair]) for pair in PAIRS]
-        for name, scale, floor, unit in (("error_barrier", 100.0, 0.01, " %"), ("loss_barrier", 1.0, 1e-4, ""))
-    )
-    limit = Line(
-        list(allowed),
-        [float(np.mean(values)) for values in allowed.values()],
-        _DASHED,
-        "connected up to {y:.2f} %",
-        entry="connected below",
-    )
+    looks = series_looks(PAIR_NAMES, marker="circle", size=6)
+
+    def curves(name: str, scale: float, floor: float, unit: str) -> list[Line]:
+        """Barriers by start, none below a floor, so that a logarithmic axis shows all of them."""
+        found = []
+        for pair, entry in PAIR_NAMES.items():
+            rows = _by_start(result, name, scale, pair)
+            means = [float(np.mean(values)) for values in rows.values()]
+            spread = [float(np.nan_to_num(standard_error(values))) for values in rows.values()]
+            shown = [max(mean, floor) for mean in means]
+            line = Line(
+                list(rows),
+                shown,
+                looks[pair],
+                f"from {{x:.3g}} · {entry}<br>barrier {{mean:.3g}}{unit}",
+                columns={"mean": means},
+                error=spread,
+                error_down=[min(se, value - floor) for se, value in zip(spread, shown, strict=True)],
+                entry=entry,
+            )
+            found += [line] if rows else []
+        return found
+
+    allowed = _by_start(result, "allowed", 100)
+    limits = [float(np.mean(values)) for values in allowed.values()]
+    limit = Line(list(allowed), limits, _DASHED, "connected up to {y:.2f} %", entry="connected below")
     classes = [Rule(c.start, f"<b>{c.label}</b>", along="x", look=INKED.but(width=0)) for c in result.classes]
     spans, rules = _spans(result, named=False), _rules(result, named=False)
     note = ["grey: where convergence ends"] * len(spans) + ["dotted: where divergence begins"] * len(rules)
@@ -150,8 +161,12 @@ def barrier_chart(result: DropResult) -> Chart:
         "Barriers between continuations and average",
         _X,
         [
-            Panel(Axis("error barrier (% of train images)", log=True), [*filter(None, error), limit], rules=classes),
-            Panel(Axis("train loss barrier", log=True), [*filter(None, loss)]),
+            Panel(
+                Axis("error barrier (% of train images)", log=True),
+                [*curves("error_barrier", 100.0, 0.01, " %"), limit],
+                rules=classes,
+            ),
+            Panel(Axis("train loss barrier", log=True), curves("loss_barrier", 1.0, 1e-4, "")),
         ],
         (
             "Largest rise of training error and training loss over the line between the ends of a great circle, batch "
@@ -167,29 +182,11 @@ def barrier_chart(result: DropResult) -> Chart:
     )
 
 
-def _barriers(
-    result: DropResult, pair: Pair, name: str, scale: float, floor: float, unit: str, look: Look
-) -> Line | None:
-    """The barriers of a pair of ends by start, none below a floor, so that a logarithmic axis shows all of them."""
-    rows = {
-        s: [scale * getattr(p, name) for p in result.paths if (p.pair, p.start) == (pair, s)] for s in result.starts
-    }
-    rows = {start: values for start, values in rows.items() if values}
-    if not rows:
-        return None
-    means = [float(np.mean(values)) for values in rows.values()]
-    spread = [float(np.nan_to_num(standard_error(values))) for values in rows.values()]
-    shown = [max(mean, floor) for mean in means]
-    return Line(
-        list(rows),
-        shown,
-        look,
-        f"from {{x:.3g}} · {PAIR_NAMES[pair]}<br>barrier {{mean:.3g}}{unit}",
-        columns={"mean": means},
-        error=spread,
-        error_down=[min(se, value - floor) for se, value in zip(spread, shown, strict=True)],
-        entry=PAIR_NAMES[pair],
-    )
+def _by_start(result: DropResult, name: str, scale: float, pair: str = "") -> dict[float, list[float]]:
+    """An attribute of the paths, or of those of one pair of ends, by start, where there are some."""
+    own = [path for path in result.paths if pair in ("", path.pair)]
+    rows = {s: [scale * getattr(path, name) for path in own if path.start == s] for s in result.starts}
+    return {start: values for start, values in rows.items() if values}
 
 
 def _curve(result: DropResult, end: float, quantity: str, look: Look, hover: str, scale: float = 1.0) -> Line:

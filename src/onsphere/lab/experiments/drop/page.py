@@ -9,8 +9,7 @@ from statistics import fmean
 from onsphere.lab.chart.theme import REGIME_NAMES
 from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR, errors_of, paired
 from onsphere.lab.experiments.drop.charts import after_chart, barrier_chart, error_chart, matrix_chart
-from onsphere.lab.experiments.drop.findings import PAIRS, Best, Difference, MatrixCell, StartClass
-from onsphere.lab.experiments.drop.result import DropResult
+from onsphere.lab.experiments.drop.result import Best, Difference, DropResult, MatrixCell, StartClass
 from onsphere.lab.experiments.drop.words import interval
 from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table, Text
@@ -176,7 +175,7 @@ def _classes_table(result: DropResult) -> Table:
             lambda one: Cell(f"{one.connected} of {one.measured}" if one.measured else MISSING),
             "seeds in which all paths are connected",
         ),
-        *map(barriers, PAIRS),
+        *map(barriers, ends),
         Column("low–high (rad)", lambda one: one.angles.get("low-high"), "mean angle between these continuations"),
         _average(result, "average (%)"),
     ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onsphere.lab.experiments.drop.analyse import WITHIN
-from onsphere.lab.experiments.drop.findings import Analysis, Best, Difference, StartClass, Threshold
-from onsphere.lab.experiments.drop.result import DropResult
+from onsphere.lab.experiments.drop.result import Analysis, Best, Difference, DropResult, StartClass, Threshold
 from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "describe", "describe_threshold", "described_classes", "interval"]
@@ -87,23 +86,18 @@ def _points(gain: Difference) -> str:
 def _selection(best: Best) -> str:
     if best.gain is None:
         return ""
-    parts = []
-    unclear = [format_number(start) for start, d in best.neighbours if not d.clear]
-    clear = [format_number(start) for start, d in best.neighbours if d.clear]
-    if unclear:
-        parts.append(f"The best start is not clearly better than its {_neighbour(unclear)}")
-    if clear:
-        parts.append(f"{'it' if unclear else 'The best start'} is clearly better than its {_neighbour(clear)}")
+    parts = list[str]()
+    for clear, said in ((False, "is not clearly better"), (True, "is clearly better")):
+        beside = [format_number(start) for start, d in best.neighbours if d.clear == clear]
+        if beside:
+            neighbours = f"neighbour{'s' if len(beside) > 1 else ''} {' and '.join(beside)}"
+            parts.append(f"{'it' if parts else 'The best start'} {said} than its {neighbours}")
     if best.held_out is not None:
         parts.append(
             f"{'if' if parts else 'If'} the other seeds choose each seed's start, the mean gain is "
             f"{-100 * best.held_out:.2f} points"
         )
     return "; ".join(parts) + "." if parts else ""
-
-
-def _neighbour(starts: Sequence[str]) -> str:
-    return f"neighbour {starts[0]}" if len(starts) == 1 else f"neighbours {starts[0]} and {starts[1]}"
 
 
 def _bracket(analysis: Analysis, best: Best) -> str:
@@ -127,13 +121,13 @@ def _average(analysis: Analysis, snapshots: int) -> str:
         f"Without a drop, the average of the last {snapshots} snapshots is best at ELR {format_number(best.start)}, "
         f"{_percent(best.test_error)}:"
     )
+    mean, *ends = (100 * value for value in (over.mean, over.low, over.high))
     if not over.clear:
-        mean, low, high = (f"{100 * value:.2f}" for value in (over.mean, over.low, over.high))
-        return f"{found} not clearly different from the best drop ({mean} points, 95 % interval {low} to {high})."
-    beside = "more" if over.mean > 0 else "fewer"
-    ends = sorted((abs(over.low), abs(over.high)))
-    spread = f"95 % interval {100 * ends[0]:.2f} to {100 * ends[1]:.2f}"
-    return f"{found} {100 * abs(over.mean):.2f} points {beside} than the best drop ({spread})."
+        spread = f"95 % interval {ends[0]:.2f} to {ends[1]:.2f}"
+        return f"{found} not clearly different from the best drop ({mean:.2f} points, {spread})."
+    low, high = sorted(map(abs, ends))
+    beside = f"{abs(mean):.2f} points {'more' if over.mean > 0 else 'fewer'}"
+    return f"{found} {beside} than the best drop (95 % interval {low:.2f} to {high:.2f})."
 
 
 def _constant(analysis: Analysis) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.spec import Axis, Chart, Heat, Line, Look, Panel, Scale
 from onsphere.lab.chart.theme import OKABE_ITO
-from onsphere.lab.experiments.spectrum.result import PLACES, Place, SpectrumResult
-from onsphere.lab.experiments.spectrum.trends import values_of
+from onsphere.lab.experiments.spectrum.result import PLACES, Place, SpectrumResult, values_of
 from onsphere.lab.experiments.spectrum.words import place_name
 from onsphere.lab.report.words import format_number
 
@@ -85,21 +85,16 @@ def overview(result: SpectrumResult) -> Chart:
     )
 
 
-def _chart(
-    result: SpectrumResult, quantities: Sequence[str], *, id: str, title: str, caption: str, label: str
-) -> Chart:
+def _chart(result: SpectrumResult, quantities: Sequence[str], **said: Any) -> Chart:
     """A panel a quantity, each with both places of the runs."""
     elrs = result.elrs
     ticks = {elr: format_number(elr) for elr in elrs} if len(elrs) <= 6 else None
     return Chart(
-        id,
-        title,
-        Axis("effective learning rate (ELR)", log=True, ticks=ticks),
-        [Panel(Axis(TITLES[quantity], log=quantity in GEOMETRIC), _lines(result, quantity)) for quantity in quantities],
-        caption,
-        label,
+        x=Axis("effective learning rate (ELR)", log=True, ticks=ticks),
+        panels=[Panel(Axis(TITLES[name], log=name in GEOMETRIC), _lines(result, name)) for name in quantities],
         columns=min(len(quantities), 3),
         note="thin: seeds, bold: mean",
+        **said,
     )
 
 
@@ -154,20 +149,13 @@ def pairs_chart(result: SpectrumResult) -> Chart:
     names = [format_number(elr) for elr in result.elrs]
     seeds: list[int | None] = [None, *result.seeds] if len(result.seeds) > 1 else [result.seeds[0]]
 
-    def maps(quantity: str, scale: Scale, digits: int, told: str) -> list[Heat]:
-        matrices = [map_of(result, quantity, seed) for seed in seeds]
-        return [
-            Heat(
-                names,
-                names,
-                matrix,
-                scale,
-                labels=[["" if v is None else f"{v:.{digits}f}" for v in row] for row in matrix],
-                hover=f"minima of ELR {{x}} and {{y}}<br>{told}",
-                frame=frame,
-            )
-            for frame, matrix in enumerate(matrices)
-        ]
+    def maps(quantity: str, scale: Scale, digits: int, told: str, title: str) -> Panel:
+        hover, marks = f"minima of ELR {{x}} and {{y}}<br>{told}", []
+        for frame, seed in enumerate(seeds):
+            matrix = map_of(result, quantity, seed)
+            labels = [["" if v is None else f"{v:.{digits}f}" for v in row] for row in matrix]
+            marks.append(Heat(names, names, matrix, scale, labels=labels, hover=hover, frame=frame))
+        return Panel(Axis("ELR"), marks, title=title)
 
     barriers = [pair.loss_barrier for pair in result.pairs if pair.loss_barrier is not None]
     loss = Scale("loss", 0, max(barriers, default=0.0) or 1.0, reverse=True)
@@ -177,12 +165,8 @@ def pairs_chart(result: SpectrumResult) -> Chart:
         "Between the minima of different ELRs",
         Axis("ELR"),
         [
-            Panel(
-                Axis("ELR"),
-                maps("loss_barrier", loss, 3, "barrier {z:.4f} (train loss)"),
-                title="barrier of the train loss",
-            ),
-            Panel(Axis("ELR"), maps("angle", angle, 2, "angle {z:.2f} rad"), title="angle (rad)"),
+            maps("loss_barrier", loss, 3, "barrier {z:.4f} (train loss)", "barrier of the train loss"),
+            maps("angle", angle, 2, "angle {z:.2f} rad", "angle (rad)"),
         ],
         (
             "Weights at the end of training from the same start at different ELRs. Barrier: how far the train loss "

@@ -1,11 +1,25 @@
-"""The result of a spectrum: what every run is like at matched loss and at its end, pairs of minima, trends."""
+"""The result of a spectrum: what every run is like at matched loss and at its end, pairs of minima, trends.
+
+How a quantity goes with the effective learning rate is told for each seed, over the ELRs that have a value:
+
+    spearman   rank correlation of quantity and ELR (three or more ELRs)
+    change     value at the largest ELR over value at the smallest (of errors and angles: minus)
+
+The interval is that of the mean change over seeds (of its logarithm for ratios) by Student's t at 95 %; a trend is
+clear if the interval leaves out "no change" and the mean rank correlation has the same sign.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
+from onsphere.lab import intervals
 from onsphere.lab.experiments.regimes.classify import Regime
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.result import Rows, TrainedResult
@@ -15,6 +29,13 @@ Kind = Literal["ratio", "difference"]
 Place = Literal["matched", "end"]
 Verdict = Literal["rises", "falls", "not clear"]
 PLACES: tuple[Place, ...] = ("matched", "end")
+#: What is followed, and whether its change is a ratio or a difference.
+QUANTITIES: Mapping[str, Kind] = {
+    **dict.fromkeys(("batch_loss", "gradient_norm", "sharpness", "train_loss", "test_loss"), "ratio"),
+    **dict.fromkeys(("test_error", "angle"), "difference"),
+}
+_NOTHING: Mapping[Kind, float] = {"ratio": 1.0, "difference": 0.0}
+Values = dict[int, list[tuple[float, float]]]  # (ELR, value) of each seed, by ELR
 
 
 @dataclass(frozen=True)
@@ -125,7 +146,7 @@ class Trend:
     @property
     def nothing(self) -> float:
         """The change that is none: 1 for ratios, 0 for differences."""
-        return 1.0 if self.kind == "ratio" else 0.0
+        return _NOTHING[self.kind]
 
     @property
     def mean_spearman(self) -> float | None:
@@ -153,6 +174,68 @@ class Trend:
         interval = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
         rank = "" if self.mean_spearman is None else f", Spearman {self.mean_spearman:.2f}"
         return f"{self.quantity} ({self.where}): {self.verdict}, {self.kind} {self.mean:.3g}{interval}{rank}"
+
+
+def trends_of(runs: Sequence[SpectrumRun], pairs: Sequence[Pair]) -> list[Trend]:
+    """The trend of every quantity at matched loss and at the end, then that of the barriers.
+
+    The barriers are those from the minimum of the smallest ELR to each other one, against the other's ELR.
+    """
+    found = [
+        trend(place, quantity, kind, values_of(runs, place, quantity))
+        for place in PLACES
+        for quantity, kind in QUANTITIES.items()
+    ]
+    barriers: Values = {pair.seed: [] for pair in pairs}
+    for seed, values in barriers.items():
+        own = [pair for pair in pairs if pair.seed == seed]
+        lowest = min(pair.low for pair in own)
+        values += [(p.high, p.loss_barrier) for p in own if p.low == lowest and p.loss_barrier is not None]
+    return [*found, trend("pairs", "loss_barrier", "difference", barriers)]
+
+
+def values_of(runs: Sequence[SpectrumRun], place: Place, quantity: str) -> Values:
+    """The values of a quantity at a place of the runs, where there are some."""
+    values: Values = {}
+    for run in sorted(runs, key=lambda run: (run.seed, run.elr)):
+        if (value := run.value(place, quantity)) is not None:
+            values.setdefault(run.seed, []).append((run.elr, float(value)))
+    return values
+
+
+def trend(where: Literal["matched", "end", "pairs"], quantity: str, kind: Kind, values: Values) -> Trend:
+    """The trend of one quantity, whose values are pairs (ELR, value) of each seed."""
+    ranks, changes = [], []
+    for _, points in sorted(values.items()):
+        elrs, numbers = (list(part) for part in zip(*sorted(points), strict=True)) if points else ([], [])
+        if len(elrs) >= 3 and (rank := _spearman(elrs, numbers)) is not None:
+            ranks.append(rank)
+        if len(elrs) >= 2 and (kind == "difference" or min(numbers[0], numbers[-1]) > 0):
+            changes.append(numbers[-1] / numbers[0] if kind == "ratio" else numbers[-1] - numbers[0])
+    mean, low, high = interval(changes, kind)
+    nothing = _NOTHING[kind]
+    sign = 0 if low is None or high is None else 1 if low > nothing else -1 if high < nothing else 0
+    clear = sign != 0 and not (ranks and np.mean(ranks) * sign <= 0)
+    verdict: Verdict = "not clear" if not clear else "rises" if sign > 0 else "falls"
+    return Trend(where, quantity, kind, ranks, changes, mean, low, high, verdict)
+
+
+def interval(changes: Sequence[float], kind: Kind) -> tuple[float | None, float | None, float | None]:
+    """Mean and 95 % interval of the mean by Student's t; of logarithms for ratios. None for what cannot be told."""
+    if not changes:
+        return None, None, None
+    back: Any = math.exp if kind == "ratio" else float
+    found = intervals.interval(np.log(changes).tolist() if kind == "ratio" else changes)
+    return (back(found.mean), *((back(found.low), back(found.high)) if len(changes) > 1 else (None, None)))
+
+
+def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Rank correlation; None where one of the two is constant."""
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(v) - (len(v) + 1) / 2 for v in (x, y))
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / norm if norm > 0 else None
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -215,7 +298,6 @@ class SpectrumResult(TrainedResult):
         return frame(rows)
 
     def __repr__(self) -> str:
-        lines = [f"SpectrumResult: {len(self.runs)} runs, {len(self.seeds)} seeds, {self.seconds:.0f} s"]
-        lines += [f"  {trend}" for trend in self.trends if trend.changes]
-        lines.append(f"  page: {self.report}")
-        return "\n".join(lines)
+        first = f"SpectrumResult: {len(self.runs)} runs, {len(self.seeds)} seeds, {self.seconds:.0f} s"
+        trends = (f"  {trend}" for trend in self.trends if trend.changes)
+        return "\n".join([first, *trends, f"  page: {self.report}"])

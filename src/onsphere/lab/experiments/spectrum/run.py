@@ -20,39 +20,32 @@ from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.experiments.spectrum.matched import candidates, lowest_common, matched_weights
-from onsphere.lab.experiments.spectrum.measure import measure_pair, measure_point
+from onsphere.lab.experiments.spectrum.measure import Key, lowest_common, matched_weights, measure_pair, measure_point
 from onsphere.lab.experiments.spectrum.page import printed, report
-from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun
+from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun, trends_of
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
-from onsphere.lab.experiments.spectrum.trends import trends_of
 from onsphere.lab.experiments.spectrum.words import answer, describe
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
 KEPT = "measurements"  # the file of everything that is measured once, by name
-Key = tuple[float, int]  # ELR, seed
 
 
 @takes(SpectrumSpec)
 def map_spectrum(model: Model = "mlp", data: Data = "digits", **given: Any) -> SpectrumResult:
     """Compare the minima of different effective learning rates: sharpness, test loss, distance, barriers.
 
+    A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
+
     Args:
-        model: ``mlp``, ``convnet``, ``resnet18``, ``package.module:factory``, or a callable that returns a new
-            module. A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
-        data: A named data set, a :class:`~onsphere.lab.data.Dataset`, or arrays (x_train, y_train, x_test, y_test)
-            with x [N, ...] and integer labels y [N].
+        model: The network, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes it.
+        data: The data, as it takes them.
         **given: The fields of :class:`~onsphere.lab.experiments.spectrum.spec.SpectrumSpec`, and ``out``, ``progress``
-            and ``stop`` of :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>`.
+            and ``stop`` of :meth:`~onsphere.lab.experiment.Experiment.start`, which also says what is raised.
 
     Returns:
         The result; everything is also on disk.
-
-    Raises:
-        InputError: A field, the model or the data is wrong; the message is one line.
-        Interrupted: ``stop`` returned True; :func:`resume_spectrum` continues the run.
 
     Source: Kodryan et al., NeurIPS 2022, section 5.1 (regime 1: sharpness, angles and paths between minima).
     """
@@ -72,8 +65,7 @@ def measure(session: Session[SpectrumSpec, Problem]) -> dict[str, Any]:
     shards = session.train(problem, "spectrum", copies, "grid")
     cells, losses = _read(shards)
     target = spec.target if spec.target is not None else lowest_common(losses, cells, spec.window)
-    looks = {} if target is None else {key: candidates(loss, spec.window, target) for key, loss in losses.items()}
-    matched = {} if target is None else matched_weights(session, shards, looks, target)
+    matched = {} if target is None else matched_weights(session, shards, losses, target)
     finals = {
         (copy.lr, copy.seed): {name: weights[name][k] for name in problem.trained}
         for shard in shards
@@ -86,26 +78,13 @@ def measure(session: Session[SpectrumSpec, Problem]) -> dict[str, Any]:
     both = [(low, high, s) for s in range(spec.seeds) for low, high in combinations(spec.elr, 2)]
     both = [(low, high, s) for low, high, s in both if {(low, s), (high, s)} <= set(alive)]
     session.progress.begin("measuring", len(wanted) + len(both))
-    points = {
-        (where, key): session.kept(
-            KEPT,
-            Point,
-            partial(measure_point, spec, problem, weights, key[1], step),
-            units=0,
-            key=f"{where}/{key[0]!r}/{key[1]}",
-        )
-        for where, key, weights, step in session.each(wanted)
-    }
-    pairs = [
-        session.kept(
-            KEPT,
-            Pair,
-            partial(measure_pair, spec, problem, (low, finals[low, seed]), (high, finals[high, seed]), seed),
-            units=0,
-            key=f"pair/{low!r}/{high!r}/{seed}",
-        )
-        for low, high, seed in session.each(both)
-    ]
+    points, pairs = {}, []
+    for where, key, weights, step in session.each(wanted):
+        found = partial(measure_point, spec, problem, weights, key[1], step)
+        points[where, key] = session.kept(KEPT, Point, found, units=0, key=f"{where}/{key[0]!r}/{key[1]}")
+    for low, high, seed in session.each(both):
+        between = partial(measure_pair, spec, problem, (low, finals[low, seed]), (high, finals[high, seed]), seed)
+        pairs.append(session.kept(KEPT, Pair, between, units=0, key=f"pair/{low!r}/{high!r}/{seed}"))
     runs = [
         SpectrumRun(*key, cell.regime, cell.finite, points.get(("matched", key)), points.get(("end", key)))
         for cell in cells

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from onsphere.lab.chart.looks import series_looks
-from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Panel, Points
-from onsphere.lab.chart.theme import INK, INK_ON_DARK
-from onsphere.lab.experiments.split.result import BudgetAnswer, SplitResult, SplitRow
+from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Look, Panel, Points, numbers
+from onsphere.lab.experiments.split.result import SCALE, BudgetAnswer, SplitResult, SplitRow
 
 __all__ = ["curves_chart", "envelope_chart", "splits_chart"]
 
 _AXES = {"nll": "NLL (nats)", "cnll": "CNLL (nats)", "accuracy": "accuracy (%)"}
-_DARK = Look(INK, INK_ON_DARK, width=1)
 
 
 def splits_chart(result: SplitResult) -> Chart:
@@ -42,7 +40,7 @@ def splits_chart(result: SplitResult) -> Chart:
 
 def _budget(answer: BudgetAnswer, metric: str, look: Look) -> list[Points]:
     """The splits of one budget, and a star at the best."""
-    name, rows = f"{answer.budget:,}", _known(answer.splits, metric)
+    name, rows = f"{answer.budget:,}", _known(answer, metric)
     best = [row for row in rows if row.members == answer.best[metric]]
     hover = (
         f"budget {name} · {{members}} x width {{width}}, {{parameters:,}} parameters each<br>{_AXES[metric]} {{y:.4g}}"
@@ -50,7 +48,7 @@ def _budget(answer: BudgetAnswer, metric: str, look: Look) -> list[Points]:
     columns = {key: [getattr(row, key) for row in rows] for key in ("members", "width", "parameters")}
     star = look.but(marker="star", size=17)
     return [
-        _line(rows, metric, [row.members for row in rows], look, entry=name, hover=hover, columns=columns),
+        _line(rows, metric, "members", look, entry=name, hover=hover, columns=columns),
         Points([row.members for row in best], _values(best, metric), star, entry=name, listed=False),
     ]
 
@@ -60,17 +58,19 @@ def curves_chart(result: SplitResult) -> Chart | None:
     if not any(p.size > 1 for p in result.curves):
         return None
     looks = series_looks(sorted({p.width for p in result.curves}), width=1.2)
-    sizes = {p.size for p in result.curves} | {row.members for row in result.rows}
-    largest = max(row.members for row in result.rows)
 
     def marks(metric: str) -> list[Points]:
-        widths = [mark for width, look in looks.items() for mark in _width(result, width, metric, largest, look)]
-        return [*widths, *(_equal(answer, metric) for answer in result.budgets)]
+        found = [mark for width, look in looks.items() for mark in _width(result, width, metric, look)]
+        for answer in result.budgets:
+            rows, hover = _known(answer, metric), f"budget {answer.budget:,}"
+            x, y = [row.members for row in rows], _values(rows, metric)
+            found.append(Line(x, y, INKED.but(width=1), hover, entry="equal budget"))
+        return found
 
     return Chart(
         id="curves-chart",
         title="Ensembles of one width, with their power laws; dark: equal budgets",
-        x=_counts("networks in the ensemble", sizes),
+        x=_counts("networks in the ensemble", [*(p.size for p in result.curves), *(r.members for r in result.rows)]),
         panels=[Panel(Axis(_AXES[metric]), marks(metric)) for metric in ("nll", "cnll")],
         caption=(
             "A colour for each width: ensembles of more and more networks of that width, with standard errors; dotted: "
@@ -81,25 +81,23 @@ def curves_chart(result: SplitResult) -> Chart | None:
     )
 
 
-def _equal(answer: BudgetAnswer, metric: str) -> Line:
-    """The splits of one budget, from one wide network to many thin ones."""
-    rows = _known(answer.splits, metric)
-    hover = f"budget {answer.budget:,}"
-    return Line([row.members for row in rows], _values(rows, metric), _DARK, hover, entry="equal budget")
-
-
-def _width(result: SplitResult, width: int, metric: str, largest: int, look: Look) -> list[Points]:
+def _width(result: SplitResult, width: int, metric: str, look: Look) -> list[Points]:
     """The ensembles of one width, and their law; without one they are joined by a line."""
     own = sorted((p for p in result.curves if p.width == width), key=lambda p: p.size)
     law = next((law for law in result.laws if (law.width, law.metric) == (width, metric) and law.law), None)
-    name, (x, y) = f"width {width}", ([p.size for p in own], [p.mean[metric] for p in own])
-    more: dict[str, Any] = {"error": _bars(p.standard_error[metric] for p in own), "entry": name}
-    hover = f"{{x}} networks of {name}<br>{_AXES[metric]} {{y:.4g}}"
+    name = f"width {width}"
+    points = (Line if law is None else Points)(
+        [p.size for p in own],
+        [p.mean[metric] for p in own],
+        look.but(marker="circle"),
+        f"{{x}} networks of {name}<br>{_AXES[metric]} {{y:.4g}}",
+        error=[p.standard_error[metric] for p in own],
+        entry=name,
+    )
     if law is None:
-        return [Line(x, y, look.but(marker="circle"), hover, **more)]
-    drawn = np.geomspace(own[0].size, max(largest, own[-1].size), 60)
-    fitted = Line(drawn, law(drawn), look.but(dash="dot"), entry=name, listed=False)
-    return [Points(x, y, look.but(marker="circle"), hover, **more), fitted]
+        return [points]
+    drawn = np.geomspace(own[0].size, max(own[-1].size, *(row.members for row in result.rows)), 60)
+    return [points, Line(drawn, law(drawn), look.but(dash="dot"), entry=name, listed=False)]
 
 
 def envelope_chart(result: SplitResult) -> Chart | None:
@@ -111,19 +109,17 @@ def envelope_chart(result: SplitResult) -> Chart | None:
     looks["single network"] = looks["single network"].but(width=3.5, size=10)
 
     def marks(metric: str) -> list[Line]:
-        lines = {
-            "single network": [answer.row(1) for answer in answers],
-            "best split": [answer.row(answer.best[metric]) for answer in answers],
-        }
+        best = [answer.row(answer.best[metric]) for answer in answers]
+        lines = {"single network": [answer.row(1) for answer in answers], "best split": best}
         return [
             _line(
                 rows,
                 metric,
-                [row.budget for row in rows],
+                "budget",
                 looks[name],
                 entry=name,
                 hover=f"{name} of {{x:,}}<br>{_AXES[metric]} {{y:.4g}}",
-                labels=[str(row.members) for row in rows] if name == "best split" else (),
+                labels=[str(row.members) for row in rows] if rows is best else (),
                 side="upper right" if metric == "nll" else "lower right",
             )
             for name, rows in lines.items()
@@ -139,26 +135,18 @@ def envelope_chart(result: SplitResult) -> Chart | None:
     )
 
 
-def _line(rows: Sequence[SplitRow], metric: str, x: Sequence[int], look: Look, **more: Any) -> Line:
-    errors = [None if (error := row.standard_error[metric]) is None else _scale(metric) * error for row in rows]
-    return Line(x, _values(rows, metric), look.but(marker="circle"), error=_bars(errors), **more)
+def _line(rows: Sequence[SplitRow], metric: str, along: str, look: Look, **more: Any) -> Line:
+    errors = SCALE[metric] * numbers([row.standard_error[metric] for row in rows])
+    x = [getattr(row, along) for row in rows]
+    return Line(x, _values(rows, metric), look.but(marker="circle"), error=errors, **more)
 
 
-def _known(rows: Iterable[SplitRow], metric: str) -> list[SplitRow]:
-    return [row for row in rows if math.isfinite(row.score(metric))]
+def _known(answer: BudgetAnswer, metric: str) -> list[SplitRow]:
+    return [row for row in answer.splits if math.isfinite(row.score(metric))]
 
 
 def _values(rows: Iterable[SplitRow], metric: str) -> list[float]:
-    """A metric as it is drawn: percent for accuracy."""
-    return [_scale(metric) * row.score(metric) for row in rows]
-
-
-def _scale(metric: str) -> int:
-    return 100 if metric == "accuracy" else 1
-
-
-def _bars(errors: Iterable[float | None]) -> list[float]:
-    return [0.0 if error is None or not math.isfinite(error) else error for error in errors]
+    return [SCALE[metric] * row.score(metric) for row in rows]
 
 
 def _counts(title: str, counts: Iterable[int]) -> Axis:

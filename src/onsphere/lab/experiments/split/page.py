@@ -8,15 +8,15 @@ from dataclasses import asdict
 from typing import Any
 
 from onsphere.lab.experiments.split.charts import curves_chart, envelope_chart, splits_chart
-from onsphere.lab.experiments.split.measure import CURVE_GROUPS, Law
-from onsphere.lab.experiments.split.result import SplitResult, SplitRow
+from onsphere.lab.experiments.split.measure import CURVE_GROUPS
+from onsphere.lab.experiments.split.result import SCALE, Law, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.experiments.split.words import NAMES
 from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import data_words
-from onsphere.lab.report.table import Column, percent, table
+from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
 
@@ -84,8 +84,8 @@ def report(run: Run, result: SplitResult) -> Report:
 def printed(result: SplitResult) -> list[Table | str]:
     """The splits, and where the ensemble of the best is."""
     columns = [
-        *(_whole(name, name) for name in ("budget", "members", "width")),
-        _whole("each", "parameters"),
+        *(Column(name, name, form=",") for name in ("budget", "members", "width")),
+        Column("each", "parameters", form=","),
         *(Column(f"{NAMES[m]}{' %' if m == 'accuracy' else ''}", _score(m)) for m in NAMES),
         *([Column("basis", lambda row: Cell(row.basis))] if result.predicted else []),
     ]
@@ -108,10 +108,10 @@ def _splits(result: SplitResult) -> Table:
     """One row a split."""
     unit, best = result.spec.unit, {answer.budget: answer.best for answer in result.budgets}
     columns = [
-        _whole("budget", "budget", f"{unit} of all members together"),
-        _whole("members", "members", "networks that share it"),
-        _whole("width", "width", "of each network"),
-        _whole("parameters", "parameters", "of one network"),
+        Column("budget", "budget", f"{unit} of all members together", form=","),
+        Column("members", "members", "networks that share it", form=","),
+        Column("width", "width", "of each network", form=","),
+        Column("parameters", "parameters", "of one network", form=","),
         Column(
             "off by",
             lambda row: Cell(f"{100 * row.rounding_error:+.1f} %", row.rounding_error),
@@ -128,80 +128,9 @@ def _splits(result: SplitResult) -> Table:
     return table(result.rows, columns, "Best values of each budget are marked ★.")
 
 
-def _laws(result: SplitResult) -> list[Block]:
-    if not result.laws:
-        return []
-    columns = [
-        _whole("width", "width"),
-        Column("metric", lambda law: NAMES[law.metric], kind="text"),
-        Column("limit (nats)", _fitted("limit"), "what infinitely many networks reach, with its 95 % interval"),
-        Column("scale (nats)", _fitted("scale"), "with its 95 % interval"),
-        Column("exponent", _fitted("exponent"), "with its 95 % interval"),
-        Column("note", "note", kind="text"),
-    ]
-    caption = "The laws limit + scale · size^exponent. An interval without an end is not bounded by these data."
-    if result.predicted:
-        caption += " They are of the fit alone: other networks would move the whole law, by the standard errors above."
-    return [table(result.laws, columns, caption)]
-
-
-def _fitted(name: str) -> Callable[[Law], Cell]:
-    """A number of a law with its interval."""
-
-    def cell(law: Law) -> Cell:
-        if law.law is None:
-            return Cell("")
-        value, (low, high) = getattr(law.law, name), law.law.intervals[name]
-        ends = f" [{format_number(low)}, {format_number(high)}]" if low != high else " (fixed)"
-        return Cell(format_number(value) + ends, value)
-
-    return cell
-
-
-def _differences(result: SplitResult) -> list[Section]:
-    rows = [
-        (answer, verdict, gain)
-        for answer in result.budgets
-        for verdict in answer.verdicts
-        for gain in verdict.gains
-        if math.isfinite(gain.mean)
-    ]
-
-    def shown(row: Any) -> Cell:
-        scale, unit = (100, " points") if row[1].metric == "accuracy" else (1, "")
-        return Cell(f"{scale * row[2].mean:.4f}{unit}", scale * row[2].mean)
-
-    def between(row: Any) -> Cell:
-        scale, gain = 100 if row[1].metric == "accuracy" else 1, row[2]
-        return Cell(f"{scale * gain.low:.4f} to {scale * gain.high:.4f}" if math.isfinite(gain.low) else MISSING)
-
-    columns = [
-        Column("budget", lambda row: _integer(row[0].budget)),
-        Column("metric", lambda row: NAMES[row[1].metric], kind="text"),
-        Column("members", lambda row: row[2].members, "of the split"),
-        Column("difference", shown, "single network minus split; above 0 the split is better"),
-        Column("95 % interval", between, "over seeds, Bonferroni-corrected for the number of splits"),
-        Column("this metric says", lambda row: row[1].word, kind="text"),
-    ]
-    title = "Differences from the single network"
-    return [Section("differences", title, [table(rows, columns, "")])] if rows else []
-
-
-def _failed(result: SplitResult) -> list[Section]:
-    columns = [
-        _whole("width", "width"),
-        _whole("member", "member", "its index and seed"),
-        Column("reason", "reason", kind="text"),
-        Column("accuracy (%)", lambda failed: percent(failed.accuracy), "on the test images"),
-    ]
-    text = Text("They are left out of their ensembles, which have fewer networks for it.", tone="warning")
-    shown: list[Block] = [text, table(result.failed, columns, "", sortable=False)]
-    return [Section("failed", "Networks that failed to train", shown)] if result.failed else []
-
-
 def _score(metric: str, best: dict[int, dict[str, int]] | None = None) -> Callable[[SplitRow], Cell]:
     """A metric with its standard error, starred where it is the best of its budget."""
-    scale, digits = (100, 2) if metric == "accuracy" else (1, 4)
+    scale, digits = SCALE[metric], 2 if metric == "accuracy" else 4
 
     def cell(row: SplitRow) -> Cell:
         value, spread = row.score(metric), row.standard_error[metric]
@@ -214,10 +143,68 @@ def _score(metric: str, best: dict[int, dict[str, int]] | None = None) -> Callab
     return cell
 
 
-def _whole(heading: str, name: str, hint: str = "") -> Column:
-    """A whole number with its thousands set apart."""
-    return Column(heading, lambda row: _integer(getattr(row, name)), hint)
+def _laws(result: SplitResult) -> list[Block]:
+    def fitted(name: str, hint: str = "") -> Column:
+        def cell(law: Law) -> Cell:
+            if law.law is None:
+                return Cell("")
+            value, (low, high) = getattr(law.law, name), law.law.intervals[name]
+            ends = f" [{format_number(low)}, {format_number(high)}]" if low != high else " (fixed)"
+            return Cell(format_number(value) + ends, value)
+
+        unit = "" if name == "exponent" else " (nats)"
+        return Column(f"{name}{unit}", cell, f"{hint}with its 95 % interval")
+
+    columns = [
+        Column("width", "width", form=","),
+        Column("metric", lambda law: NAMES[law.metric], kind="text"),
+        fitted("limit", "what infinitely many networks reach, "),
+        fitted("scale"),
+        fitted("exponent"),
+        Column("note", "note", kind="text"),
+    ]
+    caption = "The laws limit + scale · size^exponent. An interval without an end is not bounded by these data."
+    if result.predicted:
+        caption += " They are of the fit alone: other networks would move the whole law, by the standard errors above."
+    return [table(result.laws, columns, caption)] if result.laws else []
 
 
-def _integer(value: int) -> Cell:
-    return Cell(f"{value:,}", value)
+def _differences(result: SplitResult) -> list[Section]:
+    rows = [
+        (answer.budget, verdict, gain)
+        for answer in result.budgets
+        for verdict in answer.verdicts
+        for gain in verdict.gains
+        if math.isfinite(gain.mean)
+    ]
+
+    def shown(row: Any) -> Cell:
+        difference = SCALE[row[1].metric] * row[2].mean
+        return Cell(f"{difference:.4f}{' points' if row[1].metric == 'accuracy' else ''}", difference)
+
+    def between(row: Any) -> Cell:
+        scale, gain = SCALE[row[1].metric], row[2]
+        return Cell(f"{scale * gain.low:.4f} to {scale * gain.high:.4f}" if math.isfinite(gain.low) else MISSING)
+
+    columns = [
+        Column("budget", lambda row: row[0], form=","),
+        Column("metric", lambda row: NAMES[row[1].metric], kind="text"),
+        Column("members", lambda row: row[2].members, "of the split"),
+        Column("difference", shown, "single network minus split; above 0 the split is better"),
+        Column("95 % interval", between, "over seeds, Bonferroni-corrected for the number of splits"),
+        Column("this metric says", lambda row: row[1].word, kind="text"),
+    ]
+    title = "Differences from the single network"
+    return [Section("differences", title, [table(rows, columns, "")])] if rows else []
+
+
+def _failed(result: SplitResult) -> list[Section]:
+    columns = [
+        Column("width", "width", form=","),
+        Column("member", "member", "its index and seed", form=","),
+        Column("reason", "reason", kind="text"),
+        Column("accuracy (%)", "accuracy", "on the test images", kind="percent"),
+    ]
+    text = Text("They are left out of their ensembles, which have fewer networks for it.", tone="warning")
+    shown: list[Block] = [text, table(result.failed, columns, "", sortable=False)]
+    return [Section("failed", "Networks that failed to train", shown)] if result.failed else []

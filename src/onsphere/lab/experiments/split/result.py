@@ -2,18 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import computed_field
 
-from onsphere.lab.experiments.split.decide import Advantage, Verdict
-from onsphere.lab.experiments.split.measure import METRICS, Law, Point
-from onsphere.lab.experiments.split.pools import Failed
 from onsphere.lab.experiments.split.spec import SplitSpec
+from onsphere.lab.keyed import Keyed
 from onsphere.lab.result import Real, Rows, TrainedResult
 from onsphere.results import frame
+
+METRICS = ("accuracy", "nll", "cnll")
+#: What a metric is multiplied by to be large where a split is good, and to be read: accuracy in percent.
+SIGN = {"accuracy": 1.0, "nll": -1.0, "cnll": -1.0}
+SCALE = {"accuracy": 100, "nll": 1, "cnll": 1}
+
+Word = Literal["advantage", "no advantage", "unclear"]
+Advantage = Literal["unclear"] | bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A network that did not learn.
+
+    Attributes:
+        width: The width of its pool.
+        member: Its index in the pool, which is its seed.
+        reason: Either ``non-finite`` or ``chance``.
+        accuracy: A fraction of the test images; None where its logits are not finite.
+    """
+
+    width: int
+    member: int
+    reason: str
+    accuracy: float | None
+
+    def __str__(self) -> str:
+        what = "became non-finite" if self.reason == "non-finite" else "predicts at chance"
+        return f"member {self.member} of width {self.width} {what}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Ensembles of one size of one width.
+
+    Attributes:
+        width: Width of the networks.
+        size: How many of them an ensemble has.
+        groups: How many ensembles; 0 where all subsets of a small pool were taken.
+        mean: Accuracy (fraction), NLL and CNLL (nats).
+        standard_error: Standard error of each mean; None where it is not known.
+    """
+
+    width: int
+    size: int
+    groups: int
+    mean: dict[str, Real]
+    standard_error: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Fit(Keyed):
+    """A fitted law as the result keeps it; see :class:`onsphere.ensembles.PowerLaw`.
+
+    Attributes:
+        limit: What infinitely many networks reach.
+        scale: Factor of the power.
+        exponent: Exponent of the size, negative.
+        intervals: Ends for each of the three; None where the data do not bound it.
+        confidence: Confidence of the intervals.
+        residual: Root mean square deviation of the values, in their unit.
+        sizes: The sizes fitted to.
+        fixed_exponent: Whether the exponent was given rather than fitted.
+    """
+
+    limit: float
+    scale: float
+    exponent: float
+    intervals: dict[str, tuple[float | None, float | None]]
+    confidence: float
+    residual: Real
+    sizes: tuple[float, ...]
+    fixed_exponent: bool
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law of one width and metric, limit + scale * size^exponent.
+
+    Attributes:
+        width: Width of the networks.
+        metric: ``nll``, ``cnll`` or ``accuracy``.
+        law: The fit; None where none fits.
+        note: Why there is none, or that its exponent was fixed.
+    """
+
+    width: int
+    metric: str
+    law: Fit | None
+    note: str
+
+    def __call__(self, sizes: Any) -> Any:
+        """The law at ensemble sizes; NaN without one."""
+        n = np.asarray(sizes, dtype=np.float64)
+        if self.law is None:
+            return np.full_like(n, np.nan)
+        return self.law.limit + self.law.scale * n**self.law.exponent
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a split gains over the single network.
+
+    Attributes:
+        members: Members of the split.
+        mean: Nats, or fraction of accuracy; above 0 the split is better. NaN where seeds are missing.
+        low: Lower end of the 95 % interval, Bonferroni-corrected for the number of splits.
+        high: Upper end of that interval.
+        upper: Upper end of the plain 95 % interval.
+    """
+
+    members: int
+    mean: Real
+    low: Real
+    high: Real
+    upper: Real
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one metric says about one budget, by the rules of :mod:`onsphere.lab.experiments.split.decide`.
+
+    Attributes:
+        metric: ``nll``, ``cnll`` or ``accuracy``.
+        best: Members of the best split.
+        close: Members of the splits that are not worse than it beyond their plain 95 % interval, the best among them.
+        word: ``advantage``, ``no advantage`` or ``unclear``.
+        gains: What every split with more than one member gains.
+        probability: In a prediction, that a split with more than one member is best; None otherwise.
+    """
+
+    metric: str
+    best: int
+    close: tuple[int, ...]
+    word: Word
+    gains: tuple[Gain, ...]
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,26 +239,6 @@ class Cost:
     share: float
     share_of_one_seed: float
     parameter_share: float
-
-    @classmethod
-    def of(
-        cls,
-        trained: Mapping[int, int],
-        everything: Mapping[int, int],
-        parameters: Mapping[int, int],
-        seeds: int,
-        steps: int,
-    ) -> Cost:
-        """From the networks of each width that were trained, and that training everything takes."""
-        networks, most = sum(trained.values()), sum(everything.values())
-        weights = [sum(n * parameters[w] for w, n in some.items()) for some in (trained, everything)]
-        return cls(
-            member_steps=networks * steps,
-            everything=most * steps,
-            share=networks / most,
-            share_of_one_seed=networks * seeds / most,
-            parameter_share=weights[0] / weights[1],
-        )
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

@@ -7,21 +7,27 @@ logits      kept on disk; everything after them is computed from there
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onsphere.ensembles import Split
 from onsphere.lab.calling import takes
 from onsphere.lab.ensemble_files import save_ensemble
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.split.answers import Pools, measured, predicted
-from onsphere.lab.experiments.split.measure import METRICS
+from onsphere.lab.experiments.split import decide
+from onsphere.lab.experiments.split.measure import Pool, curve, fit, networks, of_split, point, trained_pools
 from onsphere.lab.experiments.split.page import printed, report
-from onsphere.lab.experiments.split.pools import networks, trained_pools
-from onsphere.lab.experiments.split.result import BudgetAnswer, Cost, SplitResult
+from onsphere.lab.experiments.split.result import METRICS, BudgetAnswer, Cost, Law, Point, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import SplitSpec
 from onsphere.lab.experiments.split.study import Study, handed_down, prepare
-from onsphere.lab.experiments.split.words import answer, describe
+from onsphere.lab.experiments.split.words import answer, describe, headline
 from onsphere.lab.training import Data, Model
+
+Pools = Mapping[int, Pool]
+#: One answer a budget, ensembles of every size measured at every width, the power laws fitted to them.
+Found = tuple[list[BudgetAnswer], list[Point], list[Law]]
 
 
 @takes(SplitSpec)
@@ -51,7 +57,7 @@ def split_budget(model: Model = "mlp", data: Data = "digits", **given: Any) -> S
 
 
 def measure(session: Session[SplitSpec, Study]) -> dict[str, Any]:
-    """Train the pools, answer for every budget, keep the best ensemble if a file is named for it."""
+    """Train or find the pools, and answer for every budget."""
     spec, study, pools = session.spec, session.given, trained_pools(session)
     budgets, curves, laws = (predicted if spec.predict else measured)(session, pools)
     trained = {width: len(pool.logits) for width, pool in pools.items()}
@@ -62,20 +68,92 @@ def measure(session: Session[SplitSpec, Study]) -> dict[str, Any]:
         "laws": laws,
         "failed": [failed for width in sorted(pools) for failed in pools[width].failed],
         "networks": sum(trained.values()),
-        "cost": Cost.of(trained, study.everything, study.parameters, spec.seeds, spec.steps),
-        "input_shape": study.narrowest.data.input_shape,
+        "cost": _cost(spec, study, trained),
+        "input_shape": study.data.input_shape,
         "saved": None if spec.save is None else saved(session, pools, budgets[-1], Path(spec.save)),
     }
+
+
+def measured(session: Session[SplitSpec, Study], pools: Pools) -> Found:
+    """Every split, by ensembles of its own networks.
+
+    Raises:
+        Interrupted: The run was asked to stop.
+        RuntimeError: Every network of a budget failed to train.
+    """
+    spec, study, labels = session.spec, session.given, session.given.labels
+    answers: list[BudgetAnswer] = []
+    curves: dict[tuple[int, int], Point] = {}
+    for budget, own in study.splits.items():
+        values = {s: of_split(pools[s.width], s, spec.seeds, labels, session.stop) for s in own}
+        if all(v is None for scores in values.values() for v in scores["nll"]):
+            failed = "; ".join(str(f) for s in own[:3] for f in pools[s.width].failed[:1])
+            raise RuntimeError(f"every network of budget {budget:,} failed to train ({failed}, ...)")
+        own_points = [point(s.width, s.members, values[s]) for s in own]
+        curves |= {(p.width, p.size): p for p in own_points}
+        rows = [_row(s, p.mean, p.standard_error, values[s], "trained") for s, p in zip(own, own_points, strict=True)]
+        found = decide.verdicts({m: {s.members: values[s][m] for s in own} for m in METRICS})
+        answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, decide.advantage(found), found))
+        session.progress.finding(headline(answers[-1], spec.metric))
+    for split in (split for own in study.splits.values() for split in own) if spec.curves else ():
+        if max(n for w, n in curves if w == split.width) == split.members:
+            for smaller in curve(pools[split.width], split, spec.seeds, labels, session.stop):
+                curves.setdefault((split.width, smaller.size), smaller)
+    ordered = [curves[key] for key in sorted(curves) if curves[key].groups]
+    laws = []
+    for width in sorted(pools):
+        along = [p for p in ordered if p.width == width]
+        if len(along) > 2:
+            laws += [fit(width, metric, along) for metric in ("nll", "cnll")]
+    return answers, ordered, laws
+
+
+def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
+    """Every split, by the laws through the ensembles of four networks a width.
+
+    Raises:
+        Interrupted: The run was asked to stop.
+        RuntimeError: So many networks of a width failed to train that it has no law.
+    """
+    spec, subsets = session.spec, decide.measured_subsets(pools, session.given.labels, session.stop)
+    answers: list[BudgetAnswer] = []
+    laws: dict[tuple[int, str], Law] = {}
+    for budget, own in session.given.splits.items():
+        by_metric = {m: decide.predict(m, own, subsets, spec.seed) for m in METRICS}
+        rows = []
+        for split in own:
+            expected = {m: p.estimates[split.members] for m, p in by_metric.items()}
+            scores, errors = ({m: getattr(e, n) for m, e in expected.items()} for n in ("value", "standard_error"))
+            rows.append(_row(split, scores, errors, {}, expected["nll"].basis))
+        found = tuple(decide.predicted_verdict(m, p.best, p.chances) for m, p in by_metric.items())
+        answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, decide.advantage(found), found))
+        session.progress.finding(headline(answers[-1], spec.metric))
+        laws |= {(law.width, law.metric): law for p in by_metric.values() for law in p.laws}
+    curves = [one for width in sorted(subsets) for one in decide.points(width, subsets[width])]
+    return answers, curves, [laws[key] for key in sorted(laws) if key[1] != "accuracy"]
+
+
+def _row(split: Split, scores: Any, errors: Mapping[str, float | None], values: Any, basis: str) -> SplitRow:
+    own: dict[str, Any] = {n: getattr(split, n) for n in ("budget", "members", "width", "parameters", "rounding_error")}
+    spread = {m: None if e is None or not math.isfinite(e) else e for m, e in errors.items()}
+    return SplitRow(**own, **scores, standard_error=spread, values=values, basis=basis)
+
+
+def _cost(spec: SplitSpec, study: Study, trained: Mapping[int, int]) -> Cost:
+    networks, most = sum(trained.values()), sum(study.everything.values())
+    parameters = {split.width: split.parameters for own in study.splits.values() for split in own}
+    part, whole = (sum(n * parameters[w] for w, n in some.items()) for some in (trained, study.everything))
+    share, of_one = networks / most, networks * spec.seeds / most
+    return Cost(networks * spec.steps, most * spec.steps, share, of_one, part / whole)
 
 
 def saved(session: Session[SplitSpec, Study], pools: Pools, best: BudgetAnswer, path: Path) -> str:
     """Keep the best split's ensemble of the first seed that has usable networks as one file, and say where it is."""
     spec, study = session.spec, session.given
-    row = best.row(best.best[spec.metric])
+    row, shape = best.row(best.best[spec.metric]), list(study.data.input_shape)
     groups = [range(seed * row.members, (seed + 1) * row.members) for seed in range(spec.seeds)]
     members = next(usable for group in groups if (usable := pools[row.width].usable(group)))
     seed = members[0] // row.members
-    shape = list(study.narrowest.data.input_shape)
     metadata = {
         "model": spec.model,
         "options": {"input_shape": shape, "classes": study.family.classes} | study.family.options(row.width),

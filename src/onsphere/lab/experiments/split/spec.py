@@ -32,12 +32,9 @@ def read_budgets(value: Any) -> Any:
 
 
 def _amount(part: Any) -> Any:
-    if not isinstance(part, str) or part.strip()[-1:].lower() not in _SUFFIXES:
-        return part
-    text = part.strip()
     try:
-        amount = float(text[:-1]) * _SUFFIXES[text[-1].lower()]
-    except ValueError:
+        amount = float(part.strip()[:-1]) * _SUFFIXES[part.strip()[-1:].lower()]
+    except (AttributeError, KeyError, ValueError):
         return part
     return int(amount) if amount == int(amount) else amount
 
@@ -115,8 +112,8 @@ class SplitSpec(EngineOptions, BudgetOptions, SplitTraining, SplitNetwork, DataO
     def _consistent(self) -> SplitSpec:
         if self.geometry == "sphere":
             if (self.elr is None) == (self.map is None):
-                given = "both were given" if self.elr is not None else "neither was given"
-                raise ValueError(f"--elr: --geometry sphere needs --elr or --map, one of them; {given}")
+                given = "neither was" if self.elr is None else "both were"
+                raise ValueError(f"--elr: --geometry sphere needs --elr or --map, one of them; {given} given")
             if self.lr is not None or self.weight_decay:
                 name = "--lr" if self.lr is not None else "--weight-decay"
                 raise ValueError(f"{name}: is not allowed with --geometry sphere, where --elr says how far a step goes")

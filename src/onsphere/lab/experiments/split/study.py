@@ -1,4 +1,4 @@
-"""What a study trains: the splits of every budget, a pool of networks of each width, the problem of each pool.
+"""What a study trains: a family of networks in all widths, the splits of every budget, the problem of each width.
 
 budget -> splits -> widths       splits of different budgets with the same width share its pool
 width  -> problem, pool size     seeds x members networks; with ``predict`` four
@@ -6,26 +6,87 @@ width  -> problem, pool size     seeds x members networks; with ``predict`` four
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from onsphere.ensembles import Split
-from onsphere.lab.experiments.split.family import Family, pooling_factor, prepare_whole, splits_of
+from onsphere.ensembles import BudgetError, Split, splits
+from onsphere.lab import models
+from onsphere.lab.data import Dataset
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
+from onsphere.lab.models import ModelError
+from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, Problem
-from onsphere.lab.preparation import prepare_model
+from onsphere.lab.preparation import check_output, prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.lab.regime_map import map_run, proposed_by
 from onsphere.lab.store.place import check_destination
 from onsphere.lab.training import Data, Model, check_batch_size, check_device, check_sendable, load_data, prepared
 
+EPS = 1e-12
+#: Sides of the images that are known by name.
+SIDES = {"digits": 8, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}
 Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Makes the network of a width.
+
+    Attributes:
+        model: A name of :mod:`onsphere.lab.models`, ``package.module:factory``, or a callable that returns a module.
+        layers: Hidden layers, for networks that take ``widths``.
+        input_shape: Shape of one example.
+        classes: How many outputs there are.
+        head_norm: Frobenius norm of a frozen last layer.
+        takes: The argument that carries the width: ``width``, or ``widths``, one for every layer.
+    """
+
+    model: str | Callable[..., nn.Module]
+    layers: int
+    input_shape: tuple[int, ...]
+    classes: int
+    head_norm: float
+    takes: str
+
+    @classmethod
+    def of(cls, model: str | Callable[..., nn.Module], spec: SplitSpec, data: Dataset) -> Family:
+        """The family of a spec.
+
+        Raises:
+            InputError: There is no such model, or it has no width.
+        """
+        try:
+            name, factory = models.resolve(model)
+            parameters = inspect.signature(factory).parameters
+        except (ModelError, TypeError, ValueError) as error:
+            raise InputError(f"--model: {error}") from error
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        takes = "width" if "width" in parameters or (anything and "widths" not in parameters) else "widths"
+        if takes not in parameters and not anything:
+            raise InputError(
+                f"--model: {name} takes neither width nor widths; a memory split needs networks of any width"
+            )
+        return cls(model, spec.layers, data.input_shape, data.classes, spec.head_norm, takes)
+
+    def options(self, width: int) -> dict[str, Any]:
+        """What :func:`onsphere.lab.models.build` takes besides the model, input shape and classes."""
+        size: dict[str, Any] = {"width": width} if self.takes == "width" else {"widths": (width,) * self.layers}
+        return size | {"head_norm": self.head_norm, "eps": EPS}
+
+    def __call__(self, width: int) -> nn.Module:
+        """The network of a width."""
+        return models.build(
+            self.model, input_shape=self.input_shape, classes=self.classes, seed=0, **self.options(width)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +108,15 @@ class Study:
     everything: dict[int, int]
 
     @property
-    def narrowest(self) -> Problem:
-        """The problem of the narrowest networks, for what all problems share."""
-        return next(iter(self.problems.values()))
+    def data(self) -> Dataset:
+        """The data, which all problems share."""
+        return next(iter(self.problems.values())).data
 
     @property
     def labels(self) -> Labels:
         """Classes of the test images, [N]."""
-        found: Labels = self.narrowest.data.y_test.cpu().numpy()
+        found: Labels = self.data.y_test.cpu().numpy()
         return found
-
-    @property
-    def parameters(self) -> dict[int, int]:
-        """Parameters of one network of each width."""
-        return {split.width: split.parameters for own in self.splits.values() for split in own}
 
 
 def handed_down(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +169,7 @@ def prepare(spec: SplitSpec, model: Model, data: Data, progress: Progress) -> St
         schedule="constant" if sphere else spec.schedule,
         optimizer="sgd" if sphere else spec.optimizer,
     )
-    ready = prepared(narrowest, progress, prepare_model if sphere else prepare_whole)
+    ready = prepared(narrowest, progress, prepare_model if sphere else _prepare_whole)
     return Study(
         family=family,
         splits=splits,
@@ -121,6 +177,48 @@ def prepare(spec: SplitSpec, model: Model, data: Data, progress: Progress) -> St
         sizes=dict.fromkeys(everything, PREDICTION_POOL) if spec.predict else everything,
         everything=everything,
     )
+
+
+def pooling_factor(data: str, pool: int) -> int:
+    """The factor that ``--pool`` means: itself or the side to pool to, whichever leaves larger images.
+
+    It is the number itself for data of unknown side, or of one that it does not divide, which the loader refuses.
+    """
+    side = SIDES.get(data)
+    return pool if side is None or side % pool else min(pool, side // pool)
+
+
+def splits_of(spec: SplitSpec, family: Family) -> dict[int, list[Split]]:
+    """The splits of every budget.
+
+    Raises:
+        InputError: A budget is too small for that many networks, or the family does not grow with its width.
+    """
+    found: dict[int, list[Split]] = {}
+    for budget in spec.budget:
+        try:
+            found[budget] = splits(budget, family, spec.members, unit=spec.unit)
+        except BudgetError as error:
+            raise InputError(f"--budget: {error}") from error
+        except (ModelError, TypeError, ValueError) as error:
+            raise InputError(f"--model: {error}") from error
+        for one, other in combinations(found[budget], 2):
+            if one.width == other.width:  # by rounding, so that one of them is not what it says
+                raise InputError(
+                    f"--budget: {budget:,} {spec.unit} is too small to tell {one.members} from {other.members} "
+                    f"members: both round to width {one.width}; leave one out of --members"
+                )
+    return found
+
+
+def _prepare_whole(problem: Problem) -> tuple[Problem, list[str]]:
+    """Train every trainable parameter, in the whole space."""
+    network = problem.build(0)
+    check_output(problem, network)
+    trained = tuple(name for name, parameter in network.named_parameters() if parameter.requires_grad)
+    if not trained:
+        raise ModelError("the network has no trainable parameter")
+    return replace(problem, trained=trained), []
 
 
 def copies_of(spec: SplitSpec, members: int) -> list[Copy]:

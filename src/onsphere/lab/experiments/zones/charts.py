@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 from onsphere.lab.chart.looks import STEP_ZERO, elr_looks
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule
 from onsphere.lab.chart.theme import GREY, INK, INK_ON_DARK, OKABE_ITO
-from onsphere.lab.experiments.zones.analyse import RISE, THRESHOLD
-from onsphere.lab.experiments.zones.result import OUTCOMES, Continuation, ZonesResult
+from onsphere.lab.experiments.zones.result import OUTCOMES, RISE, THRESHOLD, Continuation, ZonesResult
 from onsphere.lab.population.course import thinned
 from onsphere.lab.report.words import format_number
 
@@ -48,22 +48,15 @@ def path_chart(result: ZonesResult) -> Chart:
         name = f"path of ELR {format_number(elr)}"
         for seed in range(result.spec.seeds):
             own = [point for point in result.path if (point.elr, point.seed) == (elr, seed)]
-            columns = {
-                "step": [point.step for point in own],
-                "loss": [format_number(point.loss) for point in own],
-                "product": [format_number(point.product) for point in own],
-            }
-            marks.append(
-                Line(
-                    [max(STEP_ZERO, point.step) for point in own],
-                    [point.sharpness for point in own],
-                    look.but(size=tuple(9 if elr == elrs[0] and point.step in branches else 4 for point in own)),
-                    f"{name}, seed {seed}<br>step {{step}} · sharpness {{y:.4g}}<br>"
-                    "loss {loss} · ELR · sharpness {product}",
-                    columns,
-                    entry=name,
-                )
+            hover = (
+                f"{name}, seed {seed}<br>step {{step}} · sharpness {{y:.4g}}<br>"
+                "loss {loss} · ELR · sharpness {product}"
             )
+            columns: dict[str, Any] = {"step": [point.step for point in own]}
+            columns |= {key: [format_number(getattr(point, key)) for point in own] for key in ("loss", "product")}
+            x, y = [max(STEP_ZERO, point.step) for point in own], [point.sharpness for point in own]
+            size = tuple(9 if elr == elrs[0] and point.step in branches else 4 for point in own)
+            marks.append(Line(x, y, look.but(size=size), hover, columns, entry=name))
     values = [point.sharpness for point in result.path if point.sharpness > 0]
     shown = [e for e in sorted({*result.spec.elrs, *elrs}) if min(values) / 1.5 < THRESHOLD / e < max(values) * 1.5]
     dotted = Look(INK, INK_ON_DARK, width=0.8, dash="dot")

@@ -40,10 +40,7 @@ _MEASUREMENTS = (
     ("ELR · sharpness", "gradient descent is stable below 2 where the loss is a parabola"),
     ("loss of a continuation", "of its minibatches, as a running mean over an epoch; with full batches of every step"),
     ("goes up", "its highest loss is above 1.2 times the loss where it began"),
-    (
-        "comes through",
-        "its mean loss over the last quarter is at most 1.05 times that of the path over the same steps",
-    ),
+    ("comes through", "its mean loss over the last quarter is at most 1.05 times that of the path over the same steps"),
     ("rise of sharpness", "highest ratio of sharpness to the lowest before it on the same path"),
     ("test error", "at the end of the continuation, batch statistics re-estimated over all training images"),
 )

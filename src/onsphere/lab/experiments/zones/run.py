@@ -8,24 +8,29 @@ sharpness           where the continuations ended
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from onsphere.curvature import Eigenvalues, top_eigenvalues
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.zones.analyse import course, judge, zone
-from onsphere.lab.experiments.zones.measure import end_sharpness, measure_paths
 from onsphere.lab.experiments.zones.page import printed, report
-from onsphere.lab.experiments.zones.result import Continuation, PathPoint, ZonesResult
+from onsphere.lab.experiments.zones.result import Continuation, PathPoint, ZonesResult, course, judge, zone
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.experiments.zones.words import answer, describe
+from onsphere.lab.networks import batches, criterion, network
 from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
+from onsphere.lab.result import Real
 from onsphere.lab.training import Data, Model, prepared, problem_of
+from onsphere.normalisation import without_running_statistics
 
 
 @takes(ZonesSpec)
@@ -66,10 +71,7 @@ def measure(session: Session[ZonesSpec, Problem]) -> dict[str, Any]:
     path = replace(session.given, snapshots=tuple(spec.reading_steps()))
     shards = session.train(path, "path", copies, "paths", most=most)
     points = measure_paths(session, shards)
-    starts, wanted = branch(session, shards)
-    whole = spec.steps + spec.continue_steps
-    onwards = replace(session.given, starts=starts, offset=whole, steps=spec.continue_steps)
-    ended = session.train(onwards, "continue", wanted, "continuations")
+    ended = branch(session, [(s, k, c) for s in shards for k, c in enumerate(s.copies()) if c.lr == spec.path_elrs[0]])
     return {
         "path": points,
         "continuations": continuations(session, shards, points, ended),
@@ -77,15 +79,17 @@ def measure(session: Session[ZonesSpec, Problem]) -> dict[str, Any]:
     }
 
 
-def branch(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> tuple[Path, list[Copy]]:
-    """The file of all starts, and the continuations that begin at its rows."""
-    spec, path = session.spec, session.run.folder / "starts.safetensors"
-    main = [(s, k, c) for s in shards for k, c in enumerate(s.copies()) if c.lr == spec.path_elrs[0]]
+def branch(session: Session[ZonesSpec, Problem], main: Sequence[tuple[ShardFolder, int, Copy]]) -> list[ShardFolder]:
+    """Train the continuations, which begin at the checkpoints of the main paths: shard, row there and copy of each."""
+    spec, starts = session.spec, session.run.folder / "starts.safetensors"
     kept = [(shard, k, copy, step) for shard, k, copy in main for step in spec.branches()]
-    if not path.exists():
+    if not starts.exists():
         snapshots = [(shard.snapshot(step), k) for shard, k, _, step in kept]
-        stack_starts(path, [{name: one[name][k] for name in session.given.trained} for one, k in snapshots])
-    return path, [Copy(copy.seed, elr, start=row) for row, (_, _, copy, _) in enumerate(kept) for elr in spec.elrs]
+        stack_starts(starts, [{name: one[name][k] for name in session.given.trained} for one, k in snapshots])
+    wanted = [Copy(copy.seed, elr, start=row) for row, (_, _, copy, _) in enumerate(kept) for elr in spec.elrs]
+    offset = spec.steps + spec.continue_steps
+    problem = replace(session.given, starts=starts, offset=offset, steps=spec.continue_steps)
+    return session.train(problem, "continue", wanted, "continuations")
 
 
 def continuations(
@@ -128,6 +132,64 @@ def continuations(
                 )
             )
     return sorted(found, key=lambda row: (row.checkpoint, row.elr, row.seed))
+
+
+def _meter(session: Session[ZonesSpec, Problem]) -> Callable[..., tuple[float, Eigenvalues]]:
+    """Measures loss and top eigenvalue at a copy's weights; ``start`` are eigenvalues found nearby."""
+    problem, loss_fn = session.given, criterion(session.given)
+    size = min(session.spec.examples, len(problem.data.x_train))
+    x, y = batches(problem, examples=size, size=size)[0]
+
+    def meter(
+        weights: Mapping[str, Tensor], row: int, seed: int, start: Eigenvalues | None = None
+    ) -> tuple[float, Eigenvalues]:
+        model = without_running_statistics(network(problem, weights, row, seed).train())
+        names = list(problem.trained)
+        found = top_eigenvalues(model, loss_fn, (x, y), parameters=names, sphere=True, start=start)
+        with torch.no_grad():
+            return float(loss_fn(model(x), y)), found
+
+    return meter
+
+
+def measure_paths(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[PathPoint]:
+    """Sharpness along every path, each search starting from the vector that the last one found."""
+    steps, meter = session.spec.reading_steps(), _meter(session)
+    session.progress.begin("sharpness along the paths", len(steps) * sum(len(shard.copies()) for shard in shards))
+
+    def along(shard: ShardFolder, k: int, copy: Copy) -> list[PathPoint]:
+        rows, last = [], None
+        for step in session.each(steps):
+            loss, last = meter(shard.snapshot(step), k, copy.seed, last)
+            found = (last.values[0], last.errors[0], bool(last.converged[0]))
+            rows.append(PathPoint(copy.lr, copy.seed, step, loss, *found))
+        return rows
+
+    found: list[PathPoint] = []
+    for shard in shards:
+        for k, copy in enumerate(shard.copies()):
+            name, own = f"sharpness/{shard.folder.name}-{k:03d}", partial(along, shard, k, copy)
+            found += session.kept(name, list[PathPoint], own, units=len(steps))
+    return found
+
+
+def end_sharpness(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFolder]) -> list[list[float]]:
+    """Sharpness at the final weights of every copy of each shard; NaN where a copy became non-finite."""
+    meter = _meter(session)
+    session.progress.begin("sharpness at the ends", sum(len(shard.copies()) for shard in shards))
+
+    def ends(shard: ShardFolder) -> list[float]:
+        weights = shard.weights()
+        return [
+            meter(weights, k, copy.seed)[1].values[0] if bool(weights["alive"][k]) else math.nan
+            for k, copy in session.each(list(enumerate(shard.copies())))
+        ]
+
+    found: list[list[float]] = []
+    for shard in shards:
+        name, units = f"sharpness/{shard.folder.name}", len(shard.copies())
+        found.append(session.kept(name, list[Real], partial(ends, shard), units=units, key="values"))
+    return found
 
 
 EXPERIMENT = Experiment(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from onsphere.lab.experiments.zones.analyse import agreement
-from onsphere.lab.experiments.zones.result import Continuation, ZonesResult
+from onsphere.lab.experiments.zones.result import ZonesResult, agreement
 from onsphere.lab.report.words import format_number, format_range
 
 __all__ = ["answer", "describe"]
@@ -71,29 +70,21 @@ def _outcomes(result: ZonesResult) -> str:
 
 
 def _threshold(result: ZonesResult) -> list[str]:
-    start = median(point.loss for point in result.main if point.step == 0)
-    late = [row for row in result.continuations if row.loss < LATE * start]
-    early = [row for row in result.continuations if row.loss >= LATE * start]
-    found = []
-    up, above, flat, below = agreement(late)
+    limit, found = LATE * median(point.loss for point in result.main if point.step == 0), []
+    up, above, flat, below = agreement([row for row in result.continuations if row.loss < limit])
     if above and below:
         found.append(
             f"ELR · sharpness where they begin tells most: once the loss is below half of that at step 0, {up} of "
             f"{above} above 2 go up, and {flat} of {below} below 2 do not."
         )
-    up, above, _, _ = agreement(early)
+    up, above, _, _ = agreement([row for row in result.continuations if row.loss >= limit])
     if above:
         found.append(f"At the higher losses before, {up} of {above} above 2 go up: there it is no threshold.")
     return found
 
 
 def _flatter(result: ZonesResult) -> list[str]:
-    path = {(p.seed, p.step): p for p in result.main}
-
-    def rows_of(outcome: str) -> list[Continuation]:
-        return [r for r in result.continuations if r.outcome == outcome and math.isfinite(r.end_sharpness)]
-
-    rows = [row for row in rows_of("up first") if (row.seed, row.checkpoint) in path]
+    rows = [r for r in result.continuations if r.outcome == "up first" and math.isfinite(r.end_sharpness)]
     if not rows:
         return []
     ratio = median(row.end_sharpness / row.sharpness for row in rows)
