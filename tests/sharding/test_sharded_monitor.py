@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from networks import groups_of, network, spread, trained
-from processes import outcomes, run_on
+from processes import run_on
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -17,7 +17,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 import onsphere
 from onsphere import Monitor
-from onsphere.monitor import Finding
+from onsphere.monitor import Finding, HuggingFaceMonitor, LightningMonitor
 
 EXACT = torch.float64
 STEPS = 20
@@ -225,6 +225,58 @@ def load(how, folder, stateful):
     return read(monitor)
 
 
+class Callback:
+    """In place of a trainer's class of callbacks."""
+
+
+def called(how, folder):
+    """Two runs with the callback for the Hugging Face Trainer: what was logged on this process, and what was read."""
+    made, first = setting(how, "sphere"), torch.distributed.get_rank() == 0
+    (folder / how / "checkpoint-5").mkdir(parents=True, exist_ok=True)
+    state = SimpleNamespace(global_step=0, is_world_process_zero=first, log_history=[])
+    arguments = SimpleNamespace(output_dir=folder / how), state, SimpleNamespace(should_log=True)
+    with mock.patch.object(HuggingFaceMonitor, "_trainers_class", lambda: Callback):
+        for steps in (5, 3):
+            callback = HuggingFaceMonitor(every=2, groups=made.groups)
+            callback.on_train_begin(*arguments, optimizer=made.optimizer.optimizers[0], model=made.model)
+            train(made, steps)
+            state.global_step += steps
+            callback.on_step_end(*arguments)
+            callback.on_save(*arguments)
+            callback.on_train_end(*arguments)
+            torch.distributed.barrier()
+    read = None if callback.monitor is None else list(callback.monitor.readings(select="sphere")["step"])
+    return [line["onsphere/step"] for line in state.log_history if "onsphere/step" in line], read
+
+
+def interrupted(how):
+    """An exception ends the training of the first process: its callback waits for no other."""
+    made = setting(how, "sphere")
+    trainer = SimpleNamespace(optimizers=made.optimizer.optimizers, global_step=0, is_global_zero=True, loggers=[])
+    with mock.patch.object(LightningMonitor, "_trainers_class", lambda: Callback):
+        callback = LightningMonitor(every=1, groups=made.groups)
+        callback.on_train_start(trainer, made.model)
+        train(made, 2)
+        if torch.distributed.get_rank() == 0:
+            callback.on_exception(trainer, made.model, ValueError())
+        torch.distributed.barrier()
+    return len(made.optimizer.optimizers[0]._optimizer_step_pre_hooks)
+
+
+def alone(how):
+    """What a monitor says that is made on one process only: on the first, then on the second."""
+    said = []
+    with mock.patch("onsphere.sharding.agreement._PATIENCE", 1.0):
+        for maker in (0, 1):
+            made = setting(how, "sphere")
+            if torch.distributed.get_rank() == maker:
+                with pytest.raises(RuntimeError) as caught:
+                    watching(made)
+                said.append(str(caught.value))
+            torch.distributed.barrier()
+    return said
+
+
 def _saved(made, monitor):
     state, names = made.optimizer.optimizers[0].state, made.model.named_parameters()
     buffers = {name: state[p]["momentum_buffer"] for name, p in names}
@@ -236,18 +288,21 @@ RUNS = {
     "sphere": {2: ("fsdp", "tp", "ddp"), 4: ("hsdp", "fsdp x tp")},
     "two": {2: ("tp",), 4: ("fsdp x tp",)},
 }
+OUTLETS = [("fsdp", 1), ("fsdp", None), ("ddp", 0)]
 
 
 def everything_on_two(folder):
-    assert save("fsdp", folder)
     return {
         "readings": {(how, kind): watched(how, kind) for kind in RUNS for how in RUNS[kind][2]},
-        "communication": {how: communication(how) for how in ("fsdp", "tp")},
-        "outlets": {(how, rank): outlets(how, rank) for how in ("fsdp", "ddp") for rank in (0, 1, None)},
+        "communication": {"tp": communication("tp")},
+        "outlets": {(how, rank): outlets(how, rank) for how, rank in OUTLETS},
         "failing": failing("fsdp"),
         "other settings": other_settings("tp"),
         "odd gradients": odd_gradients(),
-        "saved": save("fsdp", folder),
+        "called": {how: called(how, folder) for how in ("fsdp", "ddp")},
+        "interrupted": interrupted("fsdp"),
+        "saved": save("fsdp", folder / "checkpoint"),
+        "alone": alone("fsdp"),  # last: afterwards the processes are out of step
     }
 
 
@@ -258,7 +313,7 @@ def everything_on_four(folder):
         "nothing here": watched("fsdp", "adamw", "layer norm", select="layers.2.*"),
         "communication": {"fsdp x tp": communication("fsdp x tp")},
         "failing": failing("fsdp x tp"),
-        "loaded": [load(how, folder, stateful) for how, stateful in (("fsdp", True), ("hsdp", False))],
+        "loaded": [load(how, folder / "checkpoint", stateful) for how, stateful in (("fsdp", True), ("hsdp", False))],
     }
 
 
@@ -308,21 +363,18 @@ def test_processes_that_hold_nothing_of_a_tensor_or_of_all(four, case, select):
 
 
 def test_a_step_sends_nothing_and_a_flush_once_a_mesh(on):
-    for world, meshes in ((2, {"fsdp": 1, "tp": 1}), (4, {"fsdp x tp": 2})):
+    for world, how, meshes in ((2, "tp", 1), (4, "fsdp x tp", 2)):
         for rank in on[world]:
-            for how, flush in meshes.items():
-                bare, between, flushed = rank["communication"][how]
-                assert (between, flushed) == (bare, bare + flush), how
+            bare, between, flushed = rank["communication"][how]
+            assert (between, flushed) == (bare, bare + meshes)
 
 
-@pytest.mark.parametrize("how", ["fsdp", "ddp"])
-def test_one_rank_writes_and_alarms(two, how):
-    for which in (0, 1, None):
-        for number, rank in enumerate(two):
-            steps, alarms, _ = rank["outlets"][how, which]
-            writes = which in (number, None)
-            assert (steps, alarms) == ((list(range(9)), 1) if writes else ([], 0))
-        assert two[0]["outlets"][how, which][2] == two[1]["outlets"][how, which][2]
+@pytest.mark.parametrize("case", OUTLETS)
+def test_one_rank_writes_and_alarms(two, case):
+    for number, rank in enumerate(two):
+        steps, alarms, _ = rank["outlets"][case]
+        assert (steps, alarms) == ((list(range(9)), 1) if case[1] in (number, None) else ([], 0))
+    assert two[0]["outlets"][case][2] == two[1]["outlets"][case][2]
 
 
 def test_reading_that_fails_on_one_rank_ends_on_all_and_training_goes_on(on):
@@ -355,22 +407,22 @@ def test_saved_on_two_processes_and_loaded_on_others(two, four, folder, stateful
     expected = two[0]["saved"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        close(load(None, folder, stateful), expected, rtol=1e-9)
+        close(load(None, folder / "checkpoint", stateful), expected, rtol=1e-9)
     for rank in four:
         for found in rank["loaded"]:
             close(found, expected, rtol=1e-9)
 
 
-def alone(made_by):
-    made = setting("fsdp", "sphere")
-    if torch.distributed.get_rank() in made_by:
-        watching(made)
+def test_a_monitor_on_one_rank_only_is_an_error_in_time(two):
+    for maker, rank in enumerate(two):
+        (said,) = rank["alone"]
+        assert f"rank {1 - maker} has not made a Monitor of the same sharded tensors within 1 s" in said
 
 
-@pytest.mark.parametrize("maker", [0, 1])
-def test_a_monitor_on_one_rank_only_is_an_error_in_time(maker):
-    results = outcomes(2, alone, (maker,), patience=2.0)
-    assert f"rank {1 - maker} has not made a Monitor of the same sharded tensors within 2 s" in results[maker][1]
+def test_callbacks_read_on_every_rank_and_log_on_one(two):
+    assert [rank["called"]["fsdp"] for rank in two] == [([4, 6], [0, 2, 4, 6]), ([], [0, 2, 4, 6])]
+    assert [rank["called"]["ddp"] for rank in two] == [([4, 6], [0, 2, 4, 6]), ([], None)]
+    assert [rank["interrupted"] for rank in two] == [0, 1]
 
 
 @pytest.mark.parametrize("rank", [-1, 1.0, True, "0"])
