@@ -93,3 +93,11 @@ def test_sharded_parameters_that_cannot_be_added_up_are_not_watched(mesh):
         with pytest.raises(TypeError, match=match):
             onsphere.Monitor(optimizer)
         assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+
+
+def test_on_one_process_alone_readings_are_up_to_date(mesh):
+    weight = MAKERS["sharded by columns"](mesh)
+    monitor = onsphere.Monitor(torch.optim.SGD([weight], 0.1), every=1)
+    weight.grad = torch.ones_like(weight)
+    monitor._recorders[0].optimizer.step()
+    assert list(monitor.readings()["norm"]) == [pytest.approx(650**0.5)]

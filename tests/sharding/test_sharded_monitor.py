@@ -1,6 +1,7 @@
 """A monitor of tensors that are spread over processes reads what one of the whole tensors reads."""
 
 import warnings
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest import mock
 
@@ -160,6 +161,26 @@ def failing(how):
     return list(monitor.readings("tensor", "blocks.0.up.weight")["step"]), said, len(caught)
 
 
+def failing_beside():
+    """Reading of whole tensors fails on one process, whose ring fills first; steps that are read of the others."""
+    mesh = init_device_mesh("cpu", (2,))
+    spread_out = nn.Parameter(distribute_tensor(torch.ones(4, 3, dtype=EXACT), mesh, [Shard(0)]))
+    whole = nn.Parameter(torch.ones(3, dtype=EXACT))
+    one, other = torch.optim.SGD([spread_out], 0.1), torch.optim.SGD([whole], 0.1)
+    groups = [{"params": [p], "sphere": "joint", "names": [name]} for p, name in ((spread_out, "a"), (whole, "b"))]
+    monitor = Monitor([one, other], groups, every=1, capacity=4)
+    if torch.distributed.get_rank() == 1:
+        monitor._recorders[1]._spaces[0].after = None
+    spread_out.grad, whole.grad = torch.ones_like(spread_out), torch.ones_like(whole)
+    with pytest.warns(RuntimeWarning, match="reading stopped") if torch.distributed.get_rank() else nullcontext():
+        for _ in range(9):
+            one.step()
+            other.step()
+            other.step()
+        monitor.flush()
+    return [len(monitor.readings("tensor", name)["step"]) for name in "ab"]
+
+
 def other_settings(how):
     """What a monitor says that is made otherwise on the first process, and how many hooks it has left behind."""
     made, first, said = setting(how, "adamw"), torch.distributed.get_rank() == 0, []
@@ -297,6 +318,7 @@ def everything_on_two(folder):
         "communication": {"tp": communication("tp")},
         "outlets": {(how, rank): outlets(how, rank) for how, rank in OUTLETS},
         "failing": failing("fsdp"),
+        "failing beside": failing_beside(),
         "other settings": other_settings("tp"),
         "odd gradients": odd_gradients(),
         "called": {how: called(how, folder) for how in ("fsdp", "ddp")},
@@ -384,6 +406,7 @@ def test_reading_that_fails_on_one_rank_ends_on_all_and_training_goes_on(on):
             assert steps == list(range(5)) and warned == 1 and len(said) == 1
             assert ("'NoneType' object is not callable" if number == world - 1 else "on another process") in said[0]
             assert "reading stopped at step 5" in said[0]
+    assert [rank["failing beside"] for rank in on[2]] == [[9, 18], [9, 0]]
 
 
 def test_other_settings_on_another_rank_are_an_error(two):

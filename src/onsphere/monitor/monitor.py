@@ -56,9 +56,9 @@ class Monitor:
     alarms. Of DTensors (FSDP2, tensor parallelism, HSDP) each rank reads its part, without communication, but for a
     gradient that is still ``Partial``; at a flush the sums are added up, one all-reduce a mesh, and readings are those
     of the whole tensors. So a flush waits for all ranks: it comes when the ring is full, and with :meth:`flush`,
-    :meth:`state_dict` and :meth:`detach`, which every rank has to call. :meth:`readings`, :meth:`to_frame`,
-    :meth:`diagnose` and :meth:`forecast` then do not flush, and may be called on one rank alone: what is still in the
-    ring is not in them. If reading fails on one rank, it ends on all that add up with it.
+    :meth:`state_dict` and :meth:`detach`, which every rank has to call at the same step. :meth:`readings`,
+    :meth:`to_frame`, :meth:`diagnose` and :meth:`forecast` then do not flush, and may be called on one rank alone: what
+    is still in the ring is not in them. If reading fails on one rank, it ends on all that add up with it.
 
     Memory for T selected tensors of N numbers in all (on this rank): a ring of ``72 T capacity`` bytes on their device;
     work space there of 24 N bytes (up to 2.4 MB if N is below 2¹⁵, where steps are gathered), or, if N is above 2²⁰
@@ -125,10 +125,11 @@ class Monitor:
         self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
         self._outlets = Outlets(self._record, rank)
         self._everything = [tensor for tensors in self._watched.tensors for tensor in tensors]
-        self._spread = any(map(is_spread, self._everything))
+        meshes: list[Any] = [tensor.device_mesh for tensor in self._everything if is_spread(tensor)]  # type: ignore[attr-defined]
+        self._waits = any(mesh.size() > 1 for mesh in meshes)
         agree("a Monitor", self._everything, [f"every {every}", f"a ring of {ring} readings", *self._watched.notes()])
         self._recorders = [
-            Recorder(one, tensors, param_groups, every, ring, self.flush)
+            Recorder(one, tensors, param_groups, every, ring, self.flush, spread=bool(meshes))
             for one, tensors, param_groups in zip(
                 optimizers, self._watched.tensors, self._watched.param_groups, strict=True
             )
@@ -282,7 +283,7 @@ class Monitor:
         return "\n".join(lines)
 
     def _refresh(self) -> None:
-        if not self._spread:  # else a flush would wait for the other ranks, which need not be here
+        if not self._waits:  # else a flush would wait for other ranks, which need not be here
             self.flush()
 
     def _changes(self) -> list[str]:

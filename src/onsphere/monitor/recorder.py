@@ -44,11 +44,12 @@ class Recorder:
         every: Steps 0, ``every``, 2 ``every``, ... are read.
         capacity: Readings that the ring holds.
         full: Called when the ring is full; it has to :meth:`take`.
+        spread: Whether tensors of this optimiser, or of another whose ring is emptied together with this one's, are
+            spread over processes.
 
     Attributes:
         count: Steps that the optimiser began since the recorder was attached (or what was loaded).
         used: Readings in the ring.
-        spread: Whether a tensor is spread over processes.
         failure: Why it reads no more, if a reading failed.
     """
 
@@ -60,10 +61,12 @@ class Recorder:
         every: int,
         capacity: int,
         full: Callable[[], None],
+        *,
+        spread: bool,
     ) -> None:
         self.optimizer, self.tensors, self.param_groups = optimizer, list(tensors), tuple(param_groups)
         self.every, self.capacity, self.count, self.used = every, capacity, 0, 0
-        self.spread = any(map(is_spread, self.tensors))
+        self._spread = spread
         self.failure: str | None = None
         self._good = 0  # readings in the ring that were made before the failure
         self._full = full
@@ -114,11 +117,11 @@ class Recorder:
                     n = min(taken.shape[1], self.used)
                     sums[indices, :n, :5] = taken[:, :n]
             except Exception as error:
-                if not self.spread:
+                if not self._spread:
                     raise
                 self._give_up(error)
                 self._good = 0
-            if self.failure is not None and self.spread:
+            if self.failure is not None and self._spread:
                 sums[:, self._good :] = sums.new_tensor([0.0] * 5 + [1.0])
                 self._good = 0
             distinct = np.array([[_plain(group) for group in row] for row in self._settings], dtype=np.float64)
@@ -231,14 +234,14 @@ class Recorder:
 
     def _weights(self) -> list[list[Tensor]]:
         """The weights held here, for each work space."""
-        if not self.spread:
+        if not self._spread:
             return self._plain
         # Looked up anew: FSDP may have put other memory behind a parameter.
         return [[part(tensor) for tensor in tensors] for tensors in self._plain]
 
     def _gradients(self) -> list[list[Tensor | None]]:
         """The gradients held here, for each work space."""
-        if not self.spread:
+        if not self._spread:
             return [[tensor.grad for tensor in tensors] for tensors in self._plain]
         # Of all tensors, also those of which nothing is held here: a gradient that is laid out in another way (a sum
         # still to be taken, as some of tensor parallelism are) is sent round, as it is once more in the step itself.
@@ -252,7 +255,7 @@ class Recorder:
             say(f"{failure}; training goes on. Attach a new one if the model's tensors changed")
 
     def _give_up(self, error: Exception) -> None:
-        if not self.spread:
+        if not self._spread:
             self._stop()
         self.fail(f"reading stopped at step {self.count - 1} ({type(error).__name__}: {error})")
 
