@@ -193,13 +193,14 @@ class Sphere:
         others = [same_layout(y, x) for y, x in zip(there.tensors, self.tensors, strict=True)]
         ys = [_unit(y, m).to(x.device) for (y, m), x in zip(_with_norms(others, there.norm()), xs, strict=True)]
         pairs = list(zip(xs, ys, strict=True))
-        sums = [_row_sums(x - y) for x, y in pairs] + [_row_sums(x + y) for x, y in pairs]
+        total = _row_sums if self.rows else _sum
+        sums = [total(x - y) for x, y in pairs] + [total(x + y) for x, y in pairs]
         if any(map(is_spread, self.tensors)):
             sums = add_up(sums, self.tensors * 2, by_row=[self.rows] * len(sums), whole=True)
         near, far = sums[: len(xs)], sums[len(xs) :]
         if self.rows:
             return [2 * torch.atan2(a.sqrt(), b.sqrt()) for a, b in zip(near, far, strict=True)]
-        a, b = (torch.stack([part.sum().to(xs[0].device) for part in parts]).sum() for parts in (near, far))
+        a, b = (torch.stack([one.to(xs[0].device) for one in each]).sum() for each in (near, far))
         return float(2 * torch.atan2(a.sqrt(), b.sqrt()))
 
     def __repr__(self) -> str:
@@ -219,6 +220,10 @@ def _unit(tensor: Tensor, norm: float | Tensor) -> Tensor:
     return here / (norm if isinstance(norm, float) else per_row(rows_here(norm, tensor), here))
 
 
+def _sum(x: Tensor) -> Tensor:
+    return x.square().sum()
+
+
 def _row_sums(x: Tensor) -> Tensor:
     """Sum of squares of each row, ``[R]``; 0-d for a tensor that is one row."""
-    return x.square().sum(dim=tuple(range(1, x.dim()))) if x.dim() > 1 else x.square().sum()
+    return x.square().sum(dim=tuple(range(1, x.dim()))) if x.dim() > 1 else _sum(x)

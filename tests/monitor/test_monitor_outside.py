@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounter
 import onsphere
 from onsphere import Monitor, SphereSGD
 from onsphere.monitor import workspace
+from onsphere.monitor.outlets import Outlets
 
 
 def weights(seed=0, dtype=torch.float64):
@@ -156,15 +157,15 @@ def test_with_warnings_as_errors_a_failing_reading_does_not_stop_training(caplog
     assert "reading stopped at step 0" in caplog.text and len(monitor.readings()["step"]) == 0
 
 
-@pytest.mark.parametrize("place", ["flush", "_write", "_alarm"])
+@pytest.mark.parametrize("place", ["flush", "write", "alarm"])
 def test_whatever_fails_at_a_flush_stays_in_the_monitor(place, monkeypatch):
     def fails(*_, **__):
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(Monitor, place, fails)
+    monkeypatch.setattr(Monitor if place == "flush" else Outlets, place, fails)
     params = weights()
     optimizer = torch.optim.SGD(params, 0.1)
-    sinks = [Fails()] if place == "_write" else []
+    sinks = [Fails()] if place == "write" else []
     Monitor(optimizer, spheres(params), every=1, capacity=2, sinks=sinks, on_alarm=print)
     with pytest.warns(RuntimeWarning, match="a mistake of ours.*training goes on") as caught:
         train(params, optimizer, 8)

@@ -56,6 +56,16 @@ class Watched:
     total: Group | None
     by_tensor: list[Group]
 
+    def notes(self) -> list[str]:
+        """What has to be the same on all processes, a line for each tensor."""
+        found = []
+        for group in self.groups:
+            for k, indices in group.members.items():
+                for i in indices:
+                    tensor, name = self.tensors[k][i], self.names[k][i]
+                    found.append(f"{name} {tuple(tensor.shape)} of optimiser {k} in {group.name}")
+        return found
+
 
 def watch(
     optimizers: Sequence[Optimizer],
@@ -75,7 +85,7 @@ def watch(
         Tensors and groups; a group without selected tensors is left out.
 
     Raises:
-        TypeError: A tensor does not hold real floating-point numbers.
+        TypeError: A tensor does not hold real floating-point numbers, or is split in a way that is not understood.
         ValueError: A tensor is not stepped by any of the optimisers, or by two, or is in two groups, or nothing is
             selected.
     """

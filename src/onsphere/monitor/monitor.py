@@ -21,13 +21,14 @@ from torch.optim import Optimizer
 
 from onsphere.monitor.groups import frozen_norms, matches, watch
 from onsphere.monitor.history import GroupHistory
-from onsphere.monitor.readings import COLUMNS
+from onsphere.monitor.outlets import Outlets
 from onsphere.monitor.record import Record
 from onsphere.monitor.recorder import Recorder
-from onsphere.monitor.say import say
+from onsphere.monitor.rings import emptied
 from onsphere.monitor.state import packed, unpacked
 from onsphere.optim.wrappers import torch_optimizers
 from onsphere.results import frame
+from onsphere.sharding import agree, is_spread
 
 if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding
@@ -48,13 +49,20 @@ class Monitor:
     the device. It works with any ``torch.optim.Optimizer``, closures, schedulers, gradient scalers, gradient clipping
     and ``keep_on_sphere`` (before or after); several optimisers may share a group. A step that a gradient scaler skips
     is no step, and a step inside a step (``super().step()``) is part of it. The gradient is the one the step used:
-    summed over accumulation, unscaled, clipped. In distributed training every rank reads the same; give ``sinks`` on
-    one of them. Readings may be asked for from any thread. Whatever fails in the monitor is said once, and training
-    goes on without it. ``torch.compile`` calls its hooks as they are, without tracing them.
+    summed over accumulation, unscaled, clipped. Readings may be asked for from any thread. Whatever fails in the
+    monitor is said once, and training goes on without it. ``torch.compile`` calls its hooks as they are, untraced.
 
-    Memory for T selected tensors of N numbers in all: a ring of ``72 T capacity`` bytes on their device; work space
-    there of 24 N bytes (up to 2.4 MB if N is below 2¹⁵, where steps are gathered), or, if N is above 2²⁰ (2²² on
-    accelerators), 24 times that and one copy of the weights in their own dtype; on the host at most
+    In distributed training make it on every rank, with the same arguments: all read the same, ``rank`` alone writes and
+    alarms. Of DTensors (FSDP2, tensor parallelism, HSDP) each rank reads its part, without communication, but for a
+    gradient that is still ``Partial``; at a flush the sums are added up, one all-reduce a mesh, and readings are those
+    of the whole tensors. So a flush waits for all ranks: it comes when the ring is full, and with :meth:`flush`,
+    :meth:`state_dict` and :meth:`detach`, which every rank has to call at the same step. :meth:`readings`,
+    :meth:`to_frame`, :meth:`diagnose` and :meth:`forecast` then do not flush, and may be called on one rank alone: what
+    is still in the ring is not in them. If reading fails on one rank, it ends on all that add up with it.
+
+    Memory for T selected tensors of N numbers in all (on this rank): a ring of ``72 T capacity`` bytes on their device;
+    work space there of 24 N bytes (up to 2.4 MB if N is below 2¹⁵, where steps are gathered), or, if N is above 2²⁰
+    (2²² on accelerators), 24 times that and one copy of the weights in their own dtype; on the host at most
     ``(40 T + 40 P + 8) keep`` bytes for P param groups, the oldest readings being dropped. ``repr`` says how much.
 
     Args:
@@ -69,12 +77,16 @@ class Monitor:
         on_alarm: Called with a finding of kind ``jump`` or ``jump expected`` when it is new. An exception in it
             is reported once, as a warning, and training goes on.
         sinks: Where readings of the groups go at each flush, see :mod:`onsphere.monitor.sinks`.
+        rank: If there are several processes, the one that writes to ``sinks`` and calls ``on_alarm``; None: every one.
+            With pipeline stages, which have other tensors each, give the first rank of each stage.
         model: Where the tensors' names come from; else the groups' ``names``, else ``param 0``, ...
 
     Raises:
-        TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers or is a DTensor.
-        ValueError: The optimiser has a monitor already or does not step a tensor of ``groups``, nothing is selected, or
-            a number is out of range.
+        TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers or is split in a
+            way that is not understood (FSDP 1, DeepSpeed's third stage, ``Partial``).
+        ValueError: The optimiser has a monitor already or does not step a tensor of ``groups``, nothing is selected, a
+            number is out of range, or DTensors are watched otherwise on another rank.
+        RuntimeError: DTensors are watched, and another rank has made no monitor within two minutes.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -97,6 +109,7 @@ class Monitor:
         keep: int = 20_000,
         on_alarm: Callable[[Finding], object] | None = None,
         sinks: Iterable[Sink] = (),
+        rank: int | None = 0,
         model: nn.Module | None = None,
     ) -> None:
         for name, value in (("every", every), ("capacity", capacity), ("keep", keep)):
@@ -109,18 +122,20 @@ class Monitor:
         self._watched = watch(optimizers, groups, select, model)
         self.every, self.on_alarm, self.sinks = every, on_alarm, list(sinks)
         ring = min(capacity, _ALARM_EVERY) if on_alarm else capacity
+        self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
+        self._outlets = Outlets(self._record, rank)
+        self._everything = [tensor for tensors in self._watched.tensors for tensor in tensors]
+        meshes: list[Any] = [tensor.device_mesh for tensor in self._everything if is_spread(tensor)]  # type: ignore[attr-defined]
+        self._waits = any(mesh.size() > 1 for mesh in meshes)
+        agree("a Monitor", self._everything, [f"every {every}", f"a ring of {ring} readings", *self._watched.notes()])
         self._recorders = [
-            Recorder(one, tensors, param_groups, every, ring, self.flush)
+            Recorder(one, tensors, param_groups, every, ring, self.flush, spread=bool(meshes))
             for one, tensors, param_groups in zip(
                 optimizers, self._watched.tensors, self._watched.param_groups, strict=True
             )
         ]
-        self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
         self._stepped = [{id(p) for g in one.param_groups for p in g["params"]} for one in optimizers]
         self._model, self._lock = model, RLock()
-        self._shown: dict[str, int] = {}
-        self._alarmed: set[str] = set()
-        self._reported: set[str] = set()
         _ATTACHED.update(optimizers)
 
     # -- what it read -------------------------------------------------------------------------------------------------
@@ -146,7 +161,7 @@ class Monitor:
         """
         if level not in ("group", "tensor"):
             raise ValueError(f'level is {level!r}; it must be "group" or "tensor"')
-        self.flush()
+        self._refresh()
         groups = self._record.groups if level == "group" else self._watched.by_tensor
         with self._lock:
             return self._record.table([group for group in groups if matches(group.name, select)])
@@ -163,7 +178,7 @@ class Monitor:
         """
         from onsphere.monitor.findings import Finding, diagnose
 
-        self.flush()
+        self._refresh()
         changed = [Finding("param groups", "warning", text, {}) for text in self._changes()]
         frozen = tuple(frozen_norms(self._model))
         return diagnose([replace(history, frozen_norms=frozen) for history in self._histories()]) + changed
@@ -172,27 +187,33 @@ class Monitor:
         """When the next jump comes: ``step``, ``low`` and ``high``; None before two whole periods lie behind."""
         from onsphere.monitor.findings import forecast_of
 
-        self.flush()
+        self._refresh()
         with self._lock:
             history = self._record.history(self._record.main)
         return forecast_of(history)
 
     def flush(self) -> None:
-        """Bring what is in the ring to the host, to the sinks and to the alarm."""
-        new = False
+        """Bring what is in the ring to the host, to the sinks and to the alarm; with DTensors call it on every rank."""
         with self._lock:
-            for recorder, store in zip(self._recorders, self._record.stores, strict=True):
-                if recorder.used:
-                    store.append(recorder.take())
-                    new = True
-            if new and self.sinks:
-                self._write()
-        if new and self.on_alarm:
-            self._outside("the alarm", self._alarm)
+            stores = zip(self._recorders, self._record.stores, strict=True)
+            full = [(recorder, store) for recorder, store in stores if recorder.used]
+            if not full:
+                return
+            for (_, store), block in zip(full, emptied([recorder for recorder, _ in full]), strict=True):
+                store.append(block)
+            self._outlets.call("writing", self._outlets.write, self.sinks)
+        if self.on_alarm:
+            self._outlets.call("the alarm", self._alarm, self.on_alarm)
 
-    def detach(self) -> None:
-        """Remove the hooks; the readings stay. Doing it twice is doing it once."""
-        self.flush()
+    def detach(self, *, flush: bool = True) -> None:
+        """Remove the hooks; the readings stay. Doing it twice is doing it once.
+
+        Args:
+            flush: Whether to flush first. With DTensors that waits for every rank: take False where an exception ends
+                the training of one; the readings in the ring are lost.
+        """
+        if flush:
+            self.flush()
         for recorder in self._recorders:
             recorder.detach()
             _ATTACHED.discard(recorder.optimizer)
@@ -203,7 +224,7 @@ class Monitor:
         """Readings (as bytes) and step counts; a run resumed with them goes on as if never stopped.
 
         Every entry has the same type and place whatever was read, so that ``torch.distributed.checkpoint`` can save and
-        load a monitor as it can a model.
+        load a monitor as it can a model, also on another number of processes. With DTensors call it on every rank.
         """
         self.flush()
         with self._lock:
@@ -216,7 +237,7 @@ class Monitor:
                 "runs": [{"count": recorder.count, "dropped": store.dropped} for recorder, store in pairs],
                 "readings": packed(
                     [store.arrays() for store in stores],
-                    {"shown": self._shown, "alarmed": sorted(self._alarmed)},
+                    {"shown": self._outlets.shown, "alarmed": sorted(self._outlets.alarmed)},
                 ),
             }
 
@@ -224,10 +245,12 @@ class Monitor:
         """Go on where :meth:`state_dict` was taken; readings made so far are forgotten.
 
         Args:
-            state: From a monitor of the same tensors with the same ``every``.
+            state: From a monitor of the same tensors with the same ``every``; with DTensors the same on every rank.
 
         Raises:
-            ValueError: It is from another kind of monitor, or damaged; then nothing has changed.
+            ValueError: It is from another kind of monitor, or damaged, or, with DTensors, not the one that another rank
+                loads; then nothing has changed.
+            RuntimeError: DTensors are watched, and another rank has loaded none within two minutes.
         """
         mine = {"every": self.every, "names": self._watched.names, "param_groups": self._watched.param_groups}
         for key, value in mine.items():
@@ -237,13 +260,15 @@ class Monitor:
                     "select and every that the saved one had"
                 )
         blocks, notes = unpacked(state)
+        counts = [f"{int(run['count'])} steps of optimiser {k}" for k, run in enumerate(state["runs"])]
+        agree("a Monitor from a saved state", self._everything, counts)
         with self._lock:
             runs = zip(self._recorders, self._record.stores, state["runs"], blocks, strict=True)
             for recorder, store, run, block in runs:
                 recorder.take()
                 recorder.count = int(run["count"])
                 store.replace(block, int(run["dropped"]))
-            self._shown, self._alarmed = dict(notes["shown"]), set(notes["alarmed"])
+            self._outlets.shown, self._outlets.alarmed = dict(notes["shown"]), set(notes["alarmed"])
 
     def __repr__(self) -> str:
         optimizers = " and ".join(type(recorder.optimizer).__name__ for recorder in self._recorders)
@@ -257,7 +282,9 @@ class Monitor:
         lines.append(f"  memory on the device: ring {ring:,} bytes, work space {space:,} bytes")
         return "\n".join(lines)
 
-    # -- to the outside -----------------------------------------------------------------------------------------------
+    def _refresh(self) -> None:
+        if not self._waits:  # else a flush would wait for other ranks, which need not be here
+            self.flush()
 
     def _changes(self) -> list[str]:
         """What is different about the optimisers since they were attached."""
@@ -281,38 +308,8 @@ class Monitor:
         with self._lock:
             return self._record.histories(last=last)
 
-    def _write(self) -> None:
-        lines: dict[int, dict[str, float]] = {}
-        for group in self._record.groups:
-            read = self._record.read(group, after=self._shown.get(group.name, -1))
-            for i, step in enumerate(read["step"]):
-                values = {f"{group.name}/{name}": float(read[name][i]) for name in (*COLUMNS, "lr", "weight_decay")}
-                lines.setdefault(int(step), {}).update(values)
-                self._shown[group.name] = int(step)
-        for step in sorted(lines):
-            for sink in self.sinks:
-                self._outside(f"sink {type(sink).__name__}", sink.write, step, lines[step])
-
-    def _alarm(self) -> None:
-        from onsphere.monitor.findings import diagnose
-
-        for finding in diagnose(self._histories(last=_ALARM_WINDOW)):
-            if finding.kind in ("jump", "jump expected"):
-                of = finding.evidence
-                jump = of["steps"][-1] if finding.kind == "jump" else of["last"]
-                key = f"{finding.kind}, {of['group']}, {jump}"
-                if key not in self._alarmed and self.on_alarm is not None:
-                    self._alarmed.add(key)
-                    self._outside("on_alarm", self.on_alarm, finding)
-
-    def _outside(self, what: str, call: Callable[..., object], *arguments: object) -> None:
-        """Call something of the user's; training goes on whatever it does."""
-        try:
-            call(*arguments)
-        except Exception as error:
-            if what not in self._reported:
-                self._reported.add(what)
-                say(f"{what} failed ({type(error).__name__}: {error}); training goes on, and this is said once")
+    def _alarm(self, on_alarm: Callable[[Finding], object]) -> None:
+        self._outlets.alarm(self._histories(last=_ALARM_WINDOW), on_alarm)
 
 
 _ATTACHED: WeakSet[Optimizer] = WeakSet()

@@ -6,22 +6,21 @@
 
 3x3 in float64, a matrix product for each tensor. Copies of (w, g, w after) come first: small models keep those of
 several steps and multiply them together, which spares most calls; large ones are multiplied piece by piece, so that
-the float64 work space stays small. Nothing is read back before it is taken.
+the float64 work space stays small. Nothing is read back before it is taken. The tensors are those of this process: of
+tensors that are spread over processes, the parts held here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Pieces", "Whole", "workspace"]
 
-Array = NDArray[np.float64]
-
+#: Where <w,w>, <w,g>, <g,g>, <w,D>, <D,D> are among the products, row by row.
+_PICKED = [0, 1, 4, 6, 8]
 #: Weights up to which copies are multiplied whole, and above which piece by piece.
 _PIECE = {"cpu": 1 << 20, "default": 1 << 22}
 #: Copies are gathered for so many steps at most: weights times steps, and steps.
@@ -32,7 +31,7 @@ def workspace(tensors: Sequence[Tensor], capacity: int) -> Whole | Pieces:
     """The work space that suits some tensors of one device.
 
     Args:
-        tensors: The tensors that are read, all on one device.
+        tensors: The tensors that are read, all on one device, none of them empty.
         capacity: Steps that it can hold until :meth:`Whole.take`.
     """
     size = _PIECE.get(tensors[0].device.type, _PIECE["default"])
@@ -52,7 +51,7 @@ class Whole:
     """
 
     def __init__(self, tensors: Sequence[Tensor], capacity: int) -> None:
-        self.tensors, self._used, self._waiting = list(tensors), 0, 0
+        self._used, self._waiting = 0, 0
         device, sizes = tensors[0].device, [t.numel() for t in tensors]
         self.ring = _ring(tensors, capacity)
         self._depth = max(1, min(_GATHER // sum(sizes), _MOST, capacity))
@@ -69,33 +68,33 @@ class Whole:
         self._first_two = [before + gradients for before, gradients, _ in self._places]
         self.nbytes = self._copies.nbytes + (0 if self._exact is self._copies else self._exact.nbytes)
 
-    def before(self, *, gradients: bool) -> None:
+    def before(self, weights: list[Tensor], gradients: Sequence[Tensor | None] | None) -> None:
         """Copy the weights, and the gradients if they are there by now."""
-        if gradients:
-            found = [g for t in self.tensors if (g := t.grad) is not None and not g.is_sparse]
-            if len(found) == len(self.tensors):
-                torch._foreach_copy_(self._first_two[self._waiting], self.tensors + found)
+        if gradients is not None:
+            found = [g for g in gradients if g is not None and not g.is_sparse]
+            if len(found) == len(weights):
+                torch._foreach_copy_(self._first_two[self._waiting], [*weights, *found])
                 return
-            self.gradients()
-        torch._foreach_copy_(self._places[self._waiting][0], self.tensors)
+            self.gradients(gradients)
+        torch._foreach_copy_(self._places[self._waiting][0], weights)
 
-    def gradients(self) -> None:
+    def gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy the gradients; a missing one is zero."""
-        for place, tensor in zip(self._places[self._waiting][1], self.tensors, strict=True):
-            if tensor.grad is None:
+        for place, gradient in zip(self._places[self._waiting][1], gradients, strict=True):
+            if gradient is None:
                 place.zero_()
             else:
-                place.copy_(tensor.grad.to_dense())
+                place.copy_(gradient.to_dense())
 
-    def after(self) -> None:
+    def after(self, weights: list[Tensor]) -> None:
         """Copy the weights after the step, which ends the reading."""
-        torch._foreach_copy_(self._places[self._waiting][2], self.tensors)
+        torch._foreach_copy_(self._places[self._waiting][2], weights)
         self._waiting += 1
         if self._waiting == self._depth:
             self._multiply()
 
-    def take(self, *, under_way: bool = False) -> Array:
-        """Empty the ring: float64 ``[n, T, 3, 3]`` on the host.
+    def take(self, *, under_way: bool = False) -> Tensor:
+        """Empty the ring: ``[T, n, 5]`` on its device, as in :data:`onsphere.monitor.readings.SUMS`.
 
         Args:
             under_way: A reading has begun and not ended; it goes on undisturbed.
@@ -135,23 +134,23 @@ class Pieces:
     """
 
     def __init__(self, tensors: Sequence[Tensor], capacity: int, size: int) -> None:
-        self.tensors, self._used, self._size = list(tensors), 0, size
+        self._used, self._size = 0, size
         self.ring = _ring(tensors, capacity)
         self._before = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
         self._rows = torch.zeros(3, size, dtype=self.ring.dtype, device=self.ring.device)
         self.nbytes = self._rows.nbytes + sum(t.nbytes for t in self._before)
 
-    def before(self, *, gradients: bool) -> None:
+    def before(self, weights: list[Tensor], gradients: Sequence[Tensor | None] | None) -> None:
         """Copy the weights, and multiply with the gradients if they are there by now."""
-        torch._foreach_copy_(self._before, self.tensors)
-        if gradients:
-            self.gradients()
+        torch._foreach_copy_(self._before, weights)
+        if gradients is not None:
+            self.gradients(gradients)
 
-    def gradients(self) -> None:
+    def gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Multiply with the gradients; a missing one is zero."""
-        for i, tensor in enumerate(self.tensors):
+        for i, gradient in enumerate(gradients):
             products = self.ring[i, self._used, :2, :2].zero_()
-            flat = None if tensor.grad is None else tensor.grad.to_dense().reshape(-1)
+            flat = None if gradient is None else gradient.to_dense().reshape(-1)
             for rows, start, stop in self._parts(i):
                 if flat is None:
                     rows[1].zero_()
@@ -159,9 +158,9 @@ class Pieces:
                     rows[1].copy_(flat[start:stop])
                 products.addmm_(rows[:2], rows[:2].t())
 
-    def after(self) -> None:
+    def after(self, weights: list[Tensor]) -> None:
         """Multiply with the update, which ends the reading."""
-        for i, tensor in enumerate(self.tensors):
+        for i, tensor in enumerate(weights):
             products = self.ring[i, self._used, 2].zero_()
             flat = tensor.reshape(-1)
             for rows, start, stop in self._parts(i):
@@ -170,7 +169,7 @@ class Pieces:
                 products[2].add_(rows[2] @ rows[2])
         self._used += 1
 
-    def take(self, *, under_way: bool = False) -> Array:
+    def take(self, *, under_way: bool = False) -> Tensor:
         """Take the readings out, as :meth:`Whole.take` does."""
         taken = _taken(self.ring, self._used)
         if under_way and self._used:
@@ -194,5 +193,5 @@ def _ring(tensors: Sequence[Tensor], capacity: int) -> Tensor:
     return torch.zeros(len(tensors), capacity, 3, 3, dtype=exact, device=device)
 
 
-def _taken(ring: Tensor, used: int) -> Array:
-    return np.moveaxis(ring[:, :used].cpu().double().numpy(), 0, 1).copy()
+def _taken(ring: Tensor, used: int) -> Tensor:
+    return ring[:, :used].flatten(2)[:, :, _PICKED]
