@@ -1,5 +1,6 @@
 """What every test shares: one thread for every product, and no run ever writes into the checkout."""
 
+import gc
 import os
 import tempfile
 
@@ -23,6 +24,13 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="onsphere-state-")
 hypothesis.settings.register_profile("onsphere", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("onsphere")
+
+
+def pytest_collection_finish():
+    """Spare the collector what is there for good, and call it seldom: it took a fifth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
