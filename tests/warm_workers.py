@@ -1,4 +1,4 @@
-"""What worker processes import, imported once by the server that tests fork workers from (tests/lab/conftest.py)."""
+"""What worker processes import, imported once by the server that tests fork workers from (tests/forks.py)."""
 
 import torch
 

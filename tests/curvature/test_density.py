@@ -35,7 +35,7 @@ def curvature(name, mode, sphere, **options):
 
 @pytest.mark.parametrize(("name", "mode", "sphere"), CASES)
 def test_mass_moments_and_edges_against_dense_eigenvalues(name, mode, sphere):
-    values, found = curvature(name, mode, sphere, probes=60, steps=20)
+    values, found = curvature(name, mode, sphere, probes=30, steps=20)
     assert found.dimension == len(values)
     np.testing.assert_allclose(found.weights.sum(1), len(values), rtol=1e-9)
     assert found.moment(0).value == pytest.approx(len(values))
@@ -65,7 +65,7 @@ def test_the_quadrature_of_a_probe_is_exact_to_degree_two_m_minus_one(size, step
 def test_moments_lie_within_three_standard_errors_in_95_of_100_trials():
     values = np.concatenate([np.random.default_rng(0).normal(size=30) * 0.1, [3.0, 8.0]])
     matrix = matrix_with(values)
-    found = [estimate_density(lambda v: matrix @ v, 32, probes=40, steps=8, seed=s) for s in range(100)]
+    found = [estimate_density(lambda v: matrix @ v, 32, probes=20, steps=8, seed=s) for s in range(100)]
     for order in (1, 2):
         estimates = [f.moment(order) for f in found]
         assert sum(abs(e.value - (values**order).sum()) <= 3 * e.standard_error for e in estimates) >= 95
@@ -83,7 +83,7 @@ def test_counts_of_separate_clusters():
 
 
 def test_the_smoothed_density_integrates_to_the_mass_and_is_the_dense_one():
-    values, found = curvature("batch_norm", "train", False, probes=150, steps=20)
+    values, found = curvature("batch_norm", "train", False, probes=80, steps=20)
     width = np.ptp(values) / 30
     grid = found.grid(2000, width)
     assert np.trapezoid(found.density(grid, width), grid) == pytest.approx(found.mass, rel=1e-4)

@@ -42,7 +42,7 @@ def test_unbiased_over_many_draws_and_errors_are_honest(sizes):
     model = line()
     x, y, gradients = population(model)
     rng = np.random.default_rng(1)
-    found = [gradient_noise(model, squared, draw(x, y, sizes, rng)) for _ in range(600)]
+    found = [gradient_noise(model, squared, draw(x, y, sizes, rng)) for _ in range(300)]
     mean = gradients.mean(0)
     truth = {"noise_trace": gradients.var(0).sum() / 5, "squared_gradient": mean @ mean}
     for name, value in truth.items():

@@ -83,14 +83,11 @@ def test_caps_in_two_and_three_dimensions():
 @pytest.mark.parametrize("dimension", [2, 3, 5, 10, 20, 300])
 @pytest.mark.parametrize("neighbours", [1, 4])
 def test_uniform_directions_without_bias_at_any_dimension(dimension, neighbours):
-    # In many dimensions the nearest chord says less about the mass within it: more clouds for the same error.
-    clouds = 400 if (dimension, neighbours) == (300, 1) else 60
-    found = [
-        sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(clouds)
-    ]
+    found = [sphere_entropy(normals([dimension, s], 150, dimension), neighbours=neighbours).value for s in range(60)]
     mean, error = mean_and_error(found)
     assert abs(mean - sphere_log_area(dimension)) < 4 * error
-    assert error < 0.03
+    # In many dimensions the nearest chord says less about the mass within it. The bias of exact caps is several nats.
+    assert error < (0.08 if (dimension, neighbours) == (300, 1) else 0.03)
 
 
 # d, T, allowed bias: measured at N = 3000, k = 3; it grows with the dimension and falls with the temperature
@@ -206,9 +203,9 @@ def test_the_error_is_the_spread(dimension, neighbours):
         sphere_entropy(
             vmf_sample(axis(dimension), 0.1, 300, np.random.default_rng([s, dimension])), neighbours=neighbours
         )
-        for s in range(120)
+        for s in range(80)
     ]
-    # the spread itself is known to 6.5 %
+    # the spread itself is known to 8 %
     assert 0.75 < np.mean([e.error for e in found]) / np.std([e.value for e in found]) < 1.45
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from onsphere import lab
 from onsphere.lab.data import load
@@ -41,10 +42,15 @@ def _unwritten(monkeypatch):
 
 @pytest.fixture
 def threads():
-    """threads(n) lets torch use n threads until the test has ended."""
+    """threads(n) lets torch and the BLAS of numpy and scipy use n threads until the test has ended."""
     before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+
+    def use(number):
+        torch.set_num_threads(number)
+        threadpool_limits(number, user_api="blas")
+
+    yield use
+    use(before)
 
 
 def rows(result):

@@ -45,6 +45,16 @@ def same(a, b):
 # -- threads ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def busy_threads():
+    """Threads take turns within microseconds: more often in the middle of things, and none waits long for its turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("busy_threads")
 @pytest.mark.parametrize("pieces", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_readings_taken_from_a_second_thread_disturb_nothing(pieces, dtype, monkeypatch):

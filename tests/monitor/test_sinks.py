@@ -215,11 +215,10 @@ def wandb_records(path):
 def read_wandb(folder):
     """Rows of the history. W&B's own process may still be writing when finish() is back."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    for _ in range(300):
+    records = []
+    while not any(record.WhichOneof("record_type") == "exit" for record in records):
+        time.sleep(0.05)
         records = list(wandb_records(path))
-        if any(record.WhichOneof("record_type") == "exit" for record in records):
-            break
-        time.sleep(0.1)
     rows = [record.history.item for record in records if record.WhichOneof("record_type") == "history"]
     return [{(x.key or "/".join(x.nested_key)): json.loads(x.value_json) for x in row} for row in rows]
 

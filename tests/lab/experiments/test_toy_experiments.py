@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from browser import attribute, needs_browser, open_page
 from command import flags
 from onsphere.lab import Interrupted, Run, toy_periods, toy_regimes, toy_thermo
 from onsphere.lab.cli import run_command
@@ -93,21 +92,6 @@ def test_config_seed_and_page_command_repeat_a_run(name, capfd, undrawn):
     assert third[rows] == again[rows] == json.loads(json.dumps(first[rows]))
     other = call(out="other", seed=4, **fields).to_dict()
     assert other[rows] != first[rows] or name == "periods"
-
-
-@needs_browser
-@pytest.mark.parametrize("name", SMALL)
-def test_the_page_opens_without_errors(name):
-    call, fields = SMALL[name]
-    result = call(out="run", **fields)
-    assert list(Path("run/figures").glob("*.png")) and list(Path("run/figures").glob("*.svg"))
-    page = Path(result.report)
-    page.unlink()
-    assert run_command(["report", "run"]) == 0
-    document, console = open_page(page)
-    assert console == []
-    assert attribute(document, "data-errors") is None
-    assert int(attribute(document, "data-charts")) >= 2
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate()
     assert process.returncode == 130
     assert "onsphere resume run" in error and "Traceback" not in error
     assert Run(tmp_path / "run").status == "interrupted"

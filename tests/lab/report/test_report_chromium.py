@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from browser import attribute, needs_browser, open_page
+from pictures import undrawn
 from synthetic_map import Map
 
 pytestmark = needs_browser
@@ -61,7 +62,8 @@ def seen(regimes: Map, write: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     cells = list(regimes.result.cells)
     cells[3] = replace(cells[3], loss=float("nan"), finite=False)
     folder = tmp_path_factory.mktemp("chromium")
-    text = write(regimes.but(cells=cells), folder / "run").read_text(encoding="utf-8")
+    with undrawn():
+        text = write(regimes.but(cells=cells), folder / "run").read_text(encoding="utf-8")
     document, console = open_text(text.replace("</body>", PROBE), folder)
     assert console == []
     assert attribute(document, "data-errors") is None

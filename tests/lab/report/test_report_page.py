@@ -104,6 +104,7 @@ def test_values_that_are_not_finite_become_gaps(regimes: Map, write: Any, tmp_pa
     assert "1 run became non-finite" in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_text_is_escaped_everywhere(regimes: Map, write: Any, tmp_path: Path) -> None:
     evil = '<img src=x onerror=alert(1)> & "quoted" </script>'
     spec = regimes.result.spec.model_copy(update={"data": evil, "model": evil})
@@ -117,6 +118,7 @@ def test_text_is_escaped_everywhere(regimes: Map, write: Any, tmp_path: Path) ->
     assert texts and all("&lt;img" in said for said in texts)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_needs_no_selector(write: Any, tmp_path: Path) -> None:
     page = Reader(write(synthetic_map(seeds=1), tmp_path / "run").read_text(encoding="utf-8"))
     assert "fieldset" not in page.tags
