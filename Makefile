@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 JOBS ?= 2
+# Every process that a test starts would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check bench science search laws clean help
 .DEFAULT_GOAL := help

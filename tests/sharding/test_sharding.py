@@ -82,21 +82,25 @@ def spheres_of_parts():
         whole = onsphere.Sphere([x.clone() for x in xs], rows=rows)
         spread, moved = ([distribute_tensor(t, *cut) for t, cut in zip(ts, cuts, strict=True)] for ts in (xs, vs))
         sphere = onsphere.Sphere(spread, rows=rows)
+        residuals = (onsphere.noether_residual(ts, gradients=gs) for ts, gs in ((spread, moved), (whole.tensors, vs)))
         pairs = [
+            tuple(residuals),
             (sphere.radius, whole.radius),
             (sphere.shares(), whole.shares()),
             (sphere.angle_to(moved), whole.angle_to(vs)),
             ([t.full_tensor() for t in sphere.tangent(moved)], whole.tangent(vs)),
-            ([t.full_tensor() for t in sphere.tangent_(moved)], whole.tangent_(vs)),
+            (
+                [t.full_tensor() for t in sphere.tangent_(moved)],
+                [t.clone() for t in whole.tangent_([v.clone() for v in vs])],
+            ),
             (sphere.project_(2.0).norm(), whole.project_(2.0).norm()),
-            ([t.full_tensor() for t in sphere.tensors], whole.tensors),
+            ([t.full_tensor() for t in sphere.tensors], [t.clone() for t in whole.tensors]),
         ]
         if rows:
             radii = [torch.arange(1.0, 1 + len(r)) if r.dim() else r for r in whole.radius]
             pairs.append((sphere.project_(radii).norm(), whole.project_(radii).norm()))
-            pairs.append(([t.full_tensor() for t in sphere.tensors], whole.tensors))
-        residuals = (onsphere.noether_residual(ts, gradients=gs) for ts, gs in ((spread, moved), (whole.tensors, vs)))
-        found += [*pairs, tuple(residuals)]
+            pairs.append(([t.full_tensor() for t in sphere.tensors], [t.clone() for t in whole.tensors]))
+        found += pairs
     return found
 
 

@@ -47,7 +47,8 @@ def add_up(
     for mesh, places in meshes.items():
         over = sorted({d for i in places for d in _summed(tensors[i], by_row=by_row[i] and not whole)})
         sent = [_share(sums[i], tensors[i], over, by_row=by_row[i]) for i in places]
-        device = sent[0].device
+        # Where the processes of the mesh can send from: parts may be kept on the host.
+        device = sent[0].device if sent[0].device.type == mesh.device_type else torch.device(mesh.device_type)
         vector = torch.cat([one.detach().reshape(-1).to(device, torch.float64) for one in sent])
         _all_reduce(vector, mesh, over)
         for i, one, total in zip(places, sent, torch.split(vector, [one.numel() for one in sent]), strict=True):
