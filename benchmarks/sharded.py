@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 import onsphere
 from benchmarks.measure import line, ratio
 
-_WIDTH, _BLOCKS, _ROUNDS, _STEPS = 512, 6, 9, 10
+_WIDTH, _BLOCKS, _TOKENS, _ROUNDS, _STEPS = 512, 6, 256, 6, 10
 
 
 class _Block(nn.Module):
@@ -33,7 +33,7 @@ class _Block(nn.Module):
 
 
 def steps() -> Iterator[str]:
-    """Two gloo ranks, 19 million numbers, 2,048 tokens a rank and step."""
+    """Two gloo ranks, 19 million numbers, 256 tokens a rank and step."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_rank, args=(folder,), nprocs=2)
         seconds = torch.load(Path(folder) / "seconds")
@@ -48,7 +48,7 @@ def _rank(rank: int, folder: str) -> None:
     distributed = torch.distributed
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     runs = {kind: _training(kind) for kind in ("plain", "kept", "rows", "watched")}
-    x = torch.randn(2048, _WIDTH, generator=torch.Generator().manual_seed(rank))
+    x = torch.randn(_TOKENS, _WIDTH, generator=torch.Generator().manual_seed(rank))
 
     def work(kind: str) -> float:
         model, optimizer, _ = runs[kind]

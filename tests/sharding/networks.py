@@ -37,12 +37,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two blocks; head without a norm ahead of it."""
+    """One block; a head without a norm ahead of it."""
 
     def __init__(self, width=12, heads=4, classes=5):
         super().__init__()
         self.embed = nn.Linear(6, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(1))
         self.head = nn.Linear(width, classes)
 
     def forward(self, x):
@@ -80,6 +80,11 @@ def data(dtype, steps):
     x = torch.randn(steps, 8, 4, 6, dtype=torch.float64, generator=random).to(dtype)
     y = torch.randint(5, (steps, 8), generator=random)
     return x, y
+
+
+def groups_of(model, spheres, dtype):
+    """Groups from a search; names are those of the plain model."""
+    return onsphere.sphere_groups(model, data(dtype, 1)[0][0], spheres=spheres)
 
 
 def _units(model):
@@ -161,9 +166,7 @@ RECIPES = {
 def named_groups(name, spheres):
     """(names, kind of sphere) of a network's groups; as rows come tensors that are invariant as a whole."""
     model = network(name, torch.float64)
-    groups = onsphere.sphere_groups(
-        model, data(torch.float64, 1)[0][0], spheres="groups" if spheres == "groups" else "joint"
-    )
+    groups = groups_of(model, "groups" if spheres == "groups" else "joint", torch.float64)
     found = [(list(group["names"]), group["sphere"]) for group in groups]
     if spheres in ("joint", "groups"):
         return found

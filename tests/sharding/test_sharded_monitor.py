@@ -65,7 +65,7 @@ def watching(made, **options):
 
 
 def train(made, steps=STEPS, watch=None):
-    trained(made.model, made.optimizer, made.share, EXACT, steps, watch)
+    trained(made.model, made.optimizer, made.share, EXACT, steps, watch=watch)
 
 
 def read(monitor):

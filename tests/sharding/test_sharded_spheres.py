@@ -18,7 +18,9 @@ CASES = [
     for world, layouts in LAYOUTS.items()
     for (name, how), recipes in layouts.items()
     for recipe in recipes
-    for dtype in ([torch.float64, torch.float32] if recipe in SOME and how != "ddp" else [torch.float64])
+    for dtype in (
+        [torch.float64, torch.float32] if recipe in SOME and how in ("fsdp", "fsdp x tp") else [torch.float64]
+    )
 ]
 #: Weights differ by less after 20 steps, and radii relatively.
 CLOSE = {torch.float64: (1e-10, 1e-12), torch.float32: (1e-5, 1e-6)}
