@@ -26,6 +26,11 @@ hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("onsphere")
 
 
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that no worker is left with one when the others have ended."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish():
     """Spare the collector what is there for good, and call it seldom: it took a fifth of the time."""
     gc.collect()

@@ -20,6 +20,8 @@ import onsphere
 from onsphere import Monitor
 from onsphere.monitor import Finding, HuggingFaceMonitor, LightningMonitor
 
+pytestmark = pytest.mark.slow
+
 EXACT = torch.float64
 STEPS = 20
 

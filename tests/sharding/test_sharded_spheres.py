@@ -7,6 +7,8 @@ import torch
 from networks import NETWORKS, RECIPES, named_groups, network, trained_network
 from processes import run_on
 
+pytestmark = pytest.mark.slow
+
 #: Few recipes where another layout has shown the rest: each costs 20 steps of two or four processes.
 SOME = ["SphereSGD with momentum", "AdamW, kept", "SphereSGD, rows"]
 LAYOUTS = {

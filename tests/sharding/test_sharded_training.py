@@ -14,6 +14,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 import onsphere
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20
 KEPT = {
     "SphereSGD": ("both", onsphere.SphereSGD, {"lr": 0.01, "momentum": 0.9}),
