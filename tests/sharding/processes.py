@@ -17,10 +17,10 @@ import torch
 __all__ = ["run_on"]
 
 #: Seconds; nothing here takes a tenth of it, and a hang ends.
-_LIMIT = 240
+_LIMIT = 500
 
 
-def run_on(world, function, *arguments, patience=60.0):
+def run_on(world, function, *arguments, patience=200.0):
     """``[function(*arguments) on rank 0, ... on rank world - 1]``; what a rank raised is raised here.
 
     ``patience``: the process group's time-out, seconds.
@@ -31,7 +31,7 @@ def run_on(world, function, *arguments, patience=60.0):
     return [value for value, _ in results]
 
 
-def outcomes(world, function, *arguments, patience=60.0):
+def outcomes(world, function, *arguments, patience=200.0):
     """For every rank what it returned and None, or None and what it raised."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch", "torch.distributed.fsdp", "torch.distributed.tensor.parallel", "onsphere"])
