@@ -47,7 +47,8 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
     of it.
 
     float16 and bfloat16 weights are scaled in float32 and rounded so that the norm comes out right. A sphere whose norm
-    is not finite is left as the optimiser left it.
+    is not finite is left as the optimiser left it. Parameters may be DTensors (FSDP2, tensor parallelism): norms are
+    those of the whole tensors, by one all-reduce a mesh and step, in which every rank takes part.
 
     Args:
         optimizer: Any ``torch.optim.Optimizer`` except :class:`SphereSGD`, which is on its spheres already; one that
@@ -62,9 +63,11 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
 
     Raises:
         TypeError: ``optimizer`` is not a torch optimiser, or a parameter does not hold real floating-point numbers or
-            is a DTensor.
+            is a ``Partial`` DTensor.
         ValueError: It is kept already, no group has a sphere, a parameter is unknown to the optimiser or on two
-            spheres, or the weights have no direction (zero or non-finite norm).
+            spheres, the weights have no direction (zero or non-finite norm), or another rank has other groups of
+            sharded tensors.
+        RuntimeError: Another rank of the mesh of sharded tensors has made no such group in two minutes.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))

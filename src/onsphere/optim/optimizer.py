@@ -46,6 +46,9 @@ class SphereSGD(Optimizer):
     sphere whose norm is not finite is not projected. Groups without ``sphere`` get the step of ``torch.optim.SGD``, bit
     for bit with a float learning rate.
 
+    Parameters may be DTensors (FSDP2, tensor parallelism): norms are those of the whole tensors, added up over the
+    processes by one all-reduce a mesh and step, in which every rank takes part.
+
     Args:
         params: Param groups, at least one with ``"sphere": "joint"`` (its tensors share one norm) or ``"rows"`` (every
             slice along dimension 0 of every tensor has its own): what ``onsphere.sphere_groups(model, batch)`` returns.
@@ -62,9 +65,10 @@ class SphereSGD(Optimizer):
             place on lists; ``None`` chooses the latter unless a parameter is of a tensor subclass.
 
     Raises:
-        TypeError: A sphere parameter does not hold real floating-point numbers, or is a DTensor.
-        ValueError: A value is out of range, no group has a sphere, a sphere group has weight decay, or its tensors
-            have no direction (zero or non-finite norm).
+        TypeError: A sphere parameter does not hold real floating-point numbers, or is a ``Partial`` DTensor.
+        ValueError: A value is out of range, no group has a sphere, a sphere group has weight decay, its tensors have no
+            direction (zero or non-finite norm), or another rank has other groups of sharded tensors.
+        RuntimeError: Another rank of the mesh of sharded tensors has made no such group in two minutes.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))

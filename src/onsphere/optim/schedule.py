@@ -59,7 +59,8 @@ class RegimeSchedule(LRScheduler):
         last_epoch: As in torch: -1 starts anew.
 
     Raises:
-        TypeError: ``optimizer`` is no torch optimiser, or with ``keep_elr`` a tensor on a sphere is a DTensor.
+        TypeError: ``optimizer`` is no torch optimiser, or with ``keep_elr`` the parts of a tensor on a sphere
+            do not add up (a ``Partial`` DTensor, FSDP 1, DeepSpeed).
         ValueError: A value is out of range, a sequence does not have one number for each group, or
             ``keep_elr`` is of no use.
 
