@@ -66,6 +66,21 @@ def test_sums_over_every_layout_are_those_of_the_whole_tensor():
     assert run_on(4, sums_of_every_layout) == [[]] * 4
 
 
+def norms_on_meshes_of_three_dimensions():
+    """Sums over two of three dimensions of a mesh, which have a group of processes of their own only if they have names."""
+    x, found = torch.arange(20.0, dtype=torch.float64).view(4, 5), []
+    for names in (("p", "a", "b"), None):
+        mesh = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=names)
+        for first in (Replicate(), Shard(0)):
+            found.append(float(squared_norm(distribute_tensor(x, mesh, [first, Shard(0), Shard(1)]))))
+    return found
+
+
+def test_sums_over_some_dimensions_of_a_mesh():
+    for found in run_on(4, norms_on_meshes_of_three_dimensions):
+        assert found == pytest.approx([2470.0] * 4)
+
+
 def spheres_of_parts():
     """What a Sphere of DTensors on two meshes says and does, beside one of the whole tensors."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))

@@ -79,17 +79,11 @@ def _share(sums: Tensor, tensor: Tensor, over: Sequence[int], *, by_row: bool) -
 
 def _all_reduce(vector: Tensor, mesh: Any, over: Sequence[int]) -> None:
     """Add a vector up, in place, over some dimensions of a mesh: at once if they have a group of processes."""
-    key = mesh, tuple(over)
-    if key not in _groups:
-        _groups[key] = _groups_of(mesh, over)
-    for group in _groups[key]:
+    for group in _groups(mesh, over):
         torch.distributed.all_reduce(vector, group=group)
 
 
-_groups: dict[tuple[Any, tuple[int, ...]], list[Any]] = {}
-
-
-def _groups_of(mesh: Any, over: Sequence[int]) -> list[Any]:
+def _groups(mesh: Any, over: Sequence[int]) -> list[Any]:
     distributed = torch.distributed
     if len(over) == 1:
         return [mesh.get_group(over[0])]
