@@ -67,13 +67,11 @@ def test_sums_over_every_layout_are_those_of_the_whole_tensor():
 
 
 def norms_on_meshes_of_three_dimensions():
-    """Sums over two of three dimensions of a mesh, which have a group of processes of their own only if they have names."""
-    x, found = torch.arange(20.0, dtype=torch.float64).view(4, 5), []
-    for names in (("p", "a", "b"), None):
-        mesh = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=names)
-        for first in (Replicate(), Shard(0)):
-            found.append(float(squared_norm(distribute_tensor(x, mesh, [first, Shard(0), Shard(1)]))))
-    return found
+    """Sums over two of three dimensions of a mesh, which have a group of processes of their own if they have names."""
+    x = torch.arange(20.0, dtype=torch.float64).view(4, 5)
+    meshes = [init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=names) for names in (("p", "a", "b"), None)]
+    cuts = [[first, Shard(0), Shard(1)] for first in (Replicate(), Shard(0))]
+    return [float(squared_norm(distribute_tensor(x, mesh, cut))) for mesh in meshes for cut in cuts]
 
 
 def test_sums_over_some_dimensions_of_a_mesh():
