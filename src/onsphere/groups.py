@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onsphere.radii import as_radius, check_range, check_real, measure_radius
+from onsphere.radii import as_radius, check_range, measure_radius
 from onsphere.sharding import agree
 from onsphere.spheres import Sphere
 
@@ -95,8 +95,6 @@ def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | li
     if not params:
         raise ValueError("a sphere group has no parameters; give it at least one, or leave the group out")
     names = parameter_names(group)
-    for tensor, name in zip(params, names, strict=True):
-        check_real(tensor, name)
     notes = [f"{name} {tuple(p.shape)} ({group['sphere']})" for name, p in zip(names, params, strict=True)]
     agree("a sphere group", params, [*notes, f"radius {radius if not rows or radius is None else 'given'}"])
     present = measure_radius(params, names, rows=rows)

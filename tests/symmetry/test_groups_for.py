@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -16,16 +15,6 @@ from onsphere.symmetry import mapping, result
 from zoo import ZOO
 
 SPHERES = ("joint", "groups", "rows")
-
-
-@pytest.fixture
-def mesh():
-    distributed = torch.distributed
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        yield init_device_mesh("cpu", (1,))
-    finally:
-        distributed.destroy_process_group()
 
 
 def seeded(make):

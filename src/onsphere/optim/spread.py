@@ -35,7 +35,7 @@ class Move:
 
     Attributes:
         params: Its tensors, at least one of them spread over processes; changed.
-        grads: A gradient for each, or None.
+        grads: A gradient for each, or None; empty where nothing moves.
         buffers: A momentum buffer for each, laid out as the tensors; empty without momentum; changed.
         radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` for each tensor.
         rows: Whether every slice along dimension 0 has a sphere of its own.
@@ -77,7 +77,7 @@ def project_spread_(groups: Sequence[tuple[Sequence[Tensor], float | Sequence[Te
         groups: For each its tensors, its radius and whether it is of rows, as in :class:`Move`.
     """
     spheres = [
-        sphere for params, radius, rows in groups for sphere in _spheres(Move(params, params, [], radius, rows, 0.0))
+        sphere for params, radius, rows in groups for sphere in _spheres(Move(params, [], [], radius, rows, 0.0))
     ]
     sums = [[_per_sphere(s, s.xs[i]).unsqueeze(-1) for i in _layouts(s)] for s in spheres]
     for sphere, total in zip(spheres, _added_up(spheres, sums), strict=True):
@@ -109,21 +109,21 @@ def _spheres(move: Move) -> list[_Sphere]:
 
 def _sphere(move: Move, indices: Sequence[int]) -> _Sphere:
     tensors = [move.params[i] for i in indices]
-    xs = [wide(part(t)) for t in tensors]
-    given = [None if (g := move.grads[i]) is None else same_layout(g, move.params[i]) for i in indices]
-    gs = [torch.zeros_like(x) if g is None else part(g).to(x.dtype) for g, x in zip(given, xs, strict=True)]
-    vs = [wide(part(move.buffers[i])) for i in indices] if move.buffers else []
-    narrow = [(part(t), x) for t, x in zip(tensors, xs, strict=True) if part(t) is not x]
-    narrow += [(part(move.buffers[i]), v) for i, v in zip(indices, vs, strict=False) if part(move.buffers[i]) is not v]
+    held = [part(t) for t in tensors]
+    buffers = [part(move.buffers[i]) for i in indices] if move.buffers else []
+    given = [None if (g := move.grads[i]) is None else same_layout(g, move.params[i]) for i in indices if move.grads]
+    xs, vs = [wide(x) for x in held], [wide(v) for v in buffers]
+    gs = [torch.zeros_like(x) if g is None else part(g).to(x.dtype) for g, x in zip(given, xs, strict=False)]
+    narrow = [(x, exact) for x, exact in zip([*held, *buffers], [*xs, *vs], strict=True) if x is not exact]
     radius: Any = move.radius
     if not isinstance(radius, float):
         radius = per_row(rows_here(radius[indices[0]], tensors[0]), xs[0], dtype=torch.float64)
     layouts = _by_layout(tensors)
 
-    def by_layout(values: list[Tensor]) -> dict[int, list[Tensor]]:
+    def by_layout(values: list[Any]) -> dict[int, list[Any]]:
         return {i: [values[k] for k in ids] for i, ids in layouts.items() if values}
 
-    present = {i: sum(given[k] is not None for k in ids) for i, ids in layouts.items()}
+    present = {i: sum(g is not None for g in values) for i, values in by_layout(given).items()}
     return _Sphere(tensors, by_layout(xs), by_layout(gs), by_layout(vs), narrow, radius, present, move)
 
 
