@@ -7,11 +7,14 @@ learning-rate schedule from a regime map, :func:`propose_elrs` the rule behind i
 
 from onsphere.optim.keep import keep_on_sphere, release
 from onsphere.optim.optimizer import SphereSGD
+from onsphere.optim.policies import Brake, Floor
 from onsphere.optim.proposal import ProposedElrs, propose_elrs
 from onsphere.optim.schedule import RegimeSchedule
 from onsphere.optim.updates import adam, sgd, sphere_sgd
 
 __all__ = [
+    "Brake",
+    "Floor",
     "ProposedElrs",
     "RegimeSchedule",
     "SphereSGD",

@@ -106,8 +106,8 @@ def _step_(
     if vs:
         pull = _radial(xs, vs, rows=rows) * -momentum
         torch._foreach_mul_(vs, momentum)
-        _add_(vs, gs, 1.0)
-        _add_(vs, xs, pull)
+        add_(vs, gs, 1.0)
+        add_(vs, xs, pull)
         gs = vs
     if isinstance(lr, Tensor):
         lr = lr.to(xs[0].device)
@@ -118,7 +118,7 @@ def _step_(
         cosine, sinc = arc(lr * radius * total([square_sum([u], rows=rows) for u in tangents]).sqrt())
         # The tangent part u = g - ratio x is measured but not stored: x cos - k u = x (cos + k ratio) - k g.
         reach = reach * sinc
-        _scale_(xs, cosine + reach * ratio)
+        scale_by_(xs, cosine + reach * ratio)
     _rescale_(xs, radius, _move_(xs, gs, reach, rows=rows))
 
 
@@ -126,7 +126,7 @@ def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: b
     """``x <- x - reach g`` in place; returns the squared norm of the result."""
     kinds = alike(xs)
     if rows or not isinstance(reach, float) or not all(one_by_one(device) for device, _ in kinds):
-        _add_(xs, gs, -reach)
+        add_(xs, gs, -reach)
         return square_sum(xs, rows=rows)
     parts, start, held = [], 0, 0
     for end, x in enumerate(xs, 1):
@@ -140,7 +140,7 @@ def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: b
 
 def _rescale_(xs: list[Tensor], radius: float | Tensor, squares: Tensor) -> None:
     """``x <- x (radius / norm)``; the origin has no direction and stays, and so does what is not finite."""
-    _scale_(xs, scale_to(radius, squares.sqrt()))
+    scale_by_(xs, scale_to(radius, squares.sqrt()))
 
 
 def _rescale_narrow_(xs: list[Tensor], radius: float | Tensor, norm: Tensor, *, rows: bool) -> None:
@@ -156,7 +156,8 @@ def _rescale_narrow_(xs: list[Tensor], radius: float | Tensor, norm: Tensor, *, 
 # -- lists of tensors times one factor: a float, a 0-d tensor, or (one tensor only) a column [R, 1, ...] ---------------
 
 
-def _scale_(xs: list[Tensor], factor: Tensor) -> None:
+def scale_by_(xs: list[Tensor], factor: Tensor) -> None:
+    """Compute ``x <- factor x`` in place."""
     for (device, dtype), ids in alike(xs).items():
         if factor.dim() > 0:
             xs[ids[0]].mul_(factor.to(dtype))
@@ -165,7 +166,7 @@ def _scale_(xs: list[Tensor], factor: Tensor) -> None:
             torch._foreach_mul_([xs[i] for i in reversed(ids)], factor.to(device=device, dtype=dtype))
 
 
-def _add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> None:
+def add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> None:
     """Compute ``y <- y + factor x`` in place."""
     for (device, dtype), ids in alike(ys).items():
         some_y, some_x = [ys[i] for i in ids], [xs[i].to(dtype) for i in ids]

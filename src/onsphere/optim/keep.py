@@ -2,17 +2,17 @@
 
     x <- optimiser's step(x);   x <- rho x / ||x||
 
-It works through the hooks that every ``torch.optim.Optimizer`` has, so closures, schedulers, gradient scalers and
-checkpoints go on as before, and :func:`release` takes it off again. What it does not do is change the optimiser: its
-momentum buffers are not projected onto the tangent space, and weight decay inside it only rescales the step
-(by 1 / (1 - lr decay), the rest is undone). :class:`onsphere.SphereSGD` has neither.
+or turned by exactly lr radians, braked, or held to a least step (:mod:`onsphere.optim.policies`). It works through the
+hooks that every ``torch.optim.Optimizer`` has, so closures, schedulers, gradient scalers and checkpoints go on as
+before, and :func:`release` takes it off again. What it does not do is change the optimiser: its momentum buffers are
+not projected onto the tangent space, and weight decay inside it only rescales the step (by 1 / (1 - lr decay), the
+rest is undone). :class:`onsphere.SphereSGD` has neither.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,8 +23,11 @@ from torch.optim import Optimizer
 from onsphere.groups import parameter_names, settle_radius, sphere_kind
 from onsphere.optim.hooks import StepHooks
 from onsphere.optim.inplace import project_
+from onsphere.optim.kept import Kept
 from onsphere.optim.optimizer import SphereSGD
+from onsphere.optim.policies import Brake, Floor
 from onsphere.optim.spread import project_spread_
+from onsphere.optim.steering import LABEL_KEY, Steering
 from onsphere.optim.wrappers import torch_optimizers
 from onsphere.radii import as_radius
 from onsphere.sharding import check_current, is_spread
@@ -35,8 +38,21 @@ GROUP_KEY, STATE_KEY = "sphere_radii", "spheres"
 AnyOptimizer = TypeVar("AnyOptimizer")
 
 
-def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]]) -> AnyOptimizer:
+def keep_on_sphere(
+    optimizer: AnyOptimizer,
+    groups: Iterable[Mapping[str, Any]],
+    *,
+    angle: bool = False,
+    tangent: bool = False,
+    policy: Brake | Floor | None = None,
+) -> AnyOptimizer:
     """Project the weights back onto their spheres after each step of an optimiser, or of several.
+
+    With ``angle`` the optimiser says in which direction, and ``lr`` says how far: every sphere turns by exactly ``lr``
+    radians a step along the great circle on which the update sets out. For the step itself the optimiser is given a
+    learning rate of 1, so that rounding does not decide the direction of small updates, and ``lr`` stands in its param
+    groups again when the step ends. Weight decay that only shrinks the weights (AdamW's, Muon's, SGD's) does nothing
+    then. Tensors on no sphere are stepped with their group's ``lr`` as ever: give them a group of their own.
 
     The radii are recorded now, from the present norms or from the groups' ``radius``, in which case the weights are put
     there. They are in the optimiser's ``param_groups`` (``"sphere_radii"``: for each parameter a list with the radius
@@ -57,16 +73,23 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
             on it.
         groups: Sphere groups, as ``onsphere.sphere_groups(model, batch)`` returns them; groups without ``sphere`` are
             ignored. They need not be the optimiser's own groups, but their parameters must be among its parameters.
+        angle: Whether ``lr`` is the angle of a step, in radians.
+        tangent: Whether gradients are projected onto the tangent space of their sphere before the optimiser sees them,
+            which keeps its buffers free of radial parts where the function is not scale-invariant.
+        policy: What becomes of updates instead of the projection: :class:`onsphere.optim.Brake` or
+            :class:`onsphere.optim.Floor`, under which norms are free.
 
     Returns:
         The optimiser, wrapper or list that was given.
 
     Raises:
         TypeError: ``optimizer`` is not a torch optimiser, or a parameter does not hold real floating-point numbers or
-            is a ``Partial`` DTensor.
+            is a ``Partial`` DTensor, or with ``angle`` is narrower than float32.
         ValueError: It is kept already, no group has a sphere, a parameter is unknown to the optimiser or on two
-            spheres, the weights have no direction (zero or non-finite norm), or another rank has other groups of
-            sharded tensors.
+            spheres, the weights have no direction (zero or non-finite norm), another rank has other groups of
+            sharded tensors, ``angle`` and ``policy`` are both given, or ``angle`` with an optimiser whose direction
+            depends on its lr (LBFGS, Rprop, ASGD), a sphere that two optimisers step, or a param group in which some
+            tensors are on spheres and others are not.
         RuntimeError: Another rank of the mesh of sharded tensors has made no such group in two minutes.
 
     Example:
@@ -75,6 +98,8 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
         >>> optimizer = keep_on_sphere(optimizer, [{"params": [weight], "sphere": "joint"}])
         >>> optimizer.state_dict()["spheres"], optimizer.param_groups[0]["sphere_radii"]
         ([5.0], [[5.0]])
+
+    Source: the projection is that of Kodryan et al., NeurIPS 2022; see :mod:`onsphere.optim.policies` for the others.
     """
     optimizers = torch_optimizers(optimizer, "keep_on_sphere")
     for one in optimizers:
@@ -90,9 +115,10 @@ def keep_on_sphere(optimizer: AnyOptimizer, groups: Iterable[Mapping[str, Any]])
         )
     _check_parameters(optimizers, chosen)
     spheres = [
-        _Kept(group["params"], settle_radius(group, group.get("radius")), group["sphere"] == "rows") for group in chosen
+        Kept(group["params"], settle_radius(group, group.get("radius")), group["sphere"] == "rows") for group in chosen
     ]
-    keeper = _Keeper(optimizers, spheres)
+    steering = Steering(optimizers, spheres, angle=angle, tangent=tangent, policy=policy)
+    keeper = _Keeper(optimizers, spheres, steering)
     _KEPT.update({one: keeper for one in optimizers})
     return optimizer
 
@@ -116,48 +142,17 @@ def release(optimizer: object) -> None:
         keeper.detach()
 
 
-@dataclass
-class _Kept:
-    """The tensors of one sphere group and where they belong."""
-
-    params: list[Tensor]
-    radius: float | list[Tensor]
-    rows: bool
-
-    def radii(self, i: int) -> list[float]:
-        """The radius, or the radii, of one tensor as plain numbers."""
-        return [self.radius] if isinstance(self.radius, float) else self.radius[i].flatten().tolist()
-
-    def with_radii(self, found: Sequence[Sequence[float] | None]) -> float | list[Tensor]:
-        """The radius of a checkpoint, checked: one list of numbers for each tensor; None leaves it as it is."""
-        if not self.rows:
-            given = {tuple(one) for one in found if one is not None}
-            if not given:
-                return self.radius
-            radius = given.pop()
-            if given or len(radius) != 1:
-                raise ValueError(
-                    f"the loaded state has the radii {list(found)} for the tensors of one sphere; keep "
-                    "the optimizer with the groups that the saved one had"
-                )
-            return as_radius(radius[0], self.params, rows=False)
-        lists = [self.radii(i) if one is None else list(one) for i, one in enumerate(found)]
-        if isinstance(self.radius, float) and len({tuple(one) for one in lists}) == 1 and len(lists[0]) == 1:
-            return as_radius(lists[0][0], self.params, rows=True)
-        sizes = [p.shape[0] if p.dim() > 1 else 1 for p in self.params]
-        spread = [one * size if len(one) == 1 else one for one, size in zip(lists, sizes, strict=True)]
-        return as_radius([torch.tensor(one, dtype=torch.float64) for one in spread], self.params, rows=True)
-
-
 class _Keeper:
     """The hooks of optimisers that are kept together. It refers to the weights, not to the optimisers."""
 
-    def __init__(self, optimizers: Sequence[Optimizer], spheres: list[_Kept]) -> None:
-        self.spheres = spheres
+    def __init__(self, optimizers: Sequence[Optimizer], spheres: list[Kept], steering: Steering) -> None:
+        self.spheres, self._steering = spheres, steering
         self._place = {id(p): (kept, i) for kept in spheres for i, p in enumerate(kept.params)}
         self._optimizers = [weakref.ref(one) for one in optimizers]
-        self._loading: list[tuple[_Kept, float | list[Tensor]]] = []
-        self._hooks = [StepHooks(one, None, self._project, opaque=True) for one in optimizers]
+        self._loading: list[tuple[Kept, float | list[Tensor]]] = []
+        self._hooks = [
+            StepHooks(one, self._begin if steering.label else None, self._end, opaque=True) for one in optimizers
+        ]
         self._handles = [
             handle
             for one in optimizers
@@ -178,8 +173,9 @@ class _Keeper:
             _KEPT.pop(optimizer, None)
             for group in optimizer.param_groups:
                 group.pop(GROUP_KEY, None)
+                group.pop(LABEL_KEY, None)
 
-    def _of(self, optimizer: Optimizer) -> list[_Kept]:
+    def _of(self, optimizer: Optimizer) -> list[Kept]:
         """The spheres that an optimiser has a tensor on."""
         if len(self._optimizers) == 1:
             return self.spheres
@@ -192,14 +188,25 @@ class _Keeper:
             for group in optimizer.param_groups:
                 places = [self._place.get(id(p)) for p in group["params"]]
                 group[GROUP_KEY] = [[] if place is None else place[0].radii(place[1]) for place in places]
+                if self._steering.label:
+                    group[LABEL_KEY] = self._steering.label
+
+    def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        return self._steering.begin(optimizer, self._of(optimizer), args, kwargs)
 
     @torch.no_grad()
-    def _project(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        spread = []
-        for kept in self._of(optimizer):
+    def _end(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
+        mine = self._of(optimizer)
+        for kept in mine:
             for i, p in enumerate(kept.params):
                 if p.grad is None:
                     check_current(p, f"parameter {i} on a sphere")
+        if not self._steering.end(optimizer, mine):
+            self._project(mine)
+
+    def _project(self, spheres: Sequence[Kept]) -> None:
+        spread = []
+        for kept in spheres:
             if any(map(is_spread, kept.params)):
                 spread.append((kept.params, kept.radius, kept.rows))
             else:
@@ -213,6 +220,7 @@ class _Keeper:
     def _read(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         # Checked before torch loads anything, taken over only once it has: a bad checkpoint changes nothing.
         spheres = self._of(optimizer)
+        self._steering.check(state_dict.get("param_groups", []))
         if STATE_KEY in state_dict:
             radii = state_dict[STATE_KEY]
             if len(radii) != len(spheres):
