@@ -159,6 +159,12 @@ RECIPES = {
     "SphereSGD, rows": ("rows", onsphere.SphereSGD, {"lr": 0.02}),
     "SphereSGD, rows, on great circles": ("rows", onsphere.SphereSGD, {"lr": 0.02, "momentum": 0.9, "geodesic": True}),
     "AdamW, kept, rows": ("rows", torch.optim.AdamW, {"lr": 0.003}),
+    "AdamW at an angle": ("both", torch.optim.AdamW, {"lr": 0.01, "kept": {"angle": True}}),
+    "SGD, tangent and braked": (
+        "both",
+        torch.optim.SGD,
+        {"lr": 0.1, "kept": {"tangent": True, "policy": onsphere.optim.Brake(0.5)}},
+    ),
     "SphereSGD, rows and a joint sphere": ("both", onsphere.SphereSGD, {"lr": 0.002, "momentum": 0.9}),
 }
 
@@ -186,7 +192,9 @@ def grouped(model, named):
 def optimizer_of(groups, maker, options):
     if maker is onsphere.SphereSGD:
         return maker(groups, other_lr=0.05, **options)
-    return onsphere.keep_on_sphere(maker([{"params": list(g["params"])} for g in groups], **options), groups)
+    kept = options.get("kept", {})
+    options = {name: value for name, value in options.items() if name != "kept"}
+    return onsphere.keep_on_sphere(maker([{"params": list(g["params"])} for g in groups], **options), groups, **kept)
 
 
 def trained_network(name, how, recipe, named, dtype, steps=20):

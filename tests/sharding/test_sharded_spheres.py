@@ -58,6 +58,8 @@ def test_twenty_steps_are_those_of_one_process(named, together, world, name, how
         assert all(torch.equal(rank[key], ranks[0][key]) for rank in ranks), f"{key} differs between ranks"
     for names, kind in groups:
         assert any(not torch.allclose(ranks[0][n], begun[n], rtol=1e-3) for n in names), "nothing was trained"
+        if "policy" in RECIPES[recipe][2].get("kept", {}):
+            continue  # under a policy the norms are free
         for sphere in {None: [], "joint": [names], "rows": [[n] for n in names]}[kind]:
             radius, norm = (_norms([of[n].double() for n in sphere], kind) for of in (begun, ranks[0]))
             torch.testing.assert_close(norm, radius, rtol=same_radius, atol=0)

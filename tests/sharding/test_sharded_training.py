@@ -20,6 +20,7 @@ STEPS = 20
 KEPT = {
     "SphereSGD": ("both", onsphere.SphereSGD, {"lr": 0.01, "momentum": 0.9}),
     "AdamW, kept": ("both", torch.optim.AdamW, {"lr": 0.01}),
+    "AdamW at an angle": ("both", torch.optim.AdamW, {"lr": 0.01, "kept": {"angle": True}}),
 }
 
 
