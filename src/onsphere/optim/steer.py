@@ -4,13 +4,15 @@
     after it          d = what the weights are now - x;   x <- a x + b d,  or  a x + b u  with  u = d - x <x,d>/<x,x>
 
 a and b are one number for a joint sphere and one a row for spheres of rows. Scalar products are in float64 and of whole
-tensors where these are spread over processes: all spheres of a step share one all-reduce a mesh, and a turn takes a
-second one, since the norm of u by subtraction would lose its digits where most of the update is radial.
+tensors where these are spread over processes: all spheres of a step share one all-reduce a mesh. The norm of u by
+subtraction, ||d||² - <x,d>²/<x,x>, loses its digits where most of the update is radial; u is then made and measured,
+which takes a second all-reduce for each sphere, and is done always where a look at the numbers would have to be waited
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +20,16 @@ from torch import Tensor
 
 from onsphere.optim.inplace import add_, scale_by_
 from onsphere.optim.policies import Brake, Floor, brake_factor, floor_factor, turn_factors
-from onsphere.optim.sums import inner_sum, square_sum, total
+from onsphere.optim.sums import inner_sum, one_by_one, row_inner_sums, square_sum, total
 from onsphere.optim.updates import finite_or_zero
 from onsphere.products import per_row
 from onsphere.rounding import wide
 from onsphere.sharding import add_up, is_spread, part, rows_here, same_layout
+
+#: So many numbers of each of two lists are in cache together.
+_IN_CACHE = 1 << 18
+#: The part of an update beside the sphere, squared, below which its norm by subtraction is not exact enough.
+_MOSTLY_RADIAL = 1e-2
 
 __all__ = ["Steered", "brake_", "floor_", "project_gradients_", "steered", "turn_"]
 
@@ -73,37 +80,33 @@ def steered(
 @torch.no_grad()
 def turn_(spheres: Sequence[Steered]) -> None:
     """Turn every sphere by its lr, in radians, in the direction of its update."""
-    updates = [_update(s) for s in spheres]
-    xx, xd = _products(spheres, lambda i: (_before(spheres[i]), None), lambda i: (_before(spheres[i]), updates[i]))
-    for s, update, square, overlap in zip(spheres, updates, xx, xd, strict=True):
-        add_(update, _before(s), -finite_or_zero(overlap / square))
-    (uu,) = _products(spheres, lambda i: (updates[i], None))
-    for s, update, square, tangent in zip(spheres, updates, xx, uu, strict=True):
-        a, b = turn_factors(square, tangent, radius=s.radius, angle=s.lr, least=s.least)
-        scale_by_(update, b)
-        add_(update, _before(s), a)
-        _store(s, update)
+    updates = _updates(spheres)
+    for s, update, (xx, xd, dd) in zip(spheres, updates, _measured(spheres, updates), strict=True):
+        ratio = finite_or_zero(xd / xx)
+        uu = dd - ratio * xd
+        if not _on_the_host(s, (uu > _MOSTLY_RADIAL * dd) | (dd == 0)):
+            for xs, us in _pieces(s, update):
+                add_(us, xs, -ratio)
+            (uu,) = _whole([s], [[(us, us) for _, us in _pieces(s, update)]])
+            ratio = torch.zeros_like(ratio)
+        a, b = turn_factors(xx, uu, radius=s.radius, angle=s.lr, least=s.least)
+        _combine_(s, update, a - b * ratio, b)
 
 
 @torch.no_grad()
 def brake_(spheres: Sequence[Steered], policy: Brake) -> None:
     """Scale the outward part of every sphere's update."""
-    updates = [_update(s) for s in spheres]
-    xx, xd = _products(spheres, lambda i: (_before(spheres[i]), None), lambda i: (_before(spheres[i]), updates[i]))
-    for s, update, square, overlap in zip(spheres, updates, xx, xd, strict=True):
-        add_(update, _before(s), brake_factor(square, overlap, outward=policy.outward))
-        _store(s, update)
+    updates = _updates(spheres)
+    for s, update, (xx, xd, _) in zip(spheres, updates, _measured(spheres, updates), strict=True):
+        _combine_(s, update, brake_factor(xx, xd, outward=policy.outward), None)
 
 
 @torch.no_grad()
 def floor_(spheres: Sequence[Steered], policy: Floor) -> None:
     """Lengthen the updates of spheres that are small beside their weights."""
-    updates = [_update(s) for s in spheres]
-    xx, dd = _products(spheres, lambda i: (_before(spheres[i]), None), lambda i: (updates[i], None))
-    for s, update, square, length in zip(spheres, updates, xx, dd, strict=True):
-        scale_by_(update, floor_factor(square, length, ratio=policy.ratio, least=s.least))
-        add_(update, _before(s), 1.0)
-        _store(s, update)
+    updates = _updates(spheres)
+    for s, update, (xx, _, dd) in zip(spheres, updates, _measured(spheres, updates), strict=True):
+        _combine_(s, update, 1.0, floor_factor(xx, dd, ratio=policy.ratio, least=s.least))
 
 
 @torch.no_grad()
@@ -125,9 +128,12 @@ def project_gradients_(groups: Sequence[tuple[Sequence[Tensor], bool]]) -> None:
         [wide(part(g)) if g is not None else torch.zeros_like(wide(x)) for g, x in zip(own, s.before, strict=True)]
         for own, s in zip(laid_out, spheres, strict=True)
     ]
-    xx, xg = _products(spheres, lambda i: (_before(spheres[i]), None), lambda i: (_before(spheres[i]), grads[i]))
-    for s, own, given, square, overlap in zip(spheres, grads, laid_out, xx, xg, strict=True):
-        add_(own, _before(s), -finite_or_zero(overlap / square))
+    pieces = [_pieces(s, own) for s, own in zip(spheres, grads, strict=True)]
+    sums = _whole([*spheres, *spheres], [*([(x, x) for x, _ in p] for p in pieces), *pieces])
+    for i, (s, own, given) in enumerate(zip(spheres, grads, laid_out, strict=True)):
+        radial = finite_or_zero(sums[len(spheres) + i] / sums[i])
+        for xs, gs in pieces[i]:
+            add_(gs, xs, -radial)
         for tensor, whole, exact in zip(s.tensors, given, own, strict=True):
             if whole is None:
                 continue
@@ -137,56 +143,89 @@ def project_gradients_(groups: Sequence[tuple[Sequence[Tensor], bool]]) -> None:
                 tensor.grad = whole
 
 
-# -- what is measured -------------------------------------------------------------------------------------------------
+# -- what is measured, and what is made of it, piece by piece while the numbers are in cache ---------------------------
+
+Lists = tuple[list[Tensor], list[Tensor]]
 
 
-def _before(s: Steered) -> list[Tensor]:
-    return [wide(x) for x in s.before]
+def _updates(spheres: Sequence[Steered]) -> list[list[Tensor]]:
+    """Room for what the optimiser added to each tensor: the tensor's own memory unless that is narrow."""
+    return [[wide(part(t)) for t in s.tensors] for s in spheres]
 
 
-def _update(s: Steered) -> list[Tensor]:
-    """What the optimiser added to each tensor; in the tensor's own memory unless that is narrow."""
-    moved = [wide(part(t)) for t in s.tensors]
-    add_(moved, _before(s), -1.0)
-    return moved
+def _pieces(s: Steered, others: Sequence[Tensor]) -> list[Lists]:
+    """The weights before the step and what belongs to them, so many at a time as a cache holds.
+
+    On an accelerator the number of calls counts, so all at once. Of what is spread over processes one tensor at a time,
+    since each may be laid out in its own way.
+    """
+    pairs = [(wide(x), y) for x, y in zip(s.before, others, strict=True)]
+    if any(map(is_spread, s.tensors)):
+        return [([x], [y]) for x, y in pairs]
+    found: list[Lists] = []
+    room = 0
+    for x, y in pairs:
+        room -= x.numel()
+        if room < 0 and (not found or one_by_one(x.device)):
+            found.append(([], []))
+            room = _IN_CACHE - x.numel()
+        found[-1][0].append(x)
+        found[-1][1].append(y)
+    return found
 
 
-def _store(s: Steered, moved: Sequence[Tensor]) -> None:
-    for t, exact in zip(s.tensors, moved, strict=True):
+def _measured(spheres: Sequence[Steered], updates: Sequence[list[Tensor]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Turn the weights into updates d, in place; returns <x,x>, <x,d> and <d,d> of each sphere."""
+    local: list[list[Tensor]] = []
+    for s, update in zip(spheres, updates, strict=True):
+        products: list[list[Tensor]] = [[], [], []]
+        for xs, ds in _pieces(s, update):
+            add_(ds, xs, -1.0)
+            for k, (one, other) in enumerate(((xs, xs), (xs, ds), (ds, ds))):
+                products[k].append(_product(one, other, rows=s.rows))
+        local += products
+    sums = iter(_added_up([s for s in spheres for _ in range(3)], local))
+    return [(next(sums), next(sums), next(sums)) for _ in spheres]
+
+
+def _whole(spheres: Sequence[Steered], pieces: Sequence[Sequence[Lists]]) -> list[Tensor]:
+    """Scalar products of lists of each sphere: 0-d, or for a tensor of rows ``[R_here, 1, ...]``."""
+    local = [[_product(xs, ys, rows=s.rows) for xs, ys in own] for s, own in zip(spheres, pieces, strict=True)]
+    return _added_up(spheres, local)
+
+
+def _added_up(spheres: Sequence[Steered], local: Sequence[list[Tensor]]) -> list[Tensor]:
+    """Sums over pieces, and over the processes that hold parts of the tensors."""
+    flat = [one for own in local for one in own]
+    if any(is_spread(t) for s in spheres for t in s.tensors):
+        # a sphere that is not spread may come in larger pieces: its first tensor stands for each
+        owners = [
+            (s.tensors[k if len(own) == len(s.tensors) else 0], s.rows)
+            for s, own in zip(spheres, local, strict=True)
+            for k in range(len(own))
+        ]
+        flat = add_up(flat, [t for t, _ in owners], by_row=[rows for _, rows in owners])
+    parts = iter(flat)
+    return [total([next(parts) for _ in own]) for own in local]
+
+
+def _product(xs: list[Tensor], ys: list[Tensor], *, rows: bool) -> Tensor:
+    if xs is ys:
+        return square_sum(xs, rows=rows)
+    return row_inner_sums(xs[0], ys[0]) if rows else inner_sum(xs, ys)
+
+
+def _combine_(s: Steered, update: Sequence[Tensor], a: float | Tensor, b: Tensor | None) -> None:
+    """The weights become ``a x + b d``."""
+    for xs, ds in _pieces(s, update):
+        if b is not None:
+            scale_by_(ds, b)
+        add_(ds, xs, a)
+    for t, exact in zip(s.tensors, update, strict=True):
         if part(t) is not exact:
             part(t).copy_(exact)
 
 
-Pick = Callable[[int], tuple[list[Tensor], list[Tensor] | None]]
-
-
-def _products(spheres: Sequence[Steered], *picks: Pick) -> list[list[Tensor]]:
-    """Scalar products over whole spheres: for each pair of lists that is picked, one float64 tensor a sphere.
-
-    0-d for a joint sphere, a column ``[R_here, 1, ...]`` for a tensor of rows.
-    """
-    spread = any(is_spread(t) for s in spheres for t in s.tensors)
-    sums: list[Tensor] = []
-    counts: list[int] = []
-    owners: list[tuple[Tensor, bool]] = []
-    for pick in picks:
-        for i, s in enumerate(spheres):
-            xs, ys = pick(i)
-            # Sums over processes are taken tensor by tensor, since each may be laid out in its own way.
-            pieces = [[k] for k in range(len(xs))] if spread else [list(range(len(xs)))]
-            sums += [_product([xs[k] for k in p], ys and [ys[k] for k in p], rows=s.rows) for p in pieces]
-            owners += [(s.tensors[p[0]], s.rows) for p in pieces]
-            counts.append(len(pieces))
-    if spread:
-        sums = add_up(sums, [t for t, _ in owners], by_row=[rows for _, rows in owners])
-    parts = iter(sums)
-    whole = [total([next(parts) for _ in range(count)]) for count in counts]
-    return [whole[k : k + len(spheres)] for k in range(0, len(whole), len(spheres))]
-
-
-def _product(xs: list[Tensor], ys: list[Tensor] | None, *, rows: bool) -> Tensor:
-    if ys is None:
-        return square_sum(xs, rows=rows)
-    if not rows or xs[0].dim() < 2:
-        return inner_sum(xs, ys)
-    return (xs[0].to(torch.float64) * ys[0].to(torch.float64)).sum(dim=tuple(range(1, xs[0].dim())), keepdim=True)
+def _on_the_host(s: Steered, sound: Tensor) -> bool:
+    """Whether a condition holds, where looking at it costs nothing: on the host, and for one process alone."""
+    return sound.device.type == "cpu" and not any(map(is_spread, s.tensors)) and bool(sound.all())

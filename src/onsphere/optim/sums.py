@@ -17,7 +17,17 @@ from torch import Tensor
 from onsphere.products import inner, per_row, row_inner
 from onsphere.rounding import FULL
 
-__all__ = ["alike", "inner_sum", "one_by_one", "row_square_sums", "run_norms", "square_sum", "sum_of_squares", "total"]
+__all__ = [
+    "alike",
+    "inner_sum",
+    "one_by_one",
+    "row_inner_sums",
+    "row_square_sums",
+    "run_norms",
+    "square_sum",
+    "sum_of_squares",
+    "total",
+]
 
 # Runs are so long at most; shorter ones are not worth the calls. Their float32 rounding (6e-8 each) averages out over
 # many runs, so a tensor, or row, of few runs is converted instead.
@@ -70,12 +80,32 @@ def row_square_sums(x: Tensor) -> Tensor:
     """Squared norms of the rows of a tensor in float64, a column ``[R, 1, ...]``."""
     if x.dim() < 2:
         return square_sum([x], rows=False)
-    rows, length = x.shape[0], math.prod(x.shape[1:])
-    run = math.gcd(length, _ROW_RUN)
-    if run < _SHORT_ROW_RUN or length < _FEW_ROW_RUNS * run or x.dtype not in FULL:
+    run = _row_run(x)
+    if run is None:
         return row_inner(x, x)
-    norms = torch.linalg.vector_norm(x.reshape(rows, length // run, run), dim=2).to(torch.float64)
+    norms = torch.linalg.vector_norm(x.reshape(x.shape[0], -1, run), dim=2).to(torch.float64)
     return per_row(norms.square().sum(1), x, dtype=torch.float64)
+
+
+def row_inner_sums(x: Tensor, y: Tensor) -> Tensor:
+    """Dot products of the rows of two tensors held here in float64, a column ``[R, 1, ...]``."""
+    if x.dim() < 2:
+        return inner_sum([x], [y])
+    run = _row_run(x)
+    if run is None:
+        products = x.to(torch.float64) * y.to(torch.float64)
+        return products.sum(dim=tuple(range(1, x.dim())), keepdim=True)
+    runs = (x * y.to(x.dtype)).reshape(x.shape[0], -1, run).sum(2)
+    return per_row(runs.to(torch.float64).sum(1), x, dtype=torch.float64)
+
+
+def _row_run(x: Tensor) -> int | None:
+    """How many numbers of a row are summed in the tensor's own precision; None if all are to be converted."""
+    length = math.prod(x.shape[1:])
+    run = math.gcd(length, _ROW_RUN)
+    while run > _SHORT_ROW_RUN and length < _FEW_ROW_RUNS * run:
+        run //= 2
+    return None if run < _SHORT_ROW_RUN or length < _FEW_ROW_RUNS * run or x.dtype not in FULL else run
 
 
 def sum_of_squares(norms: Sequence[Tensor]) -> Tensor:
