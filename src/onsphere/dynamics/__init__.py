@@ -65,6 +65,7 @@ from onsphere.dynamics.steps import (
     update_step,
 )
 from onsphere.dynamics.thermodynamics import growth_pressure, pressure, stationary_radius, temperature, total_entropy
+from onsphere.dynamics.timescales import Timescale, decay_for_angle, timescale
 from onsphere.dynamics.von_mises_fisher import vmf_energy, vmf_entropy, vmf_sample
 
 __all__ = [
@@ -79,11 +80,13 @@ __all__ = [
     "Schedule",
     "Step",
     "TemperatureInterval",
+    "Timescale",
     "ZigzagDetector",
     "angle_from_elr",
     "averaged_law_residual",
     "cap_log_area",
     "cosine_distance",
+    "decay_for_angle",
     "default_delta",
     "effective_elr",
     "effective_step",
@@ -119,6 +122,7 @@ __all__ = [
     "steps_to_equilibrium",
     "temperature",
     "temperature_interval",
+    "timescale",
     "total_elr",
     "total_entropy",
     "toys",
