@@ -14,7 +14,7 @@ import onsphere.lab
 
 CORE = {
     *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
-    *("keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
+    *("correct_decay", "keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
     *("Symmetries", "find_symmetries", "noether_residual", "regroup"),
     "Monitor",
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onsphere import landscape as landscape
     from onsphere.monitor import Monitor as Monitor
     from onsphere.optim import SphereSGD as SphereSGD
+    from onsphere.optim import correct_decay as correct_decay
     from onsphere.optim import keep_on_sphere as keep_on_sphere
     from onsphere.optim import release as release
     from onsphere.spheres import Sphere as Sphere
@@ -35,6 +36,7 @@ _HOME = {
     "SphereSGD": "onsphere.optim",
     "Symmetries": "onsphere.symmetry",
     "SymmetryError": "onsphere.symmetry",
+    "correct_decay": "onsphere.optim",
     "find_symmetries": "onsphere.symmetry",
     "noether_residual": "onsphere.symmetry",
     "keep_on_sphere": "onsphere.optim",
@@ -56,6 +58,7 @@ __all__ = [
     "Symmetries",
     "SymmetryError",
     "__version__",
+    "correct_decay",
     "find_symmetries",
     "keep_on_sphere",
     "make_scale_invariant",

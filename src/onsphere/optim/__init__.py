@@ -5,6 +5,7 @@ that; :func:`sphere_sgd`, :func:`sgd` and :func:`adam` are the updates as pure f
 learning-rate schedule from a regime map, :func:`propose_elrs` the rule behind it.
 """
 
+from onsphere.optim.decay import correct_decay
 from onsphere.optim.keep import keep_on_sphere, release
 from onsphere.optim.optimizer import SphereSGD
 from onsphere.optim.policies import Brake, Floor
@@ -19,6 +20,7 @@ __all__ = [
     "RegimeSchedule",
     "SphereSGD",
     "adam",
+    "correct_decay",
     "keep_on_sphere",
     "propose_elrs",
     "release",

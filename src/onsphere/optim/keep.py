@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from onsphere.groups import parameter_names, settle_radius, sphere_kind
+from onsphere.optim.decay import is_corrected, uncorrect_decay
 from onsphere.optim.hooks import StepHooks
 from onsphere.optim.inplace import project_
 from onsphere.optim.kept import Kept
@@ -124,22 +125,22 @@ def keep_on_sphere(
 
 
 def release(optimizer: object) -> None:
-    """Undo :func:`keep_on_sphere`: the weights stay where they are and move freely from now on.
+    """Undo :func:`keep_on_sphere` and :func:`correct_decay`: weights stay where they are and move freely from now on.
 
     Args:
         optimizer: An optimiser that is kept, or a list of them. Those that were kept together are released together.
 
     Raises:
         TypeError: Something is not an optimiser.
-        ValueError: It is not kept.
+        ValueError: One of them is neither kept nor corrected.
     """
-    keepers = {id(keeper): keeper for keeper in map(_KEPT.get, torch_optimizers(optimizer, "release"))}
-    for keeper in keepers.values():
-        if keeper is None:
-            raise ValueError(
-                "this optimizer is not kept on spheres: keep_on_sphere was not called, or release already was"
-            )
-        keeper.detach()
+    optimizers = torch_optimizers(optimizer, "release")
+    if not all(one in _KEPT or is_corrected(one) for one in optimizers):
+        raise ValueError("this optimizer is not kept on spheres: keep_on_sphere was not called, or release already was")
+    for one in optimizers:
+        uncorrect_decay(one)
+        if one in _KEPT:
+            _KEPT[one].detach()
 
 
 class _Keeper:
