@@ -6,6 +6,7 @@ function leaves the model, its buffers, gradients, flags and the random state as
 """
 
 # All at once and not when first used: a submodule and a function are both called trace.
+from onsphere.curvature.critical import CriticalSharpness, critical_sharpness
 from onsphere.curvature.density import SpectralDensity, spectral_density
 from onsphere.curvature.eigenvalues import Eigenvalues, SharpnessTracker, operator_eigenvalues, top_eigenvalues
 from onsphere.curvature.functional import Functional
@@ -16,6 +17,7 @@ from onsphere.curvature.trace import Estimate, trace
 from onsphere.functional.selection import select_parameters
 
 __all__ = [
+    "CriticalSharpness",
     "Eigenvalues",
     "Estimate",
     "Functional",
@@ -25,6 +27,7 @@ __all__ = [
     "Ritz",
     "SharpnessTracker",
     "SpectralDensity",
+    "critical_sharpness",
     "gradient_noise",
     "hessian_operator",
     "lanczos",
