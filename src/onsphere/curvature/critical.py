@@ -108,6 +108,7 @@ def critical_sharpness(
     for name, value, least in (("lr", lr, 0.0), ("guess", guess, 0.0), ("precision", precision, 1.0)):
         if not least < value < math.inf:
             raise ValueError(f"{name} is {value}; it must be finite and above {least:g}")
+    _reshard(model)
     moved = _moved(model, update)
     # One count for all processes: they decide alike, because they see the same mean.
     together = any(is_spread(p) for p, _ in moved) or isinstance(model, nn.parallel.DistributedDataParallel)
@@ -116,6 +117,7 @@ def critical_sharpness(
     def loss_at(factor: float) -> float:
         nonlocal passes
         passes += 1
+        _reshard(model)
         for (p, d), now in zip(moved, present, strict=True):
             part(p).copy_(torch.add(now, d, alpha=factor - 1.0))
         with _unwritten(model):
@@ -136,6 +138,7 @@ def critical_sharpness(
                 raise ValueError(f"the loss before the update is {start}; there is nothing it could rise from")
             low, high = _bracket(lambda factor: not loss_at(factor) <= start, guess, precision)
         finally:
+            _reshard(model)
             for (p, _), now in zip(moved, present, strict=True):
                 part(p).copy_(now)
     factor = math.sqrt(low * high) if low > 0 and high < math.inf else (0.0 if low == 0 else math.inf)
@@ -180,6 +183,16 @@ def _moved(model: nn.Module, update: Mapping[str, Tensor]) -> list[tuple[nn.Para
     if not any(bool(d.any()) for _, d in found.values()) and not any(is_spread(p) for p, _ in found.values()):
         raise ValueError("the update is of zeros only, which leads nowhere; give weights after minus weights before")
     return list(found.values())
+
+
+def _reshard(model: nn.Module) -> None:
+    """Drop what FSDP2 gathered in a forward pass without a backward one: it would be run again, at old weights."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 @contextmanager
