@@ -16,7 +16,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["disjoint_groups", "generators_of", "largest_sphere", "remaining_generators", "row_reduced"]
+__all__ = ["disjoint_groups", "generators_of", "integers", "largest_sphere", "remaining_generators", "row_reduced"]
 
 _MAX_SEARCH_SECONDS = 20.0
 _LARGEST_EXPONENT = 6
@@ -133,7 +133,7 @@ def remaining_generators(
                 found = _smallest_through(constraints, i, exclude)
                 if found is not None:
                     candidates.append(found)
-        candidates += list(_integers(_basis(constraints)))
+        candidates += list(integers(_basis(constraints)))
     candidates = [v * np.sign(v[np.flatnonzero(v)[0]]) for v in candidates]
     candidates.sort(key=_simplicity)
     chosen = np.zeros((0, n))
@@ -176,7 +176,7 @@ def _basis(constraints: NDArray[np.float64]) -> NDArray[np.float64]:
     return row_reduced(directions[int((values > _SPANS).sum()) :])
 
 
-def _integers(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def integers(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rational rows as the smallest integer multiples; others as they are."""
     scaled = rows.copy()
     for i, row in enumerate(rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, nan, prod
 from os import PathLike
@@ -14,6 +14,7 @@ from torch import nn
 
 from onsphere.results import frame
 from onsphere.symmetry import files
+from onsphere.symmetry.constraints import Constraints, constraints_of
 from onsphere.symmetry.mapping import Spheres, groups_of
 
 __all__ = ["Symmetries"]
@@ -223,6 +224,33 @@ class Symmetries:
             [('joint', ['0.weight']), (None, ['1.weight', '1.bias', '2.weight', '2.bias'])]
         """
         return groups_of(self, model, spheres)
+
+    def constraints(self, groups: Iterable[Mapping[str, Any]]) -> Constraints:
+        """Which fixed norms are a choice of gauge, and which fix something of the function.
+
+        A fixed norm of a tensor that is not scale-invariant may still cost nothing: a gain behind it, or a matrix that
+        it is multiplied with, can make up for it.
+
+        Args:
+            groups: Groups with ``sphere`` and the model's ``names``, chosen or found; groups without a sphere are free.
+                On a joint sphere only the common norm is fixed.
+
+        Returns:
+            For each sphere ``exact``, ``gauge`` or ``constraint``, how many degrees of freedom of the function are
+            fixed in all, and which, in words.
+
+        Raises:
+            ValueError: No group has a sphere, a group has no names or unknown ones, a tensor is on two spheres, or the
+                rows of a tensor are to be fixed that are not known to be free one by one.
+
+        Example:
+            >>> network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False))
+            >>> found = onsphere.find_symmetries(network, torch.randn(16, 4))
+            >>> spheres = [{"params": [network[i].weight], "names": [f"{i}.weight"], "sphere": "joint"} for i in (0, 2)]
+            >>> found.constraints(spheres[:1]).count, found.constraints(spheres).count
+            (0, 1)
+        """
+        return constraints_of(self, groups)
 
     def to_frame(self) -> Any:
         """One row a parameter as a pandas data frame (needs pandas)."""
