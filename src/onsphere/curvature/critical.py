@@ -76,7 +76,7 @@ def critical_sharpness(
 
     Args:
         model: The model after the update.
-        loss_fn: ``loss_fn(output, target)``, 0-d.
+        loss_fn: ``loss_fn(output, target)``, which gives a 0-d tensor.
         batch: A pair (input, target): the batch of the update, or a larger one, the same every time.
         update: Weights now minus weights before the step, by the model's parameter names; parameters that are not named
             did not move.

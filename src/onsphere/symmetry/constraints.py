@@ -42,8 +42,8 @@ class FixedNorm:
     """One sphere of a set, or all the rows of one tensor.
 
     Attributes:
-        names: Its tensors.
-        sphere: ``joint`` or ``rows``.
+        names: The tensors whose common norm is fixed.
+        sphere: ``joint``, or ``rows`` where each row has a norm of its own.
         status: ``exact``: the function does not depend on this norm; ``gauge``: it does, but other rescalings make up
             for any change of it, also while all the other norms are fixed; ``constraint``: with the others fixed, this
             one fixes a property of the function.
