@@ -54,8 +54,8 @@ OPTIONS = {
         f"--evaluations 2 {ENGINE}"
     ),
     "landscape features": (
-        f"--train 16 --test 40 --features 3 --noise 0.1,0.4 --widths 6 --starts 1e-2,0.1,1 --end 5e-3 --seeds 2 "
-        f"--steps 48 --drop-steps 24 --batch-size 8 --evaluations 2 {ENGINE}"
+        f"--train 16 --test 40 --features 3 --noise 0.1,0.4 --widths 6 --starts 1e-2,0.05,0.3 --end 5e-3 --seeds 2 "
+        f"--steps 32 --drop-steps 16 --batch-size 8 --evaluations 2 {ENGINE}"
     ),
     "schedule": (
         f"{DIGITS} --widths 4 --constant 0.5,1 --peaks 4 --lr 1 --weight-decay 1e-3 --seeds 2 --steps 16 "

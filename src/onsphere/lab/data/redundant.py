@@ -14,7 +14,7 @@ Every coordinate has mean 0 and variance 1, so no feature is larger than another
 in equal steps from the least to the most. Given the label, features are independent.
 
 What a network makes of one feature is seen where all others say nothing: each of them is replaced by that of another
-example, drawn for every feature anew, so that it keeps its distribution and tells nothing of the label.
+example, drawn for every feature anew, so that it keeps its distribution and says nothing of the label.
 
 After the synthetic example of Sadrtdinov, Kodryan et al., NeurIPS 2024 (16 redundant features of two dimensions); how
 its features are drawn is not recorded, and this pattern is ours.
@@ -39,7 +39,7 @@ def redundant_features(
     features: int = 16,
     train: int = 512,
     test: int = 4096,
-    noise: tuple[float, float] = (0.2, 0.6),
+    noise: tuple[float, float] = (0.3, 1.0),
     seed: Seed = 0,
 ) -> Dataset:
     """Draw a data set of two classes with redundant features.
@@ -75,10 +75,30 @@ def redundant_features(
     )
 
 
-def redrawn(x: Tensor, features: int, seed: Seed = 0) -> Tensor:
-    """Inputs [N, 2 features] whose every feature is that of another example, by a permutation of its own."""
-    words = seed_words(seed)
-    orders = np.stack([shuffled(stream(REDRAWN, words, i), len(x)) for i in range(features)], axis=1)
+def redrawn(x: Tensor, labels: Tensor, features: int, seed: Seed = 0) -> Tensor:
+    """Inputs whose every feature is that of another example, by a permutation of its own that knows no label.
+
+    Of the examples of either label the same share is given features of each label, so that not even by chance does a
+    redrawn feature say anything of the label.
+
+    Args:
+        x: Inputs [N, 2 features].
+        labels: Their labels, 0 and 1: [N].
+        features: How many features there are.
+        seed: Decides all permutations.
+
+    Returns:
+        Inputs of the same shape.
+    """
+    words, zeros, ones = seed_words(seed), *(np.flatnonzero(labels.numpy() == label) for label in (0, 1))
+    stay = round(len(zeros) ** 2 / max(1, len(x)))  # examples of label 0 that get a feature of label 0
+    orders = np.empty((len(x), features), dtype=np.int64)
+    for i in range(features):
+        bits = stream(REDRAWN, words, i)
+        targets, sources = ([own[shuffled(bits, len(own))] for own in (zeros, ones)] for _ in range(2))
+        given = len(zeros) - stay
+        orders[targets[0], i] = np.concatenate([sources[0][:stay], sources[1][:given]])
+        orders[targets[1], i] = np.concatenate([sources[0][stay:], sources[1][given:]])
     points = x.reshape(len(x), features, 2)
     return points[torch.from_numpy(orders), torch.arange(features)].reshape(x.shape)
 

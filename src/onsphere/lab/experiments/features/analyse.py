@@ -17,9 +17,11 @@ The published finding in our words: starts slightly above the convergence thresh
 smaller and much larger starts leave many (Sadrtdinov, Kodryan et al., NeurIPS 2024). Three groups of starts decide it,
 chosen by the runs before the drop alone, so that no start is picked for its outcome:
 
-    small    up to the threshold T, the largest start up to which most seeds converge
-    above    from there up to 5 T (their subregime 2A is a factor of 4.7 wide: 3e-4 to 1.4e-3)
+    small    up to T / 3, T the threshold: the largest start up to which most seeds converge
+    above    from T (not included) up to 5 T; their subregime 2A is a factor of 4.7 wide (3e-4 to 1.4e-3)
     large    beyond
+
+Starts between T / 3 and T are in no group: so close to the threshold runs are metastable, and seeds differ.
 
 For every seed the effective numbers of a group are averaged, and the differences above - small and above - large are
 taken seed by seed, with 95 % t-intervals that hold together (Bonferroni). *Seen*: both lie below zero. *Not seen*: one
@@ -50,6 +52,7 @@ from onsphere.lab.intervals import Interval, interval, quantile, standard_error
 
 FALSE_SHARE = 0.01  # of networks in which some feature that says nothing counts as carrying
 SLIGHTLY = 5.0  # times the threshold
+CLEARLY = 3.0  # below the threshold
 CLASSES = 2
 
 
@@ -134,11 +137,11 @@ def summary(
 
 
 def grouped(starts: Sequence[float], value: float | None) -> list[tuple[GroupName, list[float]]]:
-    """The starts below, slightly above and far above a threshold; nothing without one."""
+    """The starts clearly below, slightly above and far above a threshold; nothing without one."""
     if value is None:
         return []
     members: dict[GroupName, list[float]] = {
-        "small": [start for start in starts if start <= value],
+        "small": [start for start in starts if start <= value / CLEARLY],
         "above": [start for start in starts if value < start <= SLIGHTLY * value],
         "large": [start for start in starts if start > SLIGHTLY * value],
     }

@@ -43,9 +43,9 @@ def sparsity_chart(result: FeaturesResult) -> Chart:
             Panel(Axis("test error (%)", holds=(0.0,)), [_errors(result, looks["error"].but(marker="diamond"))]),
         ],
         (
-            f"After all runs have gone on at ELR {format_number(result.spec.end)}. Means over seeds with 95 % intervals; "
-            "pale: each run. The effective number is the participation ratio of what each feature alone adds to chance. "
-            "Grey band: where convergence ends."
+            f"After all runs have gone on at ELR {format_number(result.spec.end)}: means with 95 % intervals over "
+            "seeds; pale, each run. The effective number is the participation ratio of what features alone add to "
+            "chance. Grey band: where convergence ends."
         ),
         "Number of features used and test error against the effective learning rate before the drop",
         rules=_rules(result),

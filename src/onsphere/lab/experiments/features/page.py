@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onsphere.lab.chart.theme import REGIME_NAMES
-from onsphere.lab.experiments.features.analyse import FALSE_SHARE, SLIGHTLY
+from onsphere.lab.experiments.features.analyse import CLEARLY, FALSE_SHARE, SLIGHTLY
 from onsphere.lab.experiments.features.charts import alone_chart, band_chart, band_map, error_chart, sparsity_chart
 from onsphere.lab.experiments.features.result import FeaturesResult, StartSummary
 from onsphere.lab.experiments.features.words import of_interval, percent
@@ -33,7 +33,7 @@ _SHARED = (
 _OTHERS = {
     "redrawn": (
         "test accuracy where every other feature is that of another test example, drawn for each feature anew: they "
-        "keep their distribution, and say nothing of the label"
+        "keep their distribution, and examples of both labels get features of either label alike"
     ),
     "mean": (
         "test accuracy where every other feature is set to its mean over the training examples; a network without "
@@ -106,8 +106,9 @@ def _feature_measures(result: FeaturesResult) -> list[tuple[str, str]]:
         ),
         ("usefulness", "mean of the best accuracy that each feature allows, weighted by e"),
         (
-            "slightly above",
-            f"starts above the largest up to which most seeds converge, and at most {SLIGHTLY:g} times that",
+            "groups of starts",
+            f"with T the largest start up to which most seeds converge, clearly below: up to T/{CLEARLY:g}; slightly "
+            f"above: beyond T up to {SLIGHTLY:g} T; larger: beyond. Between T/{CLEARLY:g} and T runs are metastable",
         ),
     ]
 

@@ -118,7 +118,7 @@ class Group:
     """Starts that lie alike to the convergence threshold.
 
     Attributes:
-        name: ``small``, ``above`` (slightly above it) or ``large``.
+        name: ``small`` (clearly below it), ``above`` (slightly above it) or ``large``.
         starts: Its effective learning rates.
         effective: Effective number of features, the mean over its starts, over seeds.
         usefulness: Mean best accuracy of the features used, likewise.
@@ -167,7 +167,7 @@ class Analysis:
     Attributes:
         starts: One entry a start, ascending.
         threshold: Where convergence of the first phase ends.
-        groups: Starts below, slightly above and far above it; empty for bands and without a threshold.
+        groups: Starts clearly below, slightly above and far above it; empty for bands and without a threshold.
         contrasts: The middle group beside the others, where both are there.
         differences: Every band and start beside the control; empty for features.
     """

@@ -225,7 +225,7 @@ def views_of(spec: FeaturesSpec, problem: Problem) -> Iterator[tuple[Tensor, Ten
     other = x
     if spec.synthetic:
         mean = data.x_train.mean(0).expand_as(x)
-        other = redrawn(x, spec.features, spec.seed) if spec.others == "redrawn" else mean
+        other = redrawn(x, y, spec.features, spec.seed) if spec.others == "redrawn" else mean
     for own, rest, labels in zip(torch.split(x, BATCH), torch.split(other, BATCH), torch.split(y, BATCH), strict=True):
         if spec.synthetic:
             alone = torch.stack([with_feature(own, rest, i) for i in range(spec.features)])

@@ -29,7 +29,7 @@ class FeatureOptions(Options):
     """From which effective learning rates to which one, how often, and whose accuracy is measured afterwards."""
 
     starts: Annotated[AscendingRates, Field(min_length=1, max_length=64)] = (
-        *(3.2e-5, 1e-4, 3.2e-4, 1e-3, 3.2e-3, 0.01, 0.018, 0.032, 0.1, 0.32, 1.0),
+        *(3.2e-5, 1e-4, 3.2e-4, 1e-3, 3.2e-3, 5.6e-3, 0.01, 0.013, 0.018, 0.032, 0.1, 0.32, 1.0),
     )
     """Effective learning rates (lr / norm², dimensionless) before the drop, comma separated. --end is added: the run
     that stays there is the control without a drop."""
@@ -46,7 +46,7 @@ class FeatureOptions(Options):
         Field(min_length=2, max_length=2),
         BeforeValidator(split_list),
         Parameter(negative="", show_default=list_text),
-    ] = (0.2, 0.6)
+    ] = (0.3, 1.0)
     """Least and most noise of the synthetic features, comma separated: standard deviation over the distance of a
     corner from the axes."""
     others: Literal["redrawn", "mean"] = "redrawn"

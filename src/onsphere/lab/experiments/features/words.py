@@ -15,8 +15,8 @@ from onsphere.lab.report.words import format_number
 __all__ = ["GROUP_NAMES", "answer", "describe", "of_interval", "percent"]
 
 GROUP_NAMES: dict[GroupName, str] = {
-    "small": "starts up to the convergence threshold",
-    "above": "starts slightly above it",
+    "small": "starts clearly below the convergence threshold",
+    "above": "starts slightly above the threshold",
     "large": "larger starts",
 }
 _CLAIM = "That starts slightly above the convergence threshold leave fewer features than smaller and larger ones"
@@ -52,10 +52,8 @@ def percent(found: Interval) -> str:
 def _features(result: FeaturesResult) -> list[str]:
     number, groups = result.spec.features, {group.name: group for group in result.groups}
     if not groups:
-        lowest = min(result.starts, key=lambda one: one.effective.mean)
         return [
-            f"The fewest features, an effective number of {of_interval(lowest.effective)} of {number}, are left by the "
-            f"start at ELR {format_number(lowest.start)}.",
+            f"{_fewest(result)}, of {number} redundant ones.",
             f"{_CLAIM} cannot be decided: the convergence threshold is not bracketed "
             f"({describe_threshold(result.threshold)}).",
         ]
@@ -63,9 +61,20 @@ def _features(result: FeaturesResult) -> list[str]:
     return [
         f"Of {number} redundant features networks use an effective number of {_listed(parts)}.",
         _verdict(result),
-        f"{describe_threshold(result.threshold).capitalize().replace('elr', 'ELR')}.",
+        f"{_fewest(result)}; {describe_threshold(result.threshold)}.",
         *_useful(result, groups),
     ]
+
+
+def _fewest(result: FeaturesResult) -> str:
+    known = [one for one in result.starts if math.isfinite(one.effective.mean)]
+    if not known:
+        return "How many features networks use is not known: from every start some run became non-finite"
+    lowest = min(known, key=lambda one: one.effective.mean)
+    return (
+        f"The fewest features, an effective number of {of_interval(lowest.effective)}, are left by the start at ELR "
+        f"{format_number(lowest.start)}, which was picked for that"
+    )
 
 
 def _named(group: Group) -> str:
@@ -145,7 +154,7 @@ def _test_error(result: FeaturesResult) -> str:
     def told(one: StartSummary) -> str:
         return f"{percent(one.test_error)} % from ELR {format_number(one.start)}"
 
-    lowest = min(result.starts, key=lambda one: one.test_error.mean)
+    lowest = min(result.starts, key=lambda one: (math.isnan(one.test_error.mean), one.test_error.mean))
     control = next(one for one in result.starts if one.start == result.spec.end)
     beside = "" if lowest is control else f"; without a drop it is {percent(control.test_error)} %"
     return f"The test error after the drop is lowest, {told(lowest)}{beside}."
