@@ -26,7 +26,7 @@ from onsphere.lab.experiments.features.result import Analysis, Contrast, Feature
 from onsphere.lab.experiments.features.run import edges, part_accuracies, synthetic
 from onsphere.lab.experiments.features.spec import FeaturesSpec
 from onsphere.lab.networks import network
-from onsphere.lab.population import Problem
+from onsphere.lab.population import Copy, Engine, Plan, Problem
 from onsphere.lab.training import problem_of
 from pictures import undrawn
 
@@ -97,6 +97,15 @@ def test_it_trains_as_a_plain_loop_does(tiny, trained, problem):
         assert run.train_loss == pytest.approx(loss, rel=1e-8)
         wrong = (output(*trained[run.start, run.seed], data.x_test) > 0) != (data.y_test == 1)
         assert run.test_error == pytest.approx(float(wrong.double().mean()), abs=1e-12) and run.finite
+
+
+def test_copies_in_one_batched_step_train_as_alone(problem):
+    copies, ends = tuple(Copy(seed, elr) for elr in (4e-3, 0.02) for seed in range(2)), []
+    for mode in ("vmap", "loop"):
+        engine = Engine(problem, copies, Plan(mode, 4))
+        state = engine.advance(engine.initial_state(), 30, torch.empty(30, 4, engine.columns, dtype=torch.float64))
+        ends.append(state.params[0])
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-10)
 
 
 def test_accuracies_by_feature_are_those_of_that_network(tiny, trained, problem):

@@ -13,6 +13,7 @@ from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import data_words, network_words
 from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.table import percent as percent_cell
+from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
 
 __all__ = ["printed", "report"]
@@ -175,7 +176,7 @@ def _bands_table(result: FeaturesResult) -> Table:
 
 
 def _alone(one: StartSummary) -> Column:
-    return Column(f"{one.start:.3g}", lambda part: one.alone[part.part].mean, form=".1f", scale=100)
+    return Column(format_number(one.start), lambda part: one.alone[part.part].mean, form=".1f", scale=100)
 
 
 def _runs_table(result: FeaturesResult) -> Table:

@@ -12,6 +12,7 @@ Source: Sadrtdinov, Kodryan et al., NeurIPS 2024 (synthetic features, Fourier ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -240,7 +241,10 @@ def views_of(spec: FeaturesSpec, problem: Problem) -> Iterator[tuple[Tensor, Ten
 def _rows(
     found: Measured, origin: Copy, parts: list[Part], limit: float | None, finite: bool
 ) -> tuple[FeatureRun, list[PartAccuracy]]:
-    """The rows of one run after the drop that began where the copy ``origin`` ended."""
+    """The rows of one run after the drop that began where ``origin`` ended; without numbers if it became non-finite."""
+    if not finite:
+        none = [math.nan] * len(parts)
+        found = Measured(Evaluation(*[math.nan] * 4), none, none)
     count: int | None = None
     effective = usefulness = None
     if limit is not None and finite:

@@ -114,8 +114,8 @@ def _useful(result: FeaturesResult, groups: dict[GroupName, Group]) -> list[str]
         return []
     parts = [f"{percent(found)} % after {GROUP_NAMES[name]}" for name, found in known.items()]
     return [
-        f"The features that are used would allow an accuracy of {_listed(parts)} if each were read alone as well as it "
-        f"can be; the mean of all is {100 * every:.2f} %."
+        f"The features used, weighted by what they add, allow an accuracy of {_listed(parts)} if one of them is read "
+        f"as well as it can be; the mean of all is {100 * every:.2f} %."
     ]
 
 
