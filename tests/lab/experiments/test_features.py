@@ -224,6 +224,10 @@ def test_differences_of_bands_are_paired_with_the_control():
     (found,) = band_differences(rows, 1e-3)
     assert (found.start, found.part, found.alone.seeds) == (0.1, 0, 2)
     assert found.alone.mean == pytest.approx(0.225) and found.without.mean == pytest.approx(-0.225)
+    assert found.alone.high - found.alone.mean == pytest.approx(12.706205 * 0.025, rel=1e-6)  # one degree of freedom
+    equal = [PartAccuracy(start, seed, 0, start, 0.5) for start in (0.25, 0.5) for seed in range(3)]
+    (found,) = band_differences(equal, 0.25)
+    assert found.alone.mean == 0.25 and math.isnan(found.alone.low) and not found.alone.clear
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,9 @@ def band_differences(rows: Sequence[PartAccuracy], control: float) -> list[BandD
 
 def _difference(values: Sequence[float], comparisons: int) -> Difference:
     mean = fmean(values) if values else math.nan
-    reach = quantile(len(values), comparisons) * standard_error(values)
+    # accuracies count examples, so that a few seeds may have the very same difference: that tells no spread
+    spread = standard_error(values) if len(set(values)) > 1 else math.nan
+    reach = quantile(len(values), comparisons) * spread
     return Difference(mean, mean - reach, mean + reach, len(values))
 
 
