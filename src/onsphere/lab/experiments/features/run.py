@@ -213,7 +213,7 @@ def part_accuracies(spec: FeaturesSpec, problem: Problem, model: nn.Module) -> t
     for labels, *views in views_of(spec, problem):
         examples += len(labels)
         for row, view in zip(right, views, strict=True):
-            predicted = model(view.flatten(0, 1)).argmax(-1).reshape(len(row), len(labels))
+            predicted = torch.stack([model(one).argmax(-1) for one in view])
             row += (predicted == labels).sum(1).cpu()
     alone, without = (right / examples).tolist()
     return alone, without
