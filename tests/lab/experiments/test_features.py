@@ -25,6 +25,7 @@ from onsphere.lab.experiments.features.analyse import (
 from onsphere.lab.experiments.features.result import Analysis, Contrast, FeatureRun, PartAccuracy
 from onsphere.lab.experiments.features.run import edges, part_accuracies, synthetic
 from onsphere.lab.experiments.features.spec import FeaturesSpec
+from onsphere.lab.experiments.features.words import answer
 from onsphere.lab.networks import network
 from onsphere.lab.population import Copy, Engine, Plan, Problem
 from onsphere.lab.training import problem_of
@@ -251,6 +252,19 @@ def test_a_band_of_all_frequencies_alone_is_the_image(bands):
     for seed in range(2):
         (row,) = (r for r in bands.accuracies if (r.start, r.seed) == (0.1, seed))
         assert 0 <= row.without <= 0.3  # an empty image has one label for all
+
+
+def test_words_say_what_is_not_decided(bands, tiny):
+    nothing = Difference(0.0, math.nan, math.nan, 2)
+    undecided = [replace(row, alone=nothing, without=nothing) for row in bands.differences]
+    said = " ".join(answer(replace(bands, differences=undecided)))
+    assert "Which bands a start makes a network read is not decided" in said and "none of 1 pairs" in said
+    clear = [replace(row, alone=Difference(0.1, 0.05, 0.15, 2)) for row in undecided]
+    said = " ".join(answer(replace(bands, differences=clear)))
+    assert "1 of 1 pairs of a start and a band differs clearly" in said and "+10.0 (+5.0 to +15.0)" in said
+    assert "pairs" not in " ".join(answer(replace(bands, differences=[])))
+    unknown = replace(tiny, threshold=Threshold(None, None, False, None), groups=[], contrasts=[])
+    assert "cannot be decided: the convergence threshold is not bracketed" in answer(unknown)[1]
 
 
 def test_bands_hold_every_frequency_once_by_default():

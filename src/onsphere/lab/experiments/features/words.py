@@ -130,18 +130,27 @@ def _bands(result: FeaturesResult) -> list[str]:
         f"accuracy of {percent(control.alone[most])} %, and leaving out {result.parts[needed].name} costs most, with "
         f"{percent(control.without[needed])} % left.",
     ]
-    if not clear:
+    if not result.differences:
+        return found
+    if clear:
+        clear.sort(key=lambda one: -abs(one.alone.mean))
+        told = [f"{_points(d.alone)} for {result.parts[d.part].name} from {format_number(d.start)}" for d in clear]
+        more = f"; the largest: {_listed(told[:3])}" if len(told) > 3 else f": {_listed(told)}"
+        found.append(
+            f"Beside {throughout}, {len(clear)} of {len(result.differences)} pairs of a start and a band "
+            f"{'differ' if len(clear) > 1 else 'differs'} clearly in the accuracy of the band alone{more} (points; "
+            "intervals hold for all pairs at once)."
+        )
+    else:
         found.append(
             f"Which bands a start makes a network read is not decided: beside {throughout}, none of "
             f"{len(result.differences)} pairs of a start and a band differs clearly in the accuracy of the band alone."
         )
-        return found
-    clear.sort(key=lambda one: -abs(one.alone.mean))
-    told = [f"{_points(one.alone)} for {result.parts[one.part].name} from {format_number(one.start)}" for one in clear]
-    more = f"; the largest: {_listed(told[:3])}" if len(told) > 3 else f": {_listed(told)}"
+    left = sum(d.without.clear for d in result.differences)
     found.append(
-        f"Beside {throughout}, {len(clear)} of {len(result.differences)} pairs of a start and a band differ clearly in "
-        f"the accuracy of the band alone{more} (points; intervals hold for all pairs at once)."
+        f"In the accuracy without a band {left or 'none'} of {len(result.differences)} pairs "
+        f"{'differ' if left > 1 else 'differs'} clearly"
+        + (", as the accuracy on whole images may do as well." if left else ".")
     )
     return found
 
