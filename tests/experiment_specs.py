@@ -53,6 +53,10 @@ OPTIONS = {
         f"{DIGITS} --widths 4 --elr 1e-3,3e-2,1 --lr 0.03,3 --weight-decay 0.02 --seeds 2 --steps 32 --batch-size 10 "
         f"--evaluations 2 {ENGINE}"
     ),
+    "landscape features": (
+        f"--train 16 --test 40 --features 3 --noise 0.1,0.4 --widths 6 --starts 1e-2,0.05,0.3 --end 5e-3 --seeds 2 "
+        f"--steps 32 --drop-steps 16 --batch-size 8 --evaluations 2 {ENGINE}"
+    ),
     "schedule": (
         f"{DIGITS} --widths 4 --constant 0.5,1 --peaks 4 --lr 1 --weight-decay 1e-3 --seeds 2 --steps 16 "
         f"--batch-size 10 --evaluations 2 {ENGINE}"
@@ -74,6 +78,7 @@ WRONG = {
     "landscape zones": ("--elrs 0.02,0.02", "--elrs"),
     "landscape stabilise": ("--steps 96 --change 80", "--change"),
     "landscape conventional": ("--weight-decay 0.2", "--weight-decay"),
+    "landscape features": ("--bands 0,2", "--bands"),
     "schedule": ("--end-factor 1", "--end-factor"),
     "split": ("--predict --save best.safetensors", "--save"),
     "symmetries": ("--tokens 4x5", "--vocab"),

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.science
 # As it is used in the papers' experiments, but narrow; (options, learning rate, steps).
 RUNS = {
     "mlp": ({"widths": (32,)}, 0.05, 60),
+    "layer-norm-mlp": ({"widths": (32,)}, 0.05, 60),
     "plain-mlp": ({"widths": (32,)}, 0.05, 120),
     "convnet": ({"width": 4}, 0.05, 60),
     "resnet18": ({"width": 2}, 0.05, 60),

@@ -1,10 +1,10 @@
 """Whole experiments: data, models, many copies at once, runs on disk, reports, command line.
 
 ``map_regimes`` finds the three regimes of a network of yours, ``train_periods`` its periods under weight decay;
-``map_spectrum``, ``drop_elr``, ``map_zones``, ``stabilise`` and ``compare_conventional`` look at the regimes from
-inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget`` splits a memory budget;
-``symmetries_page`` draws what may be rescaled, ``monitor_page`` what a monitor saw. The same experiments are commands
-(``onsphere --help``). Needs the extra ``onsphere[lab]``.
+``map_spectrum``, ``drop_elr``, ``map_zones``, ``stabilise``, ``compare_conventional`` and ``learn_features`` look at
+the regimes from inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget`` splits a memory
+budget; ``symmetries_page`` draws what may be rescaled, ``monitor_page`` what a monitor saw. The same experiments are
+commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
 """
 
 from importlib import import_module
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from onsphere.lab.experiments.conventional.run import resume_conventional as resume_conventional
     from onsphere.lab.experiments.drop.run import drop_elr as drop_elr
     from onsphere.lab.experiments.drop.run import resume_drop as resume_drop
+    from onsphere.lab.experiments.features.run import learn_features as learn_features
+    from onsphere.lab.experiments.features.run import resume_features as resume_features
     from onsphere.lab.experiments.periods.run import resume_periods as resume_periods
     from onsphere.lab.experiments.periods.run import train_periods as train_periods
     from onsphere.lab.experiments.regimes.run import map_regimes as map_regimes

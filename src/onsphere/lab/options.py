@@ -76,6 +76,7 @@ Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidat
 #: Widths of the named networks where none is given: of the hidden layers, or of the first layer.
 WIDTHS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "mlp": ((64, 64), None),
+    "layer-norm-mlp": ((32,), None),
     "plain-mlp": ((64, 64), None),
     "convnet": ((), 32),
     "resnet18": ((), 32),
@@ -131,9 +132,10 @@ class NetworkOptions(Options):
     """Which network is trained, and how wide it is."""
 
     model: str = "mlp"
-    """Network: mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, or package.module:factory for your own."""
+    """Network: mlp, layer-norm-mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, or package.module:factory for your
+    own."""
     widths: Widths = None
-    """Hidden widths of the mlp, comma separated (default 64,64)."""
+    """Hidden widths of the mlp, comma separated (default 64,64; layer-norm-mlp 32)."""
     width: Annotated[int, Field(ge=1)] | None = None
     """Width of the convolutional networks: channels of the first layer (default 32, vgg16 64, wrn28 160)."""
     head_norm: Annotated[float, Field(gt=0)] | None = None

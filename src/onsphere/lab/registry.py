@@ -136,6 +136,17 @@ ENTRIES: tuple[Entry, ...] = (
         """,
     ),
     Entry(
+        "landscape features",
+        f"{_ROOMS}.features",
+        "FeaturesSpec",
+        ("learn_features", "resume_features"),
+        """Which features networks learn from different starting ELRs: how many redundant ones, which frequencies.
+
+        Trains at a row of ELRs, goes on at a small one, and measures the accuracy with each of 16 redundant features
+        alone; with --data digits, fashion-mnist or cifar10 by band of frequency. The defaults take a minute or two.
+        """,
+    ),
+    Entry(
         "schedule",
         f"{_ROOMS}.schedule",
         "ScheduleSpec",

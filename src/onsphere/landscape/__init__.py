@@ -1,7 +1,8 @@
-"""The loss landscape on the sphere: angles, paths and barriers, slices, averages, similarity, alignment."""
+"""The loss landscape on the sphere: angles, paths, barriers, slices, averages, similarity, alignment, image bands."""
 
 from onsphere.landscape.alignment import Alignment, align
 from onsphere.landscape.averages import SphereAverage, average
+from onsphere.landscape.bands import fourier_bands
 from onsphere.landscape.barriers import Barrier, barrier
 from onsphere.landscape.curves import Curve, train_curve
 from onsphere.landscape.directions import angle, chord, geodesic
@@ -23,6 +24,7 @@ __all__ = [
     "chord",
     "cka",
     "disagreement",
+    "fourier_bands",
     "geodesic",
     "permutation_groups",
     "permute",

@@ -10,7 +10,8 @@ from onsphere.lab.data import NAMES, DataError, Dataset, load
 
 
 def test_public_names():
-    assert set(data.__all__) == {"NAMES", "DataError", "Dataset", "batch_indices", "from_arrays", "load"}
+    names = {"NAMES", "DataError", "Dataset", "batch_indices", "from_arrays", "load", "redundant_features"}
+    assert set(data.__all__) == names
     assert NAMES == ("digits", "fashion-mnist", "cifar10", "cifar100")
     assert issubclass(DataError, ValueError)
 

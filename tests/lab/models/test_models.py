@@ -101,7 +101,7 @@ def test_the_papers_width_is_the_default():
 @pytest.mark.parametrize("name", SCALE_INVARIANT)
 @pytest.mark.parametrize("shape", [CIFAR, FASHION, (2, 8, 8), (1, 9, 9), (1, 17, 17)])
 def test_structure(name, shape):
-    size = {"widths": (6, 5)} if name == "mlp" else {"width": 2}
+    size = {"widths": (6, 5)} if name.endswith("mlp") else {"width": 2}
     model = build(name, input_shape=shape, classes=4, head_norm=3.0, eps=1e-9, **size)
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     assert model(x).shape == (3, 4)
@@ -118,7 +118,7 @@ def test_structure(name, shape):
 
 @pytest.mark.parametrize("name", SCALE_INVARIANT)
 def test_all_trainable_weights_are_scale_invariant_together(name):
-    size = {"widths": (6, 5)} if name == "mlp" else {"width": 2}
+    size = {"widths": (6, 5)} if name.endswith("mlp") else {"width": 2}
     model = build(name, input_shape=(2, 8, 8), classes=4, **size).double()
     x = torch.randn(6, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     before = model(x)
@@ -171,7 +171,7 @@ def test_the_seed_decides_the_weights_and_no_random_state_changes():
 
 @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_decides_nothing_and_stays(default):
-    options = {"mlp": {"widths": (3,)}, "plain-mlp": {"widths": (3,)}}
+    options = {name: {"widths": (3,)} for name in ("mlp", "layer-norm-mlp", "plain-mlp")}
     for name in MODELS:
         expected = build(name, input_shape=(1, 8, 8), classes=2, seed=3, **options.get(name, {"width": 1}))
         before = torch.get_default_dtype()
@@ -242,7 +242,7 @@ def test_a_factory_in_the_current_folder(folder):
         (
             "vgg",
             {},
-            "no model named 'vgg'; there are mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, and",
+            "no model named 'vgg'; there are mlp, layer-norm-mlp, plain-mlp, convnet, resnet18, vgg16, wrn28, and",
         ),
         ("my_own_nets:", {}, "no model named 'my_own_nets:'"),
         ("no_such_nets:tiny", {}, "cannot import 'no_such_nets'.*ModuleNotFoundError"),

@@ -1,8 +1,9 @@
 """Reference networks, and building a network from a name, a factory or a path to one.
 
-The scale-invariant ones (``mlp``, ``convnet``, ``resnet18``) have batch norms without parameters, no bias before them,
-and a frozen last layer ``head`` of a given Frobenius norm: what remains trainable is exactly the scale-invariant
-weights. The ordinary ones (``plain-mlp``, and ``vgg16`` and ``wrn28`` of the memory-split papers) are trained whole.
+The scale-invariant ones (``mlp``, ``layer-norm-mlp``, ``convnet``, ``resnet18``) have norms without parameters, no
+bias before them, and a frozen last layer ``head`` of a given Frobenius norm: what remains trainable is exactly the
+scale-invariant weights. The ordinary ones (``plain-mlp``, and ``vgg16`` and ``wrn28`` of the memory-split papers) are
+trained whole.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from torch import nn
 
 from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
 from onsphere.lab.models.convnet import convnet
-from onsphere.lab.models.mlp import mlp, plain_mlp
+from onsphere.lab.models.mlp import layer_norm_mlp, mlp, plain_mlp
 from onsphere.lab.models.resnet import resnet18
 from onsphere.lab.models.vgg import vgg16
 from onsphere.lab.models.wide_resnet import wrn28
 
 __all__ = ["MODELS", "SCALE_INVARIANT", "ModelError", "build", "convnet", "mlp", "plain_mlp", "resnet18", "resolve"]
-__all__ += ["vgg16", "wrn28"]
+__all__ += ["layer_norm_mlp", "vgg16", "wrn28"]
 
 #: The reference networks by name.
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
+    "layer-norm-mlp": layer_norm_mlp,
     "plain-mlp": plain_mlp,
     "convnet": convnet,
     "resnet18": resnet18,
@@ -40,7 +42,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 #: Those of them whose trainable parameters are all scale-invariant.
-SCALE_INVARIANT = ("mlp", "convnet", "resnet18")
+SCALE_INVARIANT = ("mlp", "layer-norm-mlp", "convnet", "resnet18")
 
 
 def build(
