@@ -23,6 +23,8 @@ from onsphere.lab.threads import one_thread
 
 MARGIN = 1.3  # how much faster the unlikely candidate must be
 LARGE_STEP = 0.1  # seconds; with single steps this long, operations are far too large for batching to help
+SMALL_STEP = 0.005  # seconds; so short ones of a whole call are timed together
+_STEPS_AT_ONCE = 16
 MOST_COPIES = 32  # per batched step; more gain nothing and hold more memory
 PROBE_COPIES = 8
 COMPILE_PAYS = 120.0  # seconds of predicted work per worker from which compiling (5-20 s) is tried
@@ -113,13 +115,17 @@ def _explain(problem: Problem, plan: Plan, message: str) -> NoReturn:
 
 def _seconds(engine: Engine) -> float:
     state = engine.initial_state()
-    ring = torch.empty((8, len(engine.copies), engine.columns), dtype=state.params[0].dtype, device=state.alive.device)
-    state = engine.advance(state, 1, ring)
-    times = []
-    for _ in range(3):
-        started = _clock(engine)
-        state = engine.advance(state, state.step + 1, ring)
-        times.append(_clock(engine) - started)
+    shape = (_STEPS_AT_ONCE, len(engine.copies), engine.columns)
+    ring = torch.empty(shape, dtype=state.params[0].dtype, device=state.alive.device)
+    times: list[float] = []
+    for number in range(4):  # the first traces or compiles and does not count
+        # What a call costs once would count for half of a small network's single step.
+        many = _STEPS_AT_ONCE if times and min(times) < SMALL_STEP else 1
+        stop = state.step + max(1, min(many, engine.problem.steps - state.step))
+        started, first = _clock(engine), state.step
+        state = engine.advance(state, stop, ring)
+        if number:
+            times.append((_clock(engine) - started) / (stop - first))
         if sum(times) > 5 * LARGE_STEP * len(engine.copies):
             break
     return min(times)
