@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,17 @@ def test_rules(values, label):
 
 def test_a_run_that_became_non_finite_diverges():
     assert classify(angular_update=0.0, train_error=0.0, trend=0.0, finite=False)[0] == D
+    assert classify(angular_update=None, train_error=np.nan, trend=np.nan, finite=False, classes=10)[0] == D
+
+
+def test_without_an_angle_divergence_is_guessing():
+    def label(train_error, trend):
+        return classify(angular_update=None, train_error=train_error, trend=trend, finite=True, classes=10)
+
+    assert label(0.85, 0.5) == (D, "guesses: training error 85 % > 81 %")
+    regime, reason = label(0.5, 1.0)
+    assert regime == E and "rad" not in reason and "levelled off" in reason
+    assert label(0.001, 1.0)[0] == C
 
 
 def test_monotone_map():

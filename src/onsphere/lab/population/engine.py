@@ -23,13 +23,12 @@ from onsphere.functional.recomputation import without_recomputation
 from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.layout import safe_in_channels_last
-from onsphere.lab.population.readings import FIXED
+from onsphere.lab.population.readings import ANGLE, FIXED
+from onsphere.lab.population.spheres import Spheres
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.normalisation import BatchStatistics, without_running_statistics
 from onsphere.products import squared_norm
 from onsphere.tracing import trace
-
-ROUNDING = 1e-5  # relative distance of a norm from the sphere's radius that rounding explains
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class State:
             empty of an optimiser without memory.
         constants: All other parameters and buffers of the network, each [K, ...].
         alive: bool [K]; False once a copy became non-finite.
-        radius: float64 [K]; the norm that each copy keeps on the sphere.
+        radius: float64 [K]; the norm that each copy keeps on the sphere, or of every group of it [K, groups].
         step: How many steps are done.
     """
 
@@ -94,6 +93,9 @@ class Engine:
                 module.under_vmap = plan.mode == "vmap"
         names = dict(self.template.named_parameters()) | dict(self.template.named_buffers())
         self.constant_names = tuple(name for name in names if name not in problem.trained)
+        # the joint sphere without momentum has an update of its own, and needs no angle: it follows from the gradient
+        several = problem.geometry == "sphere" and (problem.spheres != Spheres() or self.buffers_each > 0)
+        self.extra = (ANGLE,) if several else ()
         step = make_step(
             self.template,
             problem.trained,
@@ -101,6 +103,7 @@ class Engine:
             loss=problem.loss,
             geometry=problem.geometry,
             optimizer=problem.optimizer,
+            spheres=problem.spheres if several else None,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0
@@ -110,7 +113,7 @@ class Engine:
         self._step: Step | None = None
         self.x = self.weight_layout(problem.data.x_train.to(problem.device, problem.dtype))
         self.y = problem.data.y_train.to(problem.device)
-        self.columns = FIXED + 3 * len(problem.trained)
+        self.columns = FIXED + 3 * len(problem.invariant) + len(self.extra)
 
     def initial_state(self) -> State:
         """Every copy as initialised from its seed; on the sphere, scaled to the problem's radius."""
@@ -125,11 +128,8 @@ class Engine:
 
         params = [stacked(name) for name in problem.trained] if problem.starts is None else self._started()
         radius = vmap(squared_norm)(params).sqrt()
-        if problem.geometry == "sphere" and problem.radius is not None:
-            # weights that are there but for rounding stay as they are: a continued run is then the same to the bit
-            scale = torch.where((radius / problem.radius - 1).abs() < ROUNDING, 1.0, problem.radius / radius)
-            params = [p * _over(scale, p).to(p.dtype) for p in params]
-            radius = torch.full_like(radius, problem.radius)
+        if problem.geometry == "sphere" and (problem.radius is not None or problem.spheres != Spheres()):
+            params, radius = problem.spheres.placed(params, problem.trained, problem.radius)
         buffers = [torch.zeros_like(p) for _ in range(self.buffers_each) for p in params]
         alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)
         return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
@@ -215,7 +215,7 @@ class Engine:
         """The copies' hyper-parameters in each step up to `stop`, as float64 [K] tensors."""
         values = [[getattr(c, name) for c in self.copies] for name in ("lr", "weight_decay", "momentum")]
         lr, decay, momentum = torch.tensor(values, dtype=torch.float64, device=self.problem.device)
-        number = torch.full_like(state.radius, state.step + 1)
+        number = torch.full_like(lr, state.step + 1)
         each = [Hyper(lr, decay, momentum, state.radius, number)] * (stop - state.step)
         if self._varies:
             lrs = np.stack([self.problem.lrs(c, state.step, stop) for c in self.copies], axis=1)
@@ -254,7 +254,3 @@ class Engine:
 
 def _restack(copies: list[list[Tensor]]) -> list[Tensor]:
     return [torch.stack(tensors).contiguous() for tensors in zip(*copies, strict=True)]
-
-
-def _over(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.view(-1, *([1] * (like.dim() - 1)))

@@ -204,7 +204,7 @@ class _ShardRun:
         if not self.pending:
             return
         values = torch.cat(self.pending).numpy()
-        readings = Readings(self.problem.trained, self.state.step - len(values), values)
+        readings = Readings(self.problem.invariant, self.state.step - len(values), values, self.engine.extra)
         digest = write_part(readings, self.folder / part_name(len(self.parts)))
         self.pending, self.parts = [], [*self.parts, digest]
 

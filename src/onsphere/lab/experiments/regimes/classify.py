@@ -3,7 +3,8 @@
 With Q4 the last quarter of training and Q3 the quarter before; losses and angles are those of the minibatches in
 training mode, the training error is that of the evaluations in Q4 (all training examples, their batch statistics):
 
-    divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction
+    divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction;
+                          with momentum, whose steps stay near one another, training error > 0.9 of that of guessing
     convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
@@ -41,6 +42,7 @@ VERBS: dict[BoundaryName, str] = {"convergence": "convergence ends", "divergence
 
 ORTHOGONAL_STEP = 1.2  # radians
 INTERPOLATES = 0.01  # fraction of training examples
+GUESSING = 0.9  # of the error of guessing
 STILL_FALLS = 0.93
 
 
@@ -91,21 +93,27 @@ class Cell:
         return self.loss / self.loss_at_init if self.loss_at_init > 0 else float("nan")
 
 
-def classify(*, angular_update: float, train_error: float, trend: float, finite: bool) -> tuple[Regime, str]:
+def classify(
+    *, angular_update: float | None, train_error: float, trend: float, finite: bool, classes: int = 0
+) -> tuple[Regime, str]:
     """Label a run by the rules above.
 
     Args:
-        angular_update: Mean angle per step over the last quarter, radians.
+        angular_update: Mean angle per step over the last quarter, radians; None with momentum.
         train_error: Mean training error of the evaluations in the last quarter, fraction.
         trend: Mean loss over the last quarter divided by that over the quarter before.
         finite: Whether the run stayed finite.
+        classes: Number of classes, where the angular update is None.
 
     Returns:
         The label and the reason in words.
     """
     if not finite:
         return "divergence", "became non-finite"
-    if angular_update > ORTHOGONAL_STEP:
+    guessing = GUESSING * (1 - 1 / classes) if angular_update is None else math.inf
+    if train_error > guessing:
+        return "divergence", f"guesses: training error {100 * train_error:.2g} % > {100 * guessing:.2g} %"
+    if angular_update is not None and angular_update > ORTHOGONAL_STEP:
         return "divergence", f"angular update {angular_update:.2f} rad > {ORTHOGONAL_STEP}"
     if train_error < INTERPOLATES:
         return "convergence", f"interpolates: training error {100 * train_error:.2g} % < {100 * INTERPOLATES:g} %"
@@ -113,8 +121,8 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
         return "convergence", f"loss still falls: Q4/Q3 {trend:.2f} < {STILL_FALLS}"
     return (
         "chaotic_equilibrium",
-        f"levelled off: Q4/Q3 {trend:.2f}, training error {100 * train_error:.2g} %, "
-        f"angular update {angular_update:.2g} rad",
+        f"levelled off: Q4/Q3 {trend:.2f}, training error {100 * train_error:.2g} %"
+        + (f", angular update {angular_update:.2g} rad" if angular_update is not None else ""),
     )
 
 
@@ -124,6 +132,7 @@ def summarise(
     elrs: np.ndarray,
     seeds: np.ndarray,
     round_number: int,
+    classes: int = 0,
 ) -> list[Cell]:
     """One :class:`Cell` for each copy of a shard.
 
@@ -133,6 +142,7 @@ def summarise(
         elrs: Effective learning rates, [K].
         seeds: Indices of the seeds, [K].
         round_number: 0 for the grid.
+        classes: Number of classes of runs with momentum, which are labelled by their error; 0 of others.
     """
     steps = len(readings.values)
     last, before = slice(steps - steps // 4, None), slice(steps - 2 * (steps // 4), steps - steps // 4)
@@ -144,7 +154,8 @@ def summarise(
     for k in range(loss.shape[1]):
         level, error, update = finite_mean(loss[last, k]), finite_mean(late[:, k, 1]), finite_mean(angle[last, k])
         trend, alive = level / finite_mean(loss[before, k]), bool(finite[k])
-        regime, reason = classify(angular_update=update, train_error=error, trend=trend, finite=alive)
+        told = None if classes else update
+        regime, reason = classify(angular_update=told, train_error=error, trend=trend, finite=alive, classes=classes)
         cells.append(
             Cell(
                 elr=float(elrs[k]),

@@ -9,7 +9,7 @@ from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
 from onsphere.lab.experiments.regimes.charts import Course, courses, map_chart, overview_chart, phase_chart
 from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Bracket
 from onsphere.lab.experiments.regimes.result import RegimesResult
-from onsphere.lab.experiments.regimes.words import MEASURED, UNITS, unresolved
+from onsphere.lab.experiments.regimes.words import UNITS, measured, setting, unresolved
 from onsphere.lab.frame import Report
 from onsphere.lab.report import page as blocks
 from onsphere.lab.report.page import Section, Table, Text
@@ -59,7 +59,7 @@ def report_of(result: RegimesResult, shown: list[Course]) -> Report:
     runs = table(cells, _RUNS, "One row a run. Click a heading to sort, click again to turn the order around.")
     return Report(
         title="The three regimes on the sphere",
-        subtitle=subtitle(result.spec),
+        subtitle=" · ".join(part for part in (subtitle(result.spec), setting(result.spec)) if part),
         summary=facts + ([f"{counted(broken, 'run')} became non-finite"] if broken else []),
         sections=[
             Section("boundaries", "Boundaries", _boundaries(result)),
@@ -68,7 +68,7 @@ def report_of(result: RegimesResult, shown: list[Course]) -> Report:
             Section("phase", "Phase diagram", [phase_chart(shown)]),
             Section("runs", "All runs", [runs]),
         ],
-        measured=MEASURED,
+        measured=measured(result.spec),
         note=UNITS,
     )
 

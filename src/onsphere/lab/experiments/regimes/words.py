@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Cell, find_boundaries
 from onsphere.lab.experiments.regimes.result import RegimesResult, regions
-from onsphere.lab.report.words import format_interval
+from onsphere.lab.experiments.regimes.spec import RegimesSpec
+from onsphere.lab.report.words import format_interval, format_number
 
 _RESOLVED = (
     "A bracket a – b says: in every seed the boundary lies between the ELRs a and b. It is resolved when "
@@ -47,6 +48,57 @@ MEASURED = (
         "percent of wrong predictions over the whole test set at the end (in curves: at each evaluation)" + _BY_DATA,
     ),
 )
+
+_ELR = {
+    "joint": "lr / norm², the norm that of all scale-invariant weights together, which is kept at every step",
+    "groups": "lr / norm² of every scale-invariant group by itself: each keeps its own norm and has this ELR",
+    "rows": (
+        "lr / the sum of the norms² of all filters, which share one norm and keep it: every filter's own ELR is this "
+        "times their number"
+    ),
+}
+_ANGLE = (
+    "angular update",
+    "mean angle between the weights on spheres, all together, before and after a step, over the last quarter, radians",
+)
+
+
+def measured(spec: RegimesSpec) -> list[tuple[str, str]]:
+    """How each quantity is measured, and what the effective learning rate is."""
+    plain = spec.spheres == "joint" and spec.head == "frozen" and spec.momentum == 0
+    known = [("ELR", _ELR[spec.spheres])] if plain else [("ELR", _ELR[spec.spheres]), *_besides(spec)]
+    return known + [_ANGLE if name == "angular update" and not plain else (name, how) for name, how in MEASURED]
+
+
+def _besides(spec: RegimesSpec) -> list[tuple[str, str]]:
+    found = []
+    if spec.momentum:
+        found.append(
+            (
+                "momentum",
+                f"{format_number(spec.momentum)}, as in torch's SGD; its buffer is not projected. In the long run "
+                f"steps are {format_number(1 / (1 - spec.momentum))} times as long, which the ELR does not count. A "
+                "run is divergent when its training error is above 0.9 of that of guessing, since its steps stay "
+                "near one another",
+            )
+        )
+    if spec.head == "trained":
+        found.append(
+            (
+                "trained head",
+                f"the head, and what else is trained and no weight on a sphere, by SGD at the ordinary lr "
+                f"{format_number(spec.head_lr_used)}; norms, gradients and angles are those of the weights on spheres",
+            )
+        )
+    return found
+
+
+def setting(spec: RegimesSpec) -> str:
+    """What is not as in the default set-up, in words for a subtitle; empty where all is."""
+    said = {"joint": "", "groups": "a sphere for every group", "rows": "a sphere for every filter"}[spec.spheres]
+    head = f"trained head (lr {format_number(spec.head_lr_used)})" if spec.head == "trained" else ""
+    momentum = f"momentum {format_number(spec.momentum)}" if spec.momentum else ""
+    return ", ".join(part for part in (said, head, momentum) if part)
 
 
 def answer(result: RegimesResult) -> list[str]:
