@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onsphere.lab.experiments.regimes.classify import Cell, bracket, classify, find_boundaries, next_cells
+from onsphere.lab.experiments.regimes.classify import (
+    Cell,
+    bracket,
+    classify,
+    find_boundaries,
+    first_below,
+    next_cells,
+)
 
 C, E, D = "convergence", "chaotic_equilibrium", "divergence"
 
@@ -131,3 +138,12 @@ def test_refining_a_sharp_threshold_brackets_it_within_the_factor(threshold, fac
     for name, value in (("convergence", threshold), ("divergence", 30 * threshold)):
         low, high = found[name].low, found[name].high
         assert low < value <= high and high / low <= factor * (1 + 1e-12)
+
+
+def test_steps_to_convergence_are_those_of_a_running_mean():
+    losses = np.array([8.0, 4.0, 1.0, 2.0, 0.5, 0.5, 3.0])
+    assert first_below(losses, 1.25, 2) == 6  # (2 + 0.5) / 2 is not below
+    assert first_below(losses, 1.26, 2) == 5
+    assert first_below(losses, 0.4, 2) is None
+    assert first_below(losses, 3.0, 100) == 7
+    assert first_below(np.array([np.nan, 0.1, 0.1]), 1.0, 2) == 3

@@ -86,6 +86,8 @@ class Problem:
             the copies begin, instead of their seeds' initial weights; optimiser states begin at zero.
         offset: The number of the first step in the streams of batches, augmentation and noise, so that a run that
             continues another sees what that one would have seen.
+        subsets: Whether evaluations also measure right and wrong training labels apart, where there are both.
+        running: Whether running batch statistics are kept, and test examples are evaluated by them too.
         spheres: Which spheres there are, and which trained tensors are on none; used on the sphere alone.
     """
 
@@ -109,6 +111,8 @@ class Problem:
     snapshots: tuple[int, ...] = ()
     starts: Path | None = None
     offset: int = 0
+    subsets: bool = False
+    running: bool = False
     spheres: Spheres = field(default_factory=Spheres)
 
     @property

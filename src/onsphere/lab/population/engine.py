@@ -10,7 +10,7 @@ a compiler; ``compiled`` gives that list to ``torch.compile``. A network that ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.layout import safe_in_channels_last
 from onsphere.lab.population.readings import ANGLE, FIXED
+from onsphere.lab.population.running import Recorder, momenta, statistic_names
 from onsphere.lab.population.spheres import Spheres
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.normalisation import BatchStatistics, without_running_statistics
@@ -63,6 +64,7 @@ class State:
         alive: bool [K]; False once a copy became non-finite.
         radius: float64 [K]; the norm that each copy keeps on the sphere, or of every group of it [K, groups].
         step: How many steps are done.
+        statistics: Running means and variances of the batch norms, each [K, C], where they are kept.
     """
 
     params: list[Tensor]
@@ -71,6 +73,7 @@ class State:
     alive: Tensor
     radius: Tensor
     step: int = 0
+    statistics: list[Tensor] = field(default_factory=list)
 
 
 class Engine:
@@ -87,6 +90,8 @@ class Engine:
             template.train()  # else as the factory made it: some norms may be frozen
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
         self._channels_last = plan.channels_last and safe_in_channels_last(template)
+        norms = momenta(template) if problem.running else {}
+        self.statistic_names = statistic_names(norms)
         self.template = without_running_statistics(template)
         for module in self.template.modules():
             if isinstance(module, BatchStatistics):
@@ -104,6 +109,7 @@ class Engine:
             geometry=problem.geometry,
             optimizer=problem.optimizer,
             spheres=problem.spheres if several else None,
+            recorder=Recorder(self.template, norms) if norms else None,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0
@@ -132,7 +138,10 @@ class Engine:
             params, radius = problem.spheres.placed(params, problem.trained, problem.radius)
         buffers = [torch.zeros_like(p) for _ in range(self.buffers_each) for p in params]
         alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)
-        return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
+        constants, statistics = (
+            [stacked(name) for name in names] for names in (self.constant_names, self.statistic_names)
+        )
+        return State(params, buffers, constants, alive, radius, statistics=statistics)
 
     def _started(self) -> list[Tensor]:
         rows = [c.start for c in self.copies]
@@ -168,7 +177,7 @@ class Engine:
     def _advance_batched(
         self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
     ) -> State:
-        now = StepState(state.params, state.buffers, state.alive)
+        now = StepState(state.params, state.buffers, state.alive, state.statistics)
         done, first = 0, self.problem.offset + state.step
         for t in range(len(indices)):
             rows = indices[t, 0] if self._shared_batch else indices[t].index_select(0, self._seed_of_copy)
@@ -179,7 +188,7 @@ class Engine:
             done += 1
             if interrupted is not None and interrupted(len(self.copies)):
                 break
-        return replace(state, params=now.params, buffers=now.buffers, alive=now.alive, step=state.step + done)
+        return replace(state, **now._asdict(), step=state.step + done)
 
     def _advance_one_by_one(
         self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
@@ -187,11 +196,11 @@ class Engine:
         after: list[StepState] = []
         steps, first = len(indices), self.problem.offset + state.step
         for k, this in enumerate(self.copies):
-            params, buffers, constants = (
+            params, buffers, constants, statistics = (
                 [self.weight_layout(tensor[k]) for tensor in tensors]
-                for tensors in (state.params, state.buffers, state.constants)
+                for tensors in (state.params, state.buffers, state.constants, state.statistics)
             )
-            now = StepState(params, buffers, state.alive[k])
+            now = StepState(params, buffers, state.alive[k], statistics)
             rows_of_seed = indices[:, self.seeds.index(this.seed)]
             own = Hyper(*(h[k] for h in hyper[0]))
             for t in range(steps):
@@ -207,9 +216,10 @@ class Engine:
                     steps = t + 1
                     break
             after.append(now)
-        params, buffers = _restack([s.params for s in after]), _restack([s.buffers for s in after])
-        alive = torch.stack([s.alive for s in after])
-        return replace(state, params=params, buffers=buffers, alive=alive, step=state.step + steps)
+        lists: dict[str, Any] = {
+            name: _restack([getattr(s, name) for s in after]) for name in ("params", "buffers", "statistics")
+        }
+        return replace(state, **lists, alive=torch.stack([s.alive for s in after]), step=state.step + steps)
 
     def _hyper(self, state: State, stop: int) -> list[Hyper]:
         """The copies' hyper-parameters in each step up to `stop`, as float64 [K] tensors."""

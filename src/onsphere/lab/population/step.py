@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
+from onsphere.lab.population.running import Recorder
 from onsphere.lab.population.spheres import Spheres, spheres_step
 from onsphere.optim import adam, sgd
 from onsphere.optim.updates import sphere_sgd_measured
@@ -44,6 +45,7 @@ class StepState(NamedTuple):
     params: list[Tensor]
     buffers: list[Tensor]
     alive: Tensor
+    statistics: list[Tensor]  # running ones, where they are kept
 
 
 Step = Callable[[StepState, list[Tensor], Hyper, Tensor, Tensor], tuple[StepState, Tensor]]
@@ -88,6 +90,7 @@ def make_step(
     geometry: Literal["sphere", "space"],
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
     spheres: Spheres | None = None,
+    recorder: Recorder | None = None,
 ) -> Step:
     """Build the step of one copy.
 
@@ -99,6 +102,7 @@ def make_step(
         geometry: Where the weights move.
         optimizer: Which update; on the sphere ``sgd`` only.
         spheres: On which spheres the tensors are; None: on one, all of them, and without momentum.
+        recorder: Sees what enters the template's norms; None: no running statistics are kept.
 
     Raises:
         ValueError: An update that the geometry does not have.
@@ -117,12 +121,12 @@ def make_step(
     def step(state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor) -> tuple[StepState, Tensor]:
         fixed = dict(zip(frozen, constants, strict=True))
 
-        def objective(params: list[Tensor]) -> tuple[Tensor, Tensor]:
+        def objective(params: list[Tensor]) -> tuple[Tensor, Any]:
             outputs: Tensor = functional_call(template, fixed | dict(zip(trained, params, strict=True)), (x,))
-            return criterion(outputs, y), outputs
+            return criterion(outputs, y), (outputs, recorder.updated(statistics) if recorder is not None else [])
 
-        params, buffers, alive = state
-        grads, (value, outputs) = grad_and_value(objective, has_aux=True)(params)
+        params, buffers, alive, statistics = state
+        grads, (value, (outputs, running)) = grad_and_value(objective, has_aux=True)(params)
         error = (outputs.argmax(-1) != y).to(torch.float64).mean()
         gradient2 = [recorded_product(g, g) for g in grads]
         moments = tensor_moments(params[:recorded], grads[:recorded], gradient2[:recorded])
@@ -156,6 +160,7 @@ def make_step(
             [keep(a, b) for a, b in zip(new, params, strict=True)],
             [keep(a, b) for a, b in zip(new_buffers, buffers, strict=True)],
             alive,
+            [keep(a, b) for a, b in zip(running, statistics, strict=True)],
         ), readings
 
     return step

@@ -23,7 +23,7 @@ slow at small effective learning rates, and its boundary would move with the num
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -91,6 +91,28 @@ class Cell:
     def relative_loss(self) -> float:
         """Final loss over that at initialisation; NaN if that is not positive."""
         return self.loss / self.loss_at_init if self.loss_at_init > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class MapCell(Cell):
+    """A run of a map, with what is not measured in every one; None where it was not.
+
+    Attributes:
+        clean_error: Mean error of the evaluations in Q4 on the training examples whose labels are right.
+        corrupted_error: The same on those whose labels are wrong, by the wrong labels: 1 - their memorised share.
+        clean_loss: Mean loss of these evaluations on the former.
+        corrupted_loss: The same on the latter.
+        converged_step: The first number of steps after which the mean minibatch loss over the last epoch's worth of
+            steps is below ``--converged-loss``; None: after no step.
+        running_test_error: Test error at the last step by the running batch statistics of training.
+    """
+
+    clean_error: float | None = None
+    corrupted_error: float | None = None
+    clean_loss: float | None = None
+    corrupted_loss: float | None = None
+    converged_step: int | None = None
+    running_test_error: float | None = None
 
 
 def classify(
@@ -177,6 +199,14 @@ def summarise(
     return cells
 
 
+def first_below(losses: np.ndarray, level: float, window: int) -> int | None:
+    """The first number of steps after which the mean of the last ``window`` losses [T] is below a level, if any."""
+    width = min(window, len(losses))
+    means = np.convolve(losses.astype(np.float64), np.full(width, 1 / width), mode="valid")
+    below = np.flatnonzero(means < level)
+    return int(below[0]) + width if len(below) else None
+
+
 def finite_mean(values: np.ndarray) -> float:
     """The mean of what is finite; NaN if nothing is."""
     kept = values[np.isfinite(values)]
@@ -237,13 +267,13 @@ def bracket(cells: Iterable[Cell], name: BoundaryName) -> tuple[float | None, fl
     return low, min((elr for elr, _ in known if elr > last_below), default=None)
 
 
-def find_boundaries(cells: list[Cell]) -> dict[BoundaryName, Boundary]:
+def find_boundaries(cells: Sequence[Cell]) -> dict[BoundaryName, Boundary]:
     """Both boundaries, over all seeds and for each."""
     seeds = sorted({cell.seed for cell in cells})
     return {name: _boundary(cells, seeds, name) for name in NAMES}
 
 
-def _boundary(cells: list[Cell], seeds: list[int], name: BoundaryName) -> Boundary:
+def _boundary(cells: Sequence[Cell], seeds: list[int], name: BoundaryName) -> Boundary:
     per_seed = [Bracket(s, *bracket([c for c in cells if c.seed == s], name)) for s in seeds]
     low, high = bracket(cells, name)
     elrs = [cell.elr for cell in cells]
@@ -261,7 +291,7 @@ def _boundary(cells: list[Cell], seeds: list[int], name: BoundaryName) -> Bounda
     return Boundary(low, high, True, f"high/low {high / low:.2g}{within}", per_seed)
 
 
-def next_cells(cells: list[Cell], factor: float) -> list[tuple[float, int]]:
+def next_cells(cells: Sequence[Cell], factor: float) -> list[tuple[float, int]]:
     """Which runs would narrow each seed's brackets: the geometric middle of every gap in which the label changes.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, Options, TrainingOptions
+from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, NoiseOptions, Options, TrainingOptions
 
 
 class GridOptions(Options):
@@ -57,7 +57,25 @@ class SphereOptions(Options):
         return HEAD_LR if self.head_lr is None else self.head_lr
 
 
-class RegimesSpec(EngineOptions, TrainingOptions, SphereOptions, GridOptions, ModelOptions, DataOptions):
+class MeasuringOptions(Options):
+    """What is measured besides."""
+
+    running_statistics: bool = False
+    """Also keep batch norms' running statistics and evaluate test images by them, as the published code does."""
+    converged_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-2
+    """Steps to convergence are counted until the mean minibatch loss over an epoch is below this."""
+
+
+class RegimesSpec(
+    EngineOptions,
+    TrainingOptions,
+    MeasuringOptions,
+    SphereOptions,
+    GridOptions,
+    ModelOptions,
+    NoiseOptions,
+    DataOptions,
+):
     """All that a regime map depends on; the same spec on the same machine and engine gives the same bits."""
 
     @model_validator(mode="after")

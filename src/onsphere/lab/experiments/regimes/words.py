@@ -5,6 +5,8 @@ The sentences are derived from the boundaries alone: an unresolved boundary is c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Cell, find_boundaries
 from onsphere.lab.experiments.regimes.result import RegimesResult, regions
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
@@ -57,6 +59,13 @@ _ELR = {
         "times their number"
     ),
 }
+_LABELS = {
+    "other": "--label-noise of the training labels are another class, drawn uniformly among the others",
+    "any": (
+        "--label-noise of the training labels are drawn anew, uniformly among all classes, so that some of them stay "
+        "right and count as right"
+    ),
+}
 _ANGLE = (
     "angular update",
     "mean angle between the weights on spheres, all together, before and after a step, over the last quarter, radians",
@@ -67,6 +76,8 @@ def measured(spec: RegimesSpec) -> list[tuple[str, str]]:
     """How each quantity is measured, and what the effective learning rate is."""
     plain = spec.spheres == "joint" and spec.head == "frozen" and spec.momentum == 0
     known = [("ELR", _ELR[spec.spheres])] if plain else [("ELR", _ELR[spec.spheres]), *_besides(spec)]
+    if spec.label_noise:
+        known.append(("right and wrong labels", _LABELS[spec.label_noise_kind] + "; each by the labels trained on"))
     return known + [_ANGLE if name == "angular update" and not plain else (name, how) for name, how in MEASURED]
 
 
@@ -121,7 +132,7 @@ def describe(result: RegimesResult) -> str:
     return describe_boundaries(result.cells)
 
 
-def describe_boundaries(cells: list[Cell]) -> str:
+def describe_boundaries(cells: Sequence[Cell]) -> str:
     """The boundaries so far in one line."""
     parts = []
     for name, b in find_boundaries(cells).items():
