@@ -14,6 +14,7 @@ from onsphere.lab.experiments.regimes.classify import (
     find_boundaries,
     first_below,
     next_cells,
+    unsettled,
 )
 
 C, E, D = "convergence", "chaotic_equilibrium", "divergence"
@@ -84,6 +85,22 @@ def test_without_interpolation_convergence_is_not_resolved():
     assert "interpolates" in found["convergence"].reason
     assert found["divergence"].resolved
     assert all(elr > 10 for elr, _ in next_cells(cells, 1.5))
+
+
+def test_a_run_that_still_falls_above_all_that_interpolate_counts_for_neither_side():
+    slow, fits, open_one, level = cell(1, C, error=0.3), cell(10, C), cell(100, C, error=0.65), cell(1000, E)
+    cells = [slow, fits, open_one, level]
+    assert unsettled(cells) == [open_one]
+    found = find_boundaries(cells)["convergence"]
+    assert (found.low, found.high, found.resolved) == (10, 1000, True)
+    assert "falling loss above all of their seed that interpolate: 1 of 4, counted for neither side" in found.reason
+    # the other seed's runs say nothing about this one's
+    assert find_boundaries([*cells, cell(100, C, seed=1)])["convergence"].low == 10
+    assert unsettled([*cells, cell(1000, C)]) == []
+    top = find_boundaries([fits, open_one])["convergence"]
+    assert (top.low, top.high, top.resolved) == (10, None, False) and "train longer" in top.reason
+    alone = find_boundaries([*row([C, C, E]), cell(1, C, seed=1, error=0.3), cell(100, E, seed=1)])["convergence"]
+    assert alone.low is None and not alone.resolved and "train longer" in alone.reason
 
 
 @pytest.mark.parametrize("labels", [[C, C], [E, E], [D, D], [C, E], [C, D]])

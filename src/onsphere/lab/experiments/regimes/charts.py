@@ -109,7 +109,7 @@ def map_chart(result: RegimesResult) -> Chart:
             Panel(
                 Axis("angular update (rad)", log=True),
                 _dots(result, lambda cell: cell.angular_update),
-                rules=[Rule(ORTHOGONAL_STEP, above)],
+                rules=[] if result.spec.momentum else [Rule(ORTHOGONAL_STEP, above)],
             ),
         ],
         caption=(

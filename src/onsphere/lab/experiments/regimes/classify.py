@@ -17,13 +17,16 @@ Near the first boundary runs are metastable and seeds disagree, so a bracket nev
     high   the smallest effective learning rate at and over which every run is above it
 
 The convergence boundary counts as resolved only if some run interpolates: a network that cannot fit its data is merely
-slow at small effective learning rates, and its boundary would move with the number of steps.
+slow at small effective learning rates, and its boundary would move with the number of steps. For the same reason a run
+whose loss still falls counts as below only where a run of its seed at a larger effective learning rate interpolates:
+then it is merely slow. Otherwise it may yet level off; it is *unsettled*, counts for neither side, and stays inside the
+bracket.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -86,6 +89,11 @@ class Cell:
     def interpolates(self) -> bool:
         """Whether it fits the training set (training error below 1 %)."""
         return self.finite and self.train_error < INTERPOLATES
+
+    @property
+    def still_falls(self) -> bool:
+        """Whether it is labelled convergence by its falling loss alone."""
+        return self.regime == "convergence" and not self.interpolates
 
     @property
     def relative_loss(self) -> float:
@@ -258,13 +266,22 @@ class Boundary:
         return f"{self.low:.2e} to {self.high:.2e}"
 
 
-def bracket(cells: Iterable[Cell], name: BoundaryName) -> tuple[float | None, float | None]:
+def unsettled(cells: Sequence[Cell]) -> list[Cell]:
+    """Runs whose loss still falls, with no run of their seed at a larger effective learning rate that interpolates."""
+    fits = [cell for cell in cells if cell.interpolates and cell.regime == "convergence"]
+    last = {seed: max(cell.elr for cell in fits if cell.seed == seed) for seed in {cell.seed for cell in fits}}
+    return [cell for cell in cells if cell.still_falls and cell.elr > last.get(cell.seed, -math.inf)]
+
+
+def bracket(cells: Sequence[Cell], name: BoundaryName) -> tuple[float | None, float | None]:
     """``low`` and ``high`` of a boundary over the given cells."""
-    known = [(cell.elr, BELOW[name](cell)) for cell in cells]
-    first_above = min((elr for elr, below in known if not below), default=math.inf)
-    last_below = max((elr for elr, below in known if below), default=-math.inf)
-    low = max((elr for elr, _ in known if elr < first_above), default=None)
-    return low, min((elr for elr, _ in known if elr > last_below), default=None)
+    neither = {id(cell) for cell in unsettled(cells)} if name == "convergence" else set()
+    elrs = [cell.elr for cell in cells]
+    not_below = (cell.elr for cell in cells if id(cell) in neither or not BELOW[name](cell))
+    not_above = (cell.elr for cell in cells if id(cell) in neither or BELOW[name](cell))
+    first, last = min(not_below, default=math.inf), max(not_above, default=-math.inf)
+    low = max((elr for elr in elrs if elr < first), default=None)
+    return low, min((elr for elr in elrs if elr > last), default=None)
 
 
 def find_boundaries(cells: Sequence[Cell]) -> dict[BoundaryName, Boundary]:
@@ -280,6 +297,10 @@ def _boundary(cells: Sequence[Cell], seeds: list[int], name: BoundaryName) -> Bo
     if name == "convergence" and not any(cell.interpolates for cell in cells):
         reason = "no run interpolates (training error < 1 %), so convergence cannot be told from slowness; train longer"
         return Boundary(None, None, False, reason, [Bracket(s, None, None) for s in seeds])
+    open_ones = len(unsettled(cells)) if name == "convergence" else 0
+    still = f"runs that end with a falling loss above all of their seed that interpolate: {open_ones} of {len(cells)}"
+    if open_ones and (low is None or high is None):
+        return Boundary(low, high, False, f"{still}; train longer", per_seed)
     if low is None:
         reason = f"no effective learning rate is below it for every seed; lower --elr-min (now {min(elrs):.3g})"
         return Boundary(low, high, False, reason, per_seed)
@@ -288,7 +309,8 @@ def _boundary(cells: Sequence[Cell], seeds: list[int], name: BoundaryName) -> Bo
         return Boundary(low, high, False, reason, per_seed)
     own = [b.high / b.low for b in per_seed if b.low is not None and b.high is not None]
     within = f" over all seeds, {min(own):.2g} to {max(own):.2g} within a seed" if own else ""
-    return Boundary(low, high, True, f"high/low {high / low:.2g}{within}", per_seed)
+    inside = f"; {still}, counted for neither side" if open_ones else ""
+    return Boundary(low, high, True, f"high/low {high / low:.2g}{within}{inside}", per_seed)
 
 
 def next_cells(cells: Sequence[Cell], factor: float) -> list[tuple[float, int]]:

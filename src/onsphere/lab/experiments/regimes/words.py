@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Cell, find_boundaries
+from onsphere.lab.experiments.regimes.classify import (
+    NAMES,
+    VERBS,
+    Boundary,
+    BoundaryName,
+    Cell,
+    find_boundaries,
+    unsettled,
+)
 from onsphere.lab.experiments.regimes.result import RegimesResult, regions
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
-from onsphere.lab.report.words import format_interval, format_number
+from onsphere.lab.report.words import format_interval, format_number, format_range
 
 _RESOLVED = (
     "A bracket a – b says: in every seed the boundary lies between the ELRs a and b. It is resolved when "
@@ -142,13 +150,21 @@ def describe_boundaries(cells: Sequence[Cell]) -> str:
 
 
 def unresolved(result: RegimesResult) -> list[str]:
-    """A sentence for each boundary that is not resolved, with its reason."""
+    """A sentence for each boundary that is not resolved, with its reason, and one for runs that are not settled."""
     names = {"convergence": "The end of convergence", "divergence": "The onset of divergence"}
-    return [
+    said = [
         f"{names[name]} is not resolved: {boundary.reason}"
         for name, boundary in result.boundaries.items()
         if not boundary.resolved
     ]
+    still = unsettled(result.cells)
+    if still and result.boundaries["convergence"].resolved:
+        said.append(
+            f"Still falling at the end: {len(still)} of {len(result.cells)} runs, at ELRs of "
+            f"{format_range(cell.elr for cell in still)}, above every ELR at which a run of their seed fits its "
+            "training data. Whether they would converge is not resolved"
+        )
+    return said
 
 
 def _alone(name: BoundaryName, boundary: Boundary) -> str:
