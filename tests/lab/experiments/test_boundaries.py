@@ -14,6 +14,7 @@ from onsphere.lab.experiments.regimes.classify import (
     find_boundaries,
     first_below,
     next_cells,
+    settled,
     unsettled,
 )
 
@@ -101,6 +102,18 @@ def test_a_run_that_still_falls_above_all_that_interpolate_counts_for_neither_si
     assert (top.low, top.high, top.resolved) == (10, None, False) and "train longer" in top.reason
     alone = find_boundaries([*row([C, C, E]), cell(1, C, seed=1, error=0.3), cell(100, E, seed=1)])["convergence"]
     assert alone.low is None and not alone.resolved and "train longer" in alone.reason
+
+
+def test_a_fall_above_what_levels_off_is_a_swing():
+    fits, level, swing, top = cell(1, C), cell(10, E), cell(100, C, error=0.66), cell(1000, D)
+    cells = [fits, level, swing, top, cell(10, C, seed=1, error=0.66)]
+    assert [c.regime for c in settled(cells)] == [C, E, E, D, C]  # the other seed has levelled off nowhere
+    assert "swing" in settled(cells)[2].reason
+    found = find_boundaries([fits, level, swing, top])["convergence"]
+    assert (found.low, found.high, found.resolved) == (1, 10, True) and "neither" not in found.reason
+    assert next_cells([fits, level, swing, top], 1.5) == next_cells([fits, level, cell(100, E), top], 1.5)
+    metastable = [fits, level, swing, cell(500, C), top]
+    assert settled(metastable) == metastable
 
 
 @pytest.mark.parametrize("labels", [[C, C], [E, E], [D, D], [C, E], [C, D]])

@@ -19,17 +19,18 @@ Near the first boundary runs are metastable and seeds disagree, so a bracket nev
 The convergence boundary counts as resolved only if some run interpolates: a network that cannot fit its data is merely
 slow at small effective learning rates, and its boundary would move with the number of steps. For the same reason a run
 whose loss still falls counts as below only where a run of its seed at a larger effective learning rate interpolates:
-then it is merely slow. Otherwise it may yet level off; it is *unsettled*, counts for neither side, and stays inside the
-bracket.
+then it is merely slow. Otherwise, where a run of its seed at a smaller one has levelled off, its fall is a swing about
+a level, and it is labelled by that (:func:`settled`). What is left may yet level off; it is *unsettled*, counts for
+neither side, and stays inside the bracket.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -99,6 +100,9 @@ class Cell:
     def relative_loss(self) -> float:
         """Final loss over that at initialisation; NaN if that is not positive."""
         return self.loss / self.loss_at_init if self.loss_at_init > 0 else float("nan")
+
+
+C = TypeVar("C", bound=Cell)
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,21 @@ def unsettled(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.still_falls and cell.elr > last.get(cell.seed, -math.inf)]
 
 
+def settled(cells: Sequence[C]) -> list[C]:
+    """The cells, those relabelled whose fall is a swing about a level, since their seed levels off at a smaller ELR."""
+    first = dict[int, float]()
+    for cell in cells:
+        if cell.regime != "convergence":
+            first[cell.seed] = min(cell.elr, first.get(cell.seed, math.inf))
+    swings = {id(c) for c in unsettled(cells) if c.elr > first.get(c.seed, math.inf)}
+    return [_relabelled(cell) if id(cell) in swings else cell for cell in cells]
+
+
+def _relabelled(cell: C) -> C:
+    reason = f"loss fell (Q4/Q3 {cell.trend:.2f}), but levels off at a smaller ELR of this seed: a swing about a level"
+    return replace(cell, regime="chaotic_equilibrium", reason=reason)
+
+
 def bracket(cells: Sequence[Cell], name: BoundaryName) -> tuple[float | None, float | None]:
     """``low`` and ``high`` of a boundary over the given cells."""
     neither = {id(cell) for cell in unsettled(cells)} if name == "convergence" else set()
@@ -286,6 +305,7 @@ def bracket(cells: Sequence[Cell], name: BoundaryName) -> tuple[float | None, fl
 
 def find_boundaries(cells: Sequence[Cell]) -> dict[BoundaryName, Boundary]:
     """Both boundaries, over all seeds and for each."""
+    cells = settled(cells)
     seeds = sorted({cell.seed for cell in cells})
     return {name: _boundary(cells, seeds, name) for name in NAMES}
 
@@ -323,7 +343,7 @@ def next_cells(cells: Sequence[Cell], factor: float) -> list[tuple[float, int]]:
     Returns:
         Pairs (effective learning rate, seed), sorted, none of them in ``cells``.
     """
-    wanted = set()
+    wanted, cells = set(), settled(cells)
     # without a run that interpolates, the convergence boundary is not reported, so it is not worth refining
     names: tuple[BoundaryName, ...] = NAMES if any(cell.interpolates for cell in cells) else ("divergence",)
     for seed in {cell.seed for cell in cells}:

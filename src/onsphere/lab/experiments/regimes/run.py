@@ -21,6 +21,7 @@ from onsphere.lab.experiments.regimes.classify import (
     finite_mean,
     first_below,
     next_cells,
+    settled,
     summarise,
 )
 from onsphere.lab.experiments.regimes.page import printed, report
@@ -95,6 +96,7 @@ def measure(session: Session[RegimesSpec, Problem]) -> dict[str, Any]:
             wanted = next_cells(cells, spec.refine_factor)
             if not wanted:
                 break
+    cells = settled(cells)
     cells.sort(key=lambda cell: (cell.elr, cell.seed))
     return {"cells": cells, "boundaries": find_boundaries(cells), "radius": session.given.radius}
 
