@@ -65,7 +65,7 @@ class Spheres:
 
         Args:
             params: Trained tensors, each [K, ...].
-            trained: Their names.
+            trained: Name of each of these tensors, in order.
             radius: Norm on the joint sphere, of every group, or of all rows together; None keeps each copy's own.
 
         Returns:
@@ -103,7 +103,7 @@ def spheres_step(
     Args:
         spheres: On which spheres the tensors are.
         trained: Names of the tensors.
-        params: The trained tensors.
+        params: Values of these tensors before the step.
         grads: One gradient for each.
         buffers: One momentum buffer for each, starting at zero, or an empty list to do without.
         lr: Effective learning rate, 0-d.
