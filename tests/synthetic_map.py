@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onsphere.lab.experiments.regimes.charts import Course
-from onsphere.lab.experiments.regimes.classify import Boundary, BoundaryName, Bracket, Cell, Regime
+from onsphere.lab.experiments.regimes.classify import Boundary, BoundaryName, Bracket, MapCell, Regime
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
 from onsphere.lab.result import Engine
@@ -40,7 +40,7 @@ def _regime(elr: float, seed: int) -> Regime:
     return "chaotic_equilibrium" if elr < ONSET_OF_DIVERGENCE * (1 + 0.04 * (seed - 2)) else "divergence"
 
 
-def _run(elr: float, seed: int, round_: int) -> tuple[Course, Cell]:
+def _run(elr: float, seed: int, round_: int) -> tuple[Course, MapCell]:
     rng = np.random.default_rng([seed, round(-1e4 * np.log10(elr)) % 2**31])
     regime = _regime(elr, seed)
     steps = np.linspace(25, 2500, 60)
@@ -65,7 +65,7 @@ def _run(elr: float, seed: int, round_: int) -> tuple[Course, Cell]:
         angle = 1.45 + 0.02 * rng.random()
     trend = float(loss[-15:].mean() / loss[-30:-15].mean())
     train_error = {"convergence": 0.0, "chaotic_equilibrium": 0.3 * (elr / 0.03) ** 0.6, "divergence": 0.88}[regime]
-    cell = Cell(
+    cell = MapCell(
         elr=elr,
         seed=seed,
         regime=regime,

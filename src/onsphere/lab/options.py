@@ -128,6 +128,13 @@ class DataOptions(Options):
         return values
 
 
+class NoiseOptions(Options):
+    """How labels are replaced."""
+
+    label_noise_kind: Literal["other", "any"] = "other"
+    """Replaced labels are drawn among the other classes, or among any, the right one included (as published)."""
+
+
 class NetworkOptions(Options):
     """Which network is trained, and how wide it is."""
 

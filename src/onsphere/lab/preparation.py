@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from onsphere import SymmetryError, sphere_groups
 from onsphere.lab.models import ModelError
 from onsphere.lab.population import Problem
+from onsphere.lab.population.spheres import Kind
 
 PROBE = 32  # examples for the scale-invariance test
 
@@ -20,16 +22,18 @@ def prepare_model(problem: Problem) -> tuple[Problem, list[str]]:
     If some trainable ones are not scale-invariant, the network is made so first.
 
     Returns:
-        The problem with ``trained`` (and ``surgery``) set, and sentences about what was changed.
+        The problem with ``trained`` (and ``surgery`` and the groups of ``spheres``) set, and sentences about what was
+        changed.
 
     Raises:
-        ModelError: The network fails on the data, has no norm layer, or stays partly not scale-invariant.
+        ModelError: The network fails on the data, has no norm layer, stays partly not scale-invariant, or has no
+            spheres of the kind that the problem asks for.
     """
     network = problem.build(0)
     check_output(problem, network)
     trained, rest = split_trainable(problem, network)
     if not rest and trained:
-        return replace(problem, trained=tuple(trained)), []
+        return _with_spheres(replace(problem, trained=tuple(trained)), network), []
     problem = replace(problem, surgery=True)
     try:
         network = problem.build(0)
@@ -42,7 +46,80 @@ def prepare_model(problem: Problem) -> tuple[Problem, list[str]]:
             f"{len(rest)} trainable tensors are not scale-invariant ({listed}): freeze them (requires_grad=False) "
             "or follow each by a norm layer without affine parameters"
         )
-    return replace(problem, trained=tuple(trained)), [f"made scale-invariant: {network.scale_invariance}"]
+    ready = _with_spheres(replace(problem, trained=tuple(trained)), network)
+    return ready, [f"made scale-invariant: {network.scale_invariance}"]
+
+
+def prepare_with_others(problem: Problem) -> tuple[Problem, list[str]]:
+    """Put the scale-invariant weights of a problem on spheres and train every other trainable parameter beside them.
+
+    On spheres are the scale-invariant groups that hold a weight of two or more dimensions. Groups of gains and biases
+    alone, which are scale-invariant ahead of the next norm, are among the others, as the published code has it.
+
+    Returns:
+        The problem with ``trained`` and ``spheres`` set, and a sentence about what is trained.
+
+    Raises:
+        ModelError: The network fails on the data, has no scale-invariant weight, has nothing else that is trained, or
+            has no spheres of the kind that the problem asks for.
+    """
+    network = problem.build(0)
+    check_output(problem, network)
+    shapes = {name: p.dim() for name, p in network.named_parameters() if p.requires_grad}
+    try:
+        found = _groups(problem, network, "groups")
+    except SymmetryError as error:
+        raise ModelError(str(error)) from error
+    weights = {name for group in found if any(shapes[name] > 1 for name in group) for name in group}
+    if not weights:
+        raise ModelError("no trainable weight is scale-invariant: follow linear or convolution layers by norm layers")
+    invariant = tuple(name for name in shapes if name in weights)
+    others = tuple(name for name in shapes if name not in weights)
+    if not others:
+        raise ModelError(
+            "every trainable tensor is scale-invariant: no head is trained; make it trainable (requires_grad=True), or "
+            "leave the head frozen"
+        )
+    spheres = replace(problem.spheres, free=others)
+    notes = [f"trained: {len(invariant)} scale-invariant tensors on spheres and {len(others)} others beside them"]
+    return _with_spheres(replace(problem, trained=invariant + others, spheres=spheres), network), notes
+
+
+def _with_spheres(problem: Problem, network: nn.Module) -> Problem:
+    """The problem with the groups of its spheres.
+
+    Raises:
+        ModelError: Rows were asked for, and some are not scale-invariant by themselves.
+    """
+    kind = problem.spheres.kind
+    if kind == "joint":
+        return problem
+    found = _groups(problem, network, kind)
+    if kind == "groups":
+        own = tuple(tuple(group) for group in found if set(group) <= set(problem.invariant))
+        missing = [name for name in problem.invariant if sum(name in group for group in own) != 1]
+        if missing:
+            raise ModelError(f"{missing[0]} is in no scale-invariant group, or in several: --spheres joint is allowed")
+        return replace(problem, spheres=replace(problem.spheres, groups=own))
+    wrong = [name for name in problem.invariant if name not in found[0]]
+    if wrong:
+        listed = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise ModelError(
+            f"single filters of {len(wrong)} of the {len(problem.invariant)} tensors ({listed}) are not scale-invariant"
+            ", as where several write to one residual stream: --spheres rows would change the function; "
+            "allowed are joint and groups"
+        )
+    return problem
+
+
+def _groups(problem: Problem, network: nn.Module, kind: Kind) -> list[list[str]]:
+    """Names of the tensors of each sphere; for rows those that are scale-invariant row by row, which may be none."""
+    with warnings.catch_warnings():  # of the eps, which the search for the joint sphere has given
+        warnings.simplefilter("ignore", UserWarning)
+        found = sphere_groups(network, problem.data.x_train[:PROBE], spheres=kind)
+    if kind == "rows":
+        return [next((list(group["names"]) for group in found if group["sphere"] == "rows"), [])]
+    return [list(group["names"]) for group in found if group["sphere"]]
 
 
 def split_trainable(problem: Problem, network: nn.Module) -> tuple[list[str], list[str]]:

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onsphere.products import inner, squared_norm
+from onsphere.products import inner, row_inner, squared_norm
 from onsphere.rounding import wide
 
-__all__ = ["adam", "sgd", "sphere_sgd", "sphere_sgd_measured"]
+__all__ = ["adam", "projected", "sgd", "sphere_sgd", "sphere_sgd_measured"]
 
 
 def sphere_sgd(
@@ -94,9 +94,25 @@ def sphere_sgd_measured(
         moved = [_scaled(cosine, x) - _scaled(reach, u) for x, u in zip(xs, tangent, strict=True)]
     else:
         moved = [_minus(x, reach, v) for x, v in zip(xs, step, strict=True)]
-    norm = squared_norm(moved).sqrt()
-    scale = scale_to(radius, norm)
-    return [_as(_scaled(scale, x), old) for x, old in zip(moved, params, strict=True)], buffers, norm
+    placed, norm = projected(moved, radius)
+    return [_as(x, old) for x, old in zip(placed, params, strict=True)], buffers, norm
+
+
+def projected(params: Sequence[Tensor], radius: float | Tensor, *, rows: bool = False) -> tuple[list[Tensor], Tensor]:
+    """Tensors rescaled to their sphere, and their joint norm before: not finite if and only if one of them is not.
+
+    Args:
+        params: Tensors of any shapes.
+        radius: Norm of all of them together, or with ``rows`` of every row; a float or a 0-d tensor.
+        rows: Whether every slice along dimension 0 is on a sphere of its own (a tensor with fewer than two dimensions
+            is one row).
+
+    Returns:
+        The rescaled tensors; those at the origin, or not finite, as they are. And the norm, 0-d float64.
+    """
+    norm = squared_norm(params).sqrt()
+    scales = [scale_to(radius, row_inner(x, x).sqrt() if rows else norm) for x in params]
+    return [_scaled(scale, x) for scale, x in zip(scales, params, strict=True)], norm
 
 
 def sgd(

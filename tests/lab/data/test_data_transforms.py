@@ -117,3 +117,15 @@ def test_noise_depends_on_the_seed():
     noisy = [replace_labels(labels, 0.5, 3, seed)[1] for seed in ((0,), (1,), (0, 0))]
     assert not (noisy[0] == noisy[1]).all() and not (noisy[0] == noisy[2]).all()
     assert (noisy[0] == replace_labels(labels, 0.5, 3, (0,))[1]).all()
+
+
+def test_noise_among_all_classes_leaves_some_labels_right():
+    labels = np.arange(20_000) % 10
+    _, noisy = replace_labels(labels, 0.5, 10, (3,))
+    redrawn, wrong = replace_labels(labels, 0.5, 10, (3,), "any")
+    assert noisy.sum() == 10_000 and (wrong == (redrawn != labels)).all()
+    assert (redrawn[~noisy] == labels[~noisy]).all()  # the same examples are drawn anew
+    # binomial(10000, 0.9) lies within five standard deviations of 9000; each class likewise of 1000
+    assert abs(int(wrong.sum()) - 9000) < 5 * 30
+    counts = np.bincount((redrawn[noisy] - labels[noisy]) % 10, minlength=10)
+    assert (abs(counts - 1000) < 5 * 30).all()

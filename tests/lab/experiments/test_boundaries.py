@@ -2,11 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onsphere.lab.experiments.regimes.classify import Cell, bracket, classify, find_boundaries, next_cells
+from onsphere.lab.experiments.regimes.classify import (
+    Cell,
+    bracket,
+    classify,
+    find_boundaries,
+    first_below,
+    next_cells,
+    settled,
+    unsettled,
+)
 
 C, E, D = "convergence", "chaotic_equilibrium", "divergence"
 
@@ -37,6 +47,17 @@ def test_rules(values, label):
 
 def test_a_run_that_became_non_finite_diverges():
     assert classify(angular_update=0.0, train_error=0.0, trend=0.0, finite=False)[0] == D
+    assert classify(angular_update=None, train_error=np.nan, trend=np.nan, finite=False, classes=10)[0] == D
+
+
+def test_without_an_angle_divergence_is_guessing():
+    def label(train_error, trend):
+        return classify(angular_update=None, train_error=train_error, trend=trend, finite=True, classes=10)
+
+    assert label(0.85, 0.5) == (D, "guesses: training error 85 % > 81 %")
+    regime, reason = label(0.5, 1.0)
+    assert regime == E and "rad" not in reason and "levelled off" in reason
+    assert label(0.001, 1.0)[0] == C
 
 
 def test_monotone_map():
@@ -65,6 +86,34 @@ def test_without_interpolation_convergence_is_not_resolved():
     assert "interpolates" in found["convergence"].reason
     assert found["divergence"].resolved
     assert all(elr > 10 for elr, _ in next_cells(cells, 1.5))
+
+
+def test_a_run_that_still_falls_above_all_that_interpolate_counts_for_neither_side():
+    slow, fits, open_one, level = cell(1, C, error=0.3), cell(10, C), cell(100, C, error=0.65), cell(1000, E)
+    cells = [slow, fits, open_one, level]
+    assert unsettled(cells) == [open_one]
+    found = find_boundaries(cells)["convergence"]
+    assert (found.low, found.high, found.resolved) == (10, 1000, True)
+    assert "falling loss above all of their seed that interpolate: 1 of 4, counted for neither side" in found.reason
+    # the other seed's runs say nothing about this one's
+    assert find_boundaries([*cells, cell(100, C, seed=1)])["convergence"].low == 10
+    assert unsettled([*cells, cell(1000, C)]) == []
+    top = find_boundaries([fits, open_one])["convergence"]
+    assert (top.low, top.high, top.resolved) == (10, None, False) and "train longer" in top.reason
+    alone = find_boundaries([*row([C, C, E]), cell(1, C, seed=1, error=0.3), cell(100, E, seed=1)])["convergence"]
+    assert alone.low is None and not alone.resolved and "train longer" in alone.reason
+
+
+def test_a_fall_above_what_levels_off_is_a_swing():
+    fits, level, swing, top = cell(1, C), cell(10, E), cell(100, C, error=0.66), cell(1000, D)
+    cells = [fits, level, swing, top, cell(10, C, seed=1, error=0.66)]
+    assert [c.regime for c in settled(cells)] == [C, E, E, D, C]  # the other seed has levelled off nowhere
+    assert "swing" in settled(cells)[2].reason
+    found = find_boundaries([fits, level, swing, top])["convergence"]
+    assert (found.low, found.high, found.resolved) == (1, 10, True) and "neither" not in found.reason
+    assert next_cells([fits, level, swing, top], 1.5) == next_cells([fits, level, cell(100, E), top], 1.5)
+    metastable = [fits, level, swing, cell(500, C), top]
+    assert settled(metastable) == metastable
 
 
 @pytest.mark.parametrize("labels", [[C, C], [E, E], [D, D], [C, E], [C, D]])
@@ -119,3 +168,12 @@ def test_refining_a_sharp_threshold_brackets_it_within_the_factor(threshold, fac
     for name, value in (("convergence", threshold), ("divergence", 30 * threshold)):
         low, high = found[name].low, found[name].high
         assert low < value <= high and high / low <= factor * (1 + 1e-12)
+
+
+def test_steps_to_convergence_are_those_of_a_running_mean():
+    losses = np.array([8.0, 4.0, 1.0, 2.0, 0.5, 0.5, 3.0])
+    assert first_below(losses, 1.25, 2) == 6  # (2 + 0.5) / 2 is not below
+    assert first_below(losses, 1.26, 2) == 5
+    assert first_below(losses, 0.4, 2) is None
+    assert first_below(losses, 3.0, 100) == 7
+    assert first_below(np.array([np.nan, 0.1, 0.1]), 1.0, 2) == 3

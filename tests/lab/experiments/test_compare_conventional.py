@@ -13,7 +13,7 @@ from onsphere.lab.cli import run_command
 from onsphere.lab.experiments.conventional.charts import elr_chart, loss_chart, phase_chart
 from onsphere.lab.experiments.conventional.page import drawn
 from onsphere.lab.experiments.conventional.result import ConventionalRun, SphereMap, distance
-from onsphere.lab.experiments.conventional.run import EXPERIMENT, label, prepare
+from onsphere.lab.experiments.conventional.run import EXPERIMENT, prepare
 from onsphere.lab.experiments.conventional.spec import ConventionalSpec
 from onsphere.lab.experiments.conventional.words import answer, best_rate, warnings_of
 from onsphere.lab.population import Copy, Engine, Plan, ShardFolder
@@ -121,17 +121,6 @@ def test_the_map_of_the_sphere():
     assert sphere.loss(5e-4) is None and sphere.loss(2.0) is None
     shares = sphere.shares(np.array([1e-3, 2e-3, 1e-2, 1.0]))
     assert shares == {"convergence": 0.5, "chaotic_equilibrium": 0.25, "divergence": 0.25}
-
-
-def test_labels_with_and_without_an_angle():
-    assert label(1.3, 0.5, 1.0, True, 10)[0] == "divergence"
-    assert label(0.2, 0.5, 1.0, True, 10)[0] == "chaotic_equilibrium"
-    regime, reason = label(None, 0.85, 0.5, True, 10)
-    assert regime == "divergence" and reason == "guesses: training error 85 % > 81 %"
-    regime, reason = label(None, 0.5, 1.0, True, 10)
-    assert regime == "chaotic_equilibrium" and "nan" not in reason and "levelled off" in reason
-    assert label(None, 0.001, 1.0, True, 10)[0] == "convergence"
-    assert label(None, np.nan, np.nan, False, 10) == ("divergence", "became non-finite")
 
 
 def test_distances_count_runs_that_level_off_where_the_sphere_does():

@@ -76,6 +76,22 @@ def test_the_map_says_what_is_not_resolved_and_why(regimes: Map) -> None:
     assert [span.numbers for span in tentative.spans if span.kind == "open"] == ["3e-4 – 3e-3 ?"]
 
 
+def test_the_map_says_which_runs_still_fall_above_all_that_fit(regimes: Map) -> None:
+    cells = [
+        replace(cell, regime="convergence", train_error=0.65) if cell.seed == 1 and cell.elr > 0.5 else cell
+        for cell in regimes.result.cells
+    ]
+    note = map_chart(regimes.but(cells=cells).result).note
+    assert f"Still falling at the end: 1 of {len(cells)} runs, at ELRs of 1, above" in note
+    slow = [replace(cell, train_error=0.3) if cell.elr == 1e-4 else cell for cell in regimes.result.cells]
+    assert not map_chart(regimes.but(cells=slow).result).note
+
+
+def test_with_momentum_no_angle_is_the_limit(regimes: Map) -> None:
+    spec = regimes.result.spec.model_copy(update={"momentum": 0.9})
+    assert not map_chart(regimes.but(spec=spec).result).panels[2].rules
+
+
 def test_every_axis_says_what_it_shows(regimes: Map) -> None:
     of_map, overview, phase = charts_of(regimes)
     assert [panel.y.title for panel in overview.panels] == ["training loss", "test error (%)", "gradient norm"]

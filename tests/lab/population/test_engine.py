@@ -205,7 +205,7 @@ def test_a_copy_that_becomes_non_finite_is_marked_and_touches_no_other(mode):
     assert torch.isfinite(readings[:, 0]).all()
 
 
-@pytest.mark.parametrize("elr", [1e37, 1e38, 3e38])
+@pytest.mark.parametrize("elr", [2e37, 1e38, 3e38])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("mode", ["vmap", "loop"])
 def test_a_copy_on_the_sphere_whose_step_overflows_keeps_its_last_finite_weights(mode, momentum, elr):

@@ -12,7 +12,7 @@ from torch import Tensor
 from onsphere.lab.data.checks import DataError, Seed, fraction, seed_words, whole_number
 from onsphere.lab.data.dataset import Dataset
 from onsphere.lab.data.orders import first
-from onsphere.lab.data.transforms import replace_labels, standardise_floats
+from onsphere.lab.data.transforms import NoiseKind, replace_labels, standardise_floats
 
 
 def from_arrays(
@@ -26,6 +26,7 @@ def from_arrays(
     train: int | None = None,
     test: int | None = None,
     label_noise: float = 0.0,
+    label_noise_kind: NoiseKind = "other",
     standardise: bool = True,
     seed: Seed = 0,
     source: str = "arrays in memory",
@@ -46,6 +47,7 @@ def from_arrays(
         test: How many test examples to take, from the front; None takes all.
         label_noise: Share of the training labels replaced by a uniformly drawn *other* class (exactly
             round(share · N)).
+        label_noise_kind: ``any`` draws the replacement among all classes, the right one included.
         standardise: Give each channel mean 0 and standard deviation 1 over the selected training inputs, and
             move and scale the test inputs alike.
         seed: Chooses the noisy labels, and nothing else.
@@ -79,7 +81,7 @@ def from_arrays(
             raise DataError(
                 "x_test: leaves float32 when standardised by x_train; scale both alike, or pass standardise=False"
             )
-    noisy_labels, noisy = replace_labels(labels[:keep], share, number, words)
+    noisy_labels, noisy = replace_labels(labels[:keep], share, number, words, label_noise_kind)
     return Dataset(
         name=str(name),
         x_train=torch.from_numpy(inputs.copy()),

@@ -25,7 +25,7 @@ class Dataset:
         x_test: Test inputs, floating [M, ...].
         y_test: Test labels, int64 [M], never noisy.
         classes: Number of classes; labels run from 0 to ``classes - 1``.
-        noisy: Which training labels were replaced, bool [N].
+        noisy: Which training labels are not the right ones, bool [N].
         source: Where the data came from, in words.
     """
 

@@ -14,7 +14,7 @@ from onsphere.lab.data.digits import read_digits
 from onsphere.lab.data.fashion_mnist import read_fashion_mnist
 from onsphere.lab.data.orders import TEST_ORDER, TRAIN_ORDER, balanced_order, first
 from onsphere.lab.data.places import named_place
-from onsphere.lab.data.transforms import RawImages, check_pool, pool_sums, replace_labels, to_float
+from onsphere.lab.data.transforms import NoiseKind, RawImages, check_pool, pool_sums, replace_labels, to_float
 
 NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100")
 """The data sets :func:`load` knows."""
@@ -27,6 +27,7 @@ def load(
     train: int | None = None,
     test: int | None = None,
     label_noise: float = 0.0,
+    label_noise_kind: NoiseKind = "other",
     pool: int = 1,
     standardise: bool = True,
     seed: Seed = 0,
@@ -48,6 +49,7 @@ def load(
         test: How many test images to take; None takes all.
         label_noise: Share of the training labels, exactly round(share · N) of them, replaced by a uniformly
             drawn *other* class. Test labels are never touched.
+        label_noise_kind: ``any`` draws the replacement among all classes, the right one included.
         pool: Factor of average pooling; must divide both sides of the image.
         standardise: Give each channel mean 0 and standard deviation 1 over the selected training images (the
             test images are moved and scaled alike). Otherwise pixels are scaled to [0, 1].
@@ -82,7 +84,7 @@ def load(
         : first("train", train, len(raw.y_train), f"training images of {name}")
     ]
     tested = balanced_order(raw.y_test, TEST_ORDER)[: first("test", test, len(raw.y_test), f"test images of {name}")]
-    y_train, noisy = replace_labels(raw.y_train[chosen], share, raw.classes, words)
+    y_train, noisy = replace_labels(raw.y_train[chosen], share, raw.classes, words, label_noise_kind)
     x_train, x_test = to_float(
         pool_sums(raw.x_train[chosen], factor), pool_sums(raw.x_test[tested], factor), raw.top * factor**2, standardise
     )

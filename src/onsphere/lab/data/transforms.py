@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.lab.data.checks import DataError, whole_number
 from onsphere.lab.data.orders import LABEL_NOISE, shuffled, stream
+
+NoiseKind = Literal["other", "any"]
 
 _CHUNK = 4096  # images counted at a time: numpy's bincount widens what it is given to 8 bytes
 
@@ -138,27 +141,28 @@ def standardise_floats(
 
 
 def replace_labels(
-    labels: NDArray[np.int64], share: float, classes: int, seed: tuple[int, ...]
+    labels: NDArray[np.int64], share: float, classes: int, seed: tuple[int, ...], kind: NoiseKind = "other"
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Label noise: exactly round(share · N) labels become another class, drawn uniformly among the other classes.
+    """Label noise: exactly round(share · N) labels are drawn anew, uniformly.
 
     Args:
         labels: The right labels, int64 [N].
         share: Share of labels to replace, in [0, 1].
         classes: Number of classes, at least 2.
         seed: The run's seed, as a tuple of non-negative integers.
+        kind: ``other``: among the other classes. ``any``: among all classes, so that about one in C stays right, as the
+            published code of Kodryan et al. 2022 draws them.
 
     Returns:
-        The labels and which of them were replaced: int64 [N], bool [N].
+        The labels and which of them are wrong now: int64 [N], bool [N].
     """
-    noisy = np.zeros(len(labels), dtype=np.bool_)
     count = round(share * len(labels))
     bits = stream(LABEL_NOISE, seed)
     chosen = shuffled(bits, len(labels))[:count]
-    noisy[chosen] = True
-    # The high 32 bits times (C - 1), divided by 2^32: uniform over 0 .. C-2 within 2^-32 C.
+    # The high 32 bits times (C - 1), divided by 2^32: uniform over 0 .. C-2 within 2^-32 C. Likewise with C.
     words = bits.random_raw(count) if count else np.empty(0, dtype=np.uint64)
-    step = ((words >> np.uint64(32)) * np.uint64(classes - 1)) >> np.uint64(32)
+    among, first = (classes - 1, 1) if kind == "other" else (classes, 0)
+    step = ((words >> np.uint64(32)) * np.uint64(among)) >> np.uint64(32)
     replaced = labels.copy()
-    replaced[chosen] = (labels[chosen] + 1 + step.astype(np.int64)) % classes
-    return replaced, noisy
+    replaced[chosen] = (labels[chosen] + first + step.astype(np.int64)) % classes
+    return replaced, replaced != labels

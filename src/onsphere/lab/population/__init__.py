@@ -14,6 +14,7 @@ from onsphere.lab.population.phases import Phase
 from onsphere.lab.population.readings import Readings
 from onsphere.lab.population.shard import Shard, run_shard, stack_starts
 from onsphere.lab.population.shard_folder import ShardFolder
+from onsphere.lab.population.spheres import Spheres
 
-__all__ = ["Copy", "Engine", "Phase", "Plan", "Problem", "Readings", "Shard", "ShardFolder", "State", "choose_plan"]
-__all__ += ["run_shard", "stack_starts"]
+__all__ = ["Copy", "Engine", "Phase", "Plan", "Problem", "Readings", "Shard", "ShardFolder", "Spheres", "State"]
+__all__ += ["choose_plan", "run_shard", "stack_starts"]

@@ -16,6 +16,7 @@ from onsphere import make_scale_invariant
 from onsphere.lab import models
 from onsphere.lab.data import Dataset, batch_indices
 from onsphere.lab.population.phases import Phase, check_phases, phase_lrs
+from onsphere.lab.population.spheres import Spheres
 
 # What a seed is used for. Each purpose has its own stream, so adding one changes no other.
 INITIAL_WEIGHTS, BATCH_ORDER, FORWARD_NOISE, AUGMENTATION = 1, 2, 3, 4
@@ -66,8 +67,9 @@ class Problem:
         model_options: Keyword arguments for :func:`onsphere.lab.models.build` (width, widths, head_norm, eps).
         surgery: Whether the network is made scale-invariant first (:func:`onsphere.make_scale_invariant`).
         trained: Names of the trained parameters, in order; all others stay as initialised.
-        geometry: ``sphere``: all trained parameters on one joint sphere; ``space``: ordinary SGD.
-        radius: Norm of the trained parameters on the sphere; None keeps each copy's initial norm.
+        geometry: ``sphere``: trained parameters on one sphere or several; ``space``: ordinary SGD.
+        radius: Norm of the trained parameters on the sphere (on ``spheres`` of another kind, see there); None keeps
+            each copy's initial norm.
         loss: ``cross-entropy`` or ``mse`` (mean over examples and classes, 0/1 targets).
         steps: Training steps of each copy.
         batch_size: Examples in the minibatch of a step.
@@ -84,6 +86,9 @@ class Problem:
             the copies begin, instead of their seeds' initial weights; optimiser states begin at zero.
         offset: The number of the first step in the streams of batches, augmentation and noise, so that a run that
             continues another sees what that one would have seen.
+        subsets: Whether evaluations also measure right and wrong training labels apart, where there are both.
+        running: Whether running batch statistics are kept, and test examples are evaluated by them too.
+        spheres: Which spheres there are, and which trained tensors are on none; used on the sphere alone.
     """
 
     data: Dataset
@@ -106,6 +111,14 @@ class Problem:
     snapshots: tuple[int, ...] = ()
     starts: Path | None = None
     offset: int = 0
+    subsets: bool = False
+    running: bool = False
+    spheres: Spheres = field(default_factory=Spheres)
+
+    @property
+    def invariant(self) -> tuple[str, ...]:
+        """The trained tensors whose moments are recorded: on the sphere those that are on one, else all."""
+        return self.spheres.invariant(self.trained) if self.geometry == "sphere" else self.trained
 
     def build(self, seed: int) -> nn.Module:
         """The network of one seed as it is initialised, before its weights are put on the sphere (CPU, float32)."""

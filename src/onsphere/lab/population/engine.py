@@ -10,7 +10,7 @@ a compiler; ``compiled`` gives that list to ``torch.compile``. A network that ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,13 +23,13 @@ from onsphere.functional.recomputation import without_recomputation
 from onsphere.lab.population.augment import augmented
 from onsphere.lab.population.copies import AUGMENTATION, FORWARD_NOISE, Copy, Problem, stream
 from onsphere.lab.population.layout import safe_in_channels_last
-from onsphere.lab.population.readings import FIXED
+from onsphere.lab.population.readings import ANGLE, FIXED
+from onsphere.lab.population.running import Recorder, momenta, statistic_names
+from onsphere.lab.population.spheres import Spheres
 from onsphere.lab.population.step import Hyper, Step, StepState, make_step
 from onsphere.normalisation import BatchStatistics, without_running_statistics
 from onsphere.products import squared_norm
 from onsphere.tracing import trace
-
-ROUNDING = 1e-5  # relative distance of a norm from the sphere's radius that rounding explains
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class State:
             empty of an optimiser without memory.
         constants: All other parameters and buffers of the network, each [K, ...].
         alive: bool [K]; False once a copy became non-finite.
-        radius: float64 [K]; the norm that each copy keeps on the sphere.
+        radius: float64 [K]; the norm that each copy keeps on the sphere, or of every group of it [K, groups].
         step: How many steps are done.
+        statistics: Running means and variances of the batch norms, each [K, C], where they are kept.
     """
 
     params: list[Tensor]
@@ -72,6 +73,7 @@ class State:
     alive: Tensor
     radius: Tensor
     step: int = 0
+    statistics: list[Tensor] = field(default_factory=list)
 
 
 class Engine:
@@ -88,12 +90,17 @@ class Engine:
             template.train()  # else as the factory made it: some norms may be frozen
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
         self._channels_last = plan.channels_last and safe_in_channels_last(template)
+        norms = momenta(template) if problem.running else {}
+        self.statistic_names = statistic_names(norms)
         self.template = without_running_statistics(template)
         for module in self.template.modules():
             if isinstance(module, BatchStatistics):
                 module.under_vmap = plan.mode == "vmap"
         names = dict(self.template.named_parameters()) | dict(self.template.named_buffers())
         self.constant_names = tuple(name for name in names if name not in problem.trained)
+        # the joint sphere without momentum has an update of its own, and needs no angle: it follows from the gradient
+        several = problem.geometry == "sphere" and (problem.spheres != Spheres() or self.buffers_each > 0)
+        self.extra = (ANGLE,) if several else ()
         step = make_step(
             self.template,
             problem.trained,
@@ -101,6 +108,8 @@ class Engine:
             loss=problem.loss,
             geometry=problem.geometry,
             optimizer=problem.optimizer,
+            spheres=problem.spheres if several else None,
+            recorder=Recorder(self.template, norms) if norms else None,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0
@@ -110,7 +119,7 @@ class Engine:
         self._step: Step | None = None
         self.x = self.weight_layout(problem.data.x_train.to(problem.device, problem.dtype))
         self.y = problem.data.y_train.to(problem.device)
-        self.columns = FIXED + 3 * len(problem.trained)
+        self.columns = FIXED + 3 * len(problem.invariant) + len(self.extra)
 
     def initial_state(self) -> State:
         """Every copy as initialised from its seed; on the sphere, scaled to the problem's radius."""
@@ -125,14 +134,14 @@ class Engine:
 
         params = [stacked(name) for name in problem.trained] if problem.starts is None else self._started()
         radius = vmap(squared_norm)(params).sqrt()
-        if problem.geometry == "sphere" and problem.radius is not None:
-            # weights that are there but for rounding stay as they are: a continued run is then the same to the bit
-            scale = torch.where((radius / problem.radius - 1).abs() < ROUNDING, 1.0, problem.radius / radius)
-            params = [p * _over(scale, p).to(p.dtype) for p in params]
-            radius = torch.full_like(radius, problem.radius)
+        if problem.geometry == "sphere" and (problem.radius is not None or problem.spheres != Spheres()):
+            params, radius = problem.spheres.placed(params, problem.trained, problem.radius)
         buffers = [torch.zeros_like(p) for _ in range(self.buffers_each) for p in params]
         alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)
-        return State(params, buffers, [stacked(name) for name in self.constant_names], alive, radius)
+        constants, statistics = (
+            [stacked(name) for name in names] for names in (self.constant_names, self.statistic_names)
+        )
+        return State(params, buffers, constants, alive, radius, statistics=statistics)
 
     def _started(self) -> list[Tensor]:
         rows = [c.start for c in self.copies]
@@ -168,7 +177,7 @@ class Engine:
     def _advance_batched(
         self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
     ) -> State:
-        now = StepState(state.params, state.buffers, state.alive)
+        now = StepState(state.params, state.buffers, state.alive, state.statistics)
         done, first = 0, self.problem.offset + state.step
         for t in range(len(indices)):
             rows = indices[t, 0] if self._shared_batch else indices[t].index_select(0, self._seed_of_copy)
@@ -179,7 +188,7 @@ class Engine:
             done += 1
             if interrupted is not None and interrupted(len(self.copies)):
                 break
-        return replace(state, params=now.params, buffers=now.buffers, alive=now.alive, step=state.step + done)
+        return replace(state, **now._asdict(), step=state.step + done)
 
     def _advance_one_by_one(
         self, state: State, hyper: list[Hyper], indices: Tensor, ring: Tensor, interrupted: Callable[[int], bool] | None
@@ -187,11 +196,11 @@ class Engine:
         after: list[StepState] = []
         steps, first = len(indices), self.problem.offset + state.step
         for k, this in enumerate(self.copies):
-            params, buffers, constants = (
+            params, buffers, constants, statistics = (
                 [self.weight_layout(tensor[k]) for tensor in tensors]
-                for tensors in (state.params, state.buffers, state.constants)
+                for tensors in (state.params, state.buffers, state.constants, state.statistics)
             )
-            now = StepState(params, buffers, state.alive[k])
+            now = StepState(params, buffers, state.alive[k], statistics)
             rows_of_seed = indices[:, self.seeds.index(this.seed)]
             own = Hyper(*(h[k] for h in hyper[0]))
             for t in range(steps):
@@ -207,15 +216,16 @@ class Engine:
                     steps = t + 1
                     break
             after.append(now)
-        params, buffers = _restack([s.params for s in after]), _restack([s.buffers for s in after])
-        alive = torch.stack([s.alive for s in after])
-        return replace(state, params=params, buffers=buffers, alive=alive, step=state.step + steps)
+        lists: dict[str, Any] = {
+            name: _restack([getattr(s, name) for s in after]) for name in ("params", "buffers", "statistics")
+        }
+        return replace(state, **lists, alive=torch.stack([s.alive for s in after]), step=state.step + steps)
 
     def _hyper(self, state: State, stop: int) -> list[Hyper]:
         """The copies' hyper-parameters in each step up to `stop`, as float64 [K] tensors."""
         values = [[getattr(c, name) for c in self.copies] for name in ("lr", "weight_decay", "momentum")]
         lr, decay, momentum = torch.tensor(values, dtype=torch.float64, device=self.problem.device)
-        number = torch.full_like(state.radius, state.step + 1)
+        number = torch.full_like(lr, state.step + 1)
         each = [Hyper(lr, decay, momentum, state.radius, number)] * (stop - state.step)
         if self._varies:
             lrs = np.stack([self.problem.lrs(c, state.step, stop) for c in self.copies], axis=1)
@@ -254,7 +264,3 @@ class Engine:
 
 def _restack(copies: list[list[Tensor]]) -> list[Tensor]:
     return [torch.stack(tensors).contiguous() for tensors in zip(*copies, strict=True)]
-
-
-def _over(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.view(-1, *([1] * (like.dim() - 1)))

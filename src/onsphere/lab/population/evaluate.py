@@ -17,24 +17,37 @@ from onsphere.lab.population.step import loss_function
 from onsphere.normalisation import reestimate_batch_statistics
 
 COLUMNS = ("train_loss", "train_error", "test_loss", "test_error")
+#: Of the training examples with right and with wrong labels, by the labels they are trained on.
+SUBSETS = ("clean_loss", "clean_error", "corrupted_loss", "corrupted_error")
+#: Of the test examples, by the running statistics of training.
+RUNNING = ("running_test_loss", "running_test_error")
 BATCH = 1000
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Evaluator:
-    """Evaluates the copies of a problem; ``constant_names`` are those of ``State.constants``."""
+    """Evaluates the copies of a problem; the names are those of ``State.constants`` and of ``State.statistics``.
 
-    def __init__(self, problem: Problem, constant_names: tuple[str, ...]) -> None:
-        self.problem, self.constant_names = problem, constant_names
+    Attributes:
+        columns: What is measured; a shorter list that begins alike may be put in its place.
+    """
+
+    def __init__(self, problem: Problem, constant_names: tuple[str, ...], statistic_names: Sequence[str] = ()) -> None:
+        self.problem, self.constant_names, self.statistic_names = problem, constant_names, statistic_names
         self.network = problem.build(0).to(problem.device, problem.dtype)
         self.loss = loss_function(problem.loss)
         data = problem.data.to(problem.device, problem.dtype)
         self.parts = [(data.x_train, data.y_train), (data.x_test, data.y_test)]
+        self.columns: tuple[str, ...] = COLUMNS
+        if problem.subsets and 0 < int(data.noisy.sum()) < len(data.noisy):
+            self.columns += SUBSETS
+            self.parts += [(data.x_train[rows], data.y_train[rows]) for rows in (~data.noisy, data.noisy)]
+        self.columns += RUNNING if statistic_names else ()
 
     @torch.no_grad()
     def __call__(self, state: State) -> Tensor:
-        """Train loss, train error, test loss, test error of every copy: float64 [K, 4], on the CPU."""
+        """Train loss, train error, test loss, test error of every copy, and what else: float64 [K, C], on the CPU."""
         return torch.stack([self._one(state, k) for k in range(len(state.alive))])
 
     def _one(self, state: State, k: int) -> Tensor:
@@ -42,7 +55,12 @@ class Evaluator:
         for names, values in ((self.problem.trained, state.params), (self.constant_names, state.constants)):
             for name, value in zip(names, values, strict=True):
                 own[name].copy_(value[k])
-        return evaluated(self.network, self.loss, self.parts)
+        found = evaluated(self.network, self.loss, self.parts)
+        if self.statistic_names:
+            for name, value in zip(self.statistic_names, state.statistics, strict=True):
+                own[name].copy_(value[k])
+            found = torch.cat([found, _measured(self.network, self.loss, *self.parts[1])])
+        return found[: len(self.columns)]
 
 
 @torch.no_grad()

@@ -6,7 +6,10 @@ copy on the sphere of radius ρ at effective learning rate η̃ (Kodryan et al. 
     effective gradient norm   ρ |g|
     angular update            atan2(η̃ ρ² |g_t|, ρ - η̃ ρ <w, g>),   g_t the tangent part of g
 
-The parquet columns are ``step``, ``copy``, ``loss``, ``error`` and ``norm2/NAME``, ``gradient2/NAME``, ``inner/NAME``.
+On several spheres, or with momentum, the angle does not follow from the gradient: it is measured and recorded.
+
+The parquet columns are ``step``, ``copy``, ``loss``, ``error`` and ``norm2/NAME``, ``gradient2/NAME``, ``inner/NAME``,
+and ``angle`` where it was measured.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from onsphere.lab.store.seal import Damaged
 
 FIXED = 2  # loss and error come before the tensors' columns
 MOMENTS = ("norm2", "gradient2", "inner")
+ANGLE = "angle"
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,16 @@ class Readings:
     """Readings of K copies over T steps.
 
     Attributes:
-        names: The L trained tensors.
+        names: The L trained tensors, on the sphere those that are on one.
         start: Step number of the first row.
-        values: [T, K, 2 + 3 L], in the run's precision.
+        values: [T, K, 2 + 3 L + E], in the run's precision.
+        extra: Names of the E last columns.
     """
 
     names: tuple[str, ...]
     start: int
     values: np.ndarray
+    extra: tuple[str, ...] = ()
 
     @property
     def loss(self) -> np.ndarray:
@@ -64,6 +70,9 @@ class Readings:
 
     def angular_update(self, elrs: np.ndarray) -> np.ndarray:
         """Angle between successive weights on the sphere, radians [T, K], at the copies' ELRs, [K]."""
+        if ANGLE in self.extra:
+            measured: np.ndarray = self.values[..., self.extra.index(ANGLE) - len(self.extra)].astype(np.float64)
+            return measured
         norm2, gradient2, inner = (self.moment(which).sum(-1) for which in MOMENTS)
         tangent2 = np.maximum(gradient2 - inner**2 / norm2, 0.0)
         step = np.asarray(elrs) * norm2
@@ -84,6 +93,7 @@ def write_part(readings: Readings, path: Path) -> str:
     for i, which in enumerate(MOMENTS):
         for j, name in enumerate(readings.names):
             columns[f"{which}/{name}"] = rows[:, FIXED + i * len(readings.names) + j]
+    columns |= {name: rows[:, i - len(readings.extra)] for i, name in enumerate(readings.extra)}
     return write_table(path, columns)
 
 
@@ -103,5 +113,6 @@ def read_parts(paths: Sequence[Path], digests: Sequence[str] | None = None) -> R
     names = tuple(c.removeprefix("norm2/") for c in table.column_names if c.startswith("norm2/"))
     copies = int(table["copy"].to_numpy().max()) + 1
     order = ["loss", "error", *(f"{which}/{name}" for which in MOMENTS for name in names)]
-    values = np.stack([table[column].to_numpy() for column in order], axis=-1)
-    return Readings(names, int(table["step"][0].as_py()), values.reshape(-1, copies, values.shape[-1]))
+    extra = tuple(c for c in table.column_names if c not in {"step", "copy", *order})
+    values = np.stack([table[column].to_numpy() for column in (*order, *extra)], axis=-1)
+    return Readings(names, int(table["step"][0].as_py()), values.reshape(-1, copies, values.shape[-1]), extra)

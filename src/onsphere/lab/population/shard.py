@@ -28,7 +28,7 @@ from torch import Tensor
 
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan
-from onsphere.lab.population.evaluate import COLUMNS, Evaluator
+from onsphere.lab.population.evaluate import Evaluator
 from onsphere.lab.population.readings import Readings, write_part
 from onsphere.lab.population.shard_folder import ShardFolder, facts_of, part_name
 from onsphere.lab.store.files import read_json, read_tensors, write_json, write_table, write_tensors
@@ -139,7 +139,7 @@ class _ShardRun:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "shard.json", _described(shard, plan))
         self.engine = Engine(problem, shard.copies, plan)
-        self.evaluator = Evaluator(problem, self.engine.constant_names)
+        self.evaluator = Evaluator(problem, self.engine.constant_names, self.engine.statistic_names)
         self.ring = torch.empty(
             (RING, len(shard.copies), self.engine.columns), dtype=problem.dtype, device=problem.device
         )
@@ -188,13 +188,20 @@ class _ShardRun:
             self.parts = facts.get("readings") or [digest_of_bytes(path.read_bytes()) for path in paths]
             try:
                 found = {name: _like(tensors[name], own) for name, own in self._tensors().items()}
+                # a shard that was begun when fewer things were measured goes on with those
+                self.evaluator.columns = self.evaluator.columns[: tensors["evaluations"].shape[-1]]
                 self.evaluated = dict(zip(facts["evaluated"], tensors["evaluations"].cpu(), strict=True))
             except (KeyError, ValueError) as error:
                 raise Damaged(self.checkpoint, f"does not fit the network of this run ({error})") from None
             *values, alive = found.values()
             many = len(self.state.params)
-            restored = {"params": values[:many], "buffers": values[many:], "alive": alive, "step": facts["step"]}
-            self.state = replace(self.state, **restored)
+            end = many * (1 + self.engine.buffers_each)
+            restored: dict[str, Any] = {
+                "params": values[:many],
+                "buffers": values[many:end],
+                "statistics": values[end:],
+            }
+            self.state = replace(self.state, **restored, alive=alive, step=facts["step"])
         kept = {part_name(number) for number in range(len(self.parts))}
         for stale in sorted(self.folder.glob("readings-*.parquet")):
             if stale.name not in kept:
@@ -204,14 +211,16 @@ class _ShardRun:
         if not self.pending:
             return
         values = torch.cat(self.pending).numpy()
-        readings = Readings(self.problem.trained, self.state.step - len(values), values)
+        readings = Readings(self.problem.invariant, self.state.step - len(values), values, self.engine.extra)
         digest = write_part(readings, self.folder / part_name(len(self.parts)))
         self.pending, self.parts = [], [*self.parts, digest]
 
     def _tensors(self) -> dict[str, Tensor]:
         kinds = ["param", *(f"buffer{i}" for i in range(self.engine.buffers_each))]
         names = [f"{kind}/{name}" for kind in kinds for name in self.problem.trained]
-        return dict(zip(names, self.state.params + self.state.buffers, strict=True)) | {"alive": self.state.alive}
+        names += [f"running/{name}" for name in self.engine.statistic_names]
+        values = self.state.params + self.state.buffers + self.state.statistics
+        return dict(zip(names, values, strict=True)) | {"alive": self.state.alive}
 
     def _trained(self) -> dict[str, Tensor]:
         return dict(zip(self.problem.trained, self.state.params, strict=True))
@@ -244,9 +253,10 @@ class _ShardRun:
         files = {part_name(number): digest for number, digest in enumerate(self.parts)}
         files["weights.safetensors"] = write_tensors(self.folder / "weights.safetensors", tensors)
         steps, copies = list(self.evaluated), len(self.shard.copies)
-        values = torch.stack(list(self.evaluated.values())).reshape(-1, len(COLUMNS)).numpy()
+        measured = self.evaluator.columns
+        values = torch.stack(list(self.evaluated.values())).reshape(-1, len(measured)).numpy()
         columns = {"step": np.repeat(steps, copies), "copy": np.tile(np.arange(copies), len(steps))}
-        columns |= {name: values[:, i] for i, name in enumerate(COLUMNS)}
+        columns |= {name: values[:, i] for i, name in enumerate(measured)}
         files["evaluations.parquet"] = write_table(self.folder / "evaluations.parquet", columns)
         ended = {"steps": self.state.step, "cpu_seconds": round(self._seconds(), 3), "files": files}
         write_json(self.folder / "done.json", ended)

@@ -61,10 +61,15 @@ class ShardFolder:
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps [E] and values [E, K, 4]: train loss, train error, test loss, test error."""
+        steps, found = self.evaluated()
+        return steps, np.stack([found[name] for name in COLUMNS], axis=-1)
+
+    def evaluated(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Steps [E] and everything that was measured there, each [E, K], by the names of :mod:`.evaluate`."""
         table = read_arrow(self.folder / "evaluations.parquet", (self._known() or {}).get("evaluations.parquet"))
-        steps, copies = np.unique(table["step"].to_numpy()), int(table["copy"].to_numpy().max()) + 1
-        values = np.stack([table[c].to_numpy() for c in COLUMNS], axis=-1)
-        return steps, values.reshape(len(steps), copies, len(COLUMNS))
+        steps = np.unique(table["step"].to_numpy())
+        names = [name for name in table.column_names if name not in ("step", "copy")]
+        return steps, {name: table[name].to_numpy().reshape(len(steps), -1) for name in names}
 
     def snapshot_path(self, step: int) -> Path:
         """The file of the trained tensors [K, ...] after a step; another problem may start from it."""

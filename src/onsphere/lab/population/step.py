@@ -3,6 +3,7 @@
     loss, error, g = value and gradient on the copy's own minibatch (batch statistics of that minibatch)
     readings       = loss, error, and per tensor |w|², |g|², <w, g>, all taken before the update
     sphere:  w <- radius (w - lr radius² g) / |w - lr radius² g|          (lr is the effective learning rate)
+             or, on several spheres, with momentum, or with other tensors besides, :mod:`.spheres`
     space:   v <- momentum v + g + weight_decay w;  w <- w - lr v;  or Adam's rule
 
 The updates are the functional twins of :mod:`onsphere.optim`: they are written there once. A copy whose loss or
@@ -19,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
+from onsphere.lab.population.running import Recorder
+from onsphere.lab.population.spheres import Spheres, spheres_step
 from onsphere.optim import adam, sgd
 from onsphere.optim.updates import sphere_sgd_measured
 from onsphere.products import squared_norm
@@ -42,6 +45,7 @@ class StepState(NamedTuple):
     params: list[Tensor]
     buffers: list[Tensor]
     alive: Tensor
+    statistics: list[Tensor]  # running ones, where they are kept
 
 
 Step = Callable[[StepState, list[Tensor], Hyper, Tensor, Tensor], tuple[StepState, Tensor]]
@@ -85,6 +89,8 @@ def make_step(
     loss: LossName,
     geometry: Literal["sphere", "space"],
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
+    spheres: Spheres | None = None,
+    recorder: Recorder | None = None,
 ) -> Step:
     """Build the step of one copy.
 
@@ -95,34 +101,42 @@ def make_step(
         loss: Name of the loss, ``cross-entropy`` or ``mse``.
         geometry: Where the weights move.
         optimizer: Which update; on the sphere ``sgd`` only.
+        spheres: On which spheres the tensors are; None: on one, all of them, and without momentum.
+        recorder: Sees what enters the template's norms; None: no running statistics are kept.
 
     Raises:
         ValueError: An update that the geometry does not have.
 
     Returns:
         ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
-        ``torch.func.vmap`` and ``make_fx``.
+        ``torch.func.vmap`` and ``make_fx``; with ``spheres`` the angle of the step is the last reading.
     """
     if geometry == "sphere" and optimizer != "sgd":
         raise ValueError(
             f"optimizer is {optimizer!r}; on the sphere only 'sgd' keeps to a fixed effective learning rate"
         )
     criterion = loss_function(loss)
+    recorded = len(trained) - (len(spheres.free) if spheres is not None else 0)
 
     def step(state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor) -> tuple[StepState, Tensor]:
         fixed = dict(zip(frozen, constants, strict=True))
 
-        def objective(params: list[Tensor]) -> tuple[Tensor, Tensor]:
+        def objective(params: list[Tensor]) -> tuple[Tensor, Any]:
             outputs: Tensor = functional_call(template, fixed | dict(zip(trained, params, strict=True)), (x,))
-            return criterion(outputs, y), outputs
+            return criterion(outputs, y), (outputs, recorder.updated(statistics) if recorder is not None else [])
 
-        params, buffers, alive = state
-        grads, (value, outputs) = grad_and_value(objective, has_aux=True)(params)
+        params, buffers, alive, statistics = state
+        grads, (value, (outputs, running)) = grad_and_value(objective, has_aux=True)(params)
         error = (outputs.argmax(-1) != y).to(torch.float64).mean()
         gradient2 = [recorded_product(g, g) for g in grads]
-        moments = tensor_moments(params, grads, gradient2)
-        readings = torch.stack([value.to(torch.float64), error, *moments]).to(value.dtype)
-        if geometry == "sphere":
+        moments = tensor_moments(params[:recorded], grads[:recorded], gradient2[:recorded])
+        found = [value.to(torch.float64), error, *moments]
+        if geometry == "sphere" and spheres is not None:
+            new, new_buffers, norm, angle = spheres_step(
+                spheres, trained, params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
+            )
+            found.append(angle)
+        elif geometry == "sphere":
             new, new_buffers, norm = sphere_sgd_measured(
                 params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
             )
@@ -137,6 +151,7 @@ def make_step(
                 params, grads, firsts, seconds, hyper.number, lr=hyper.lr, weight_decay=decay, decoupled=decoupled
             )
             new_buffers = firsts + seconds
+        readings = torch.stack(found).to(value.dtype)
         # finite gradients are not enough: a large step can overflow, on the sphere before it is projected
         size = torch.stack([*gradient2, norm]).sum() if geometry == "sphere" else squared_norm(new)
         alive = alive & torch.isfinite(value) & torch.isfinite(size)
@@ -145,6 +160,7 @@ def make_step(
             [keep(a, b) for a, b in zip(new, params, strict=True)],
             [keep(a, b) for a, b in zip(new_buffers, buffers, strict=True)],
             alive,
+            [keep(a, b) for a, b in zip(running, statistics, strict=True)],
         ), readings
 
     return step

@@ -23,7 +23,8 @@ def subtitle(spec: Any, **but: Any) -> str:
 def data_words(spec: DataOptions) -> str:
     """Which data, how many of them, how much label noise."""
     images = f"{spec.train} images" if spec.train else "all training images"
-    noise = f", {100 * spec.label_noise:g} % label noise" if spec.label_noise else ""
+    drawn = ", drawn among all classes" if getattr(spec, "label_noise_kind", "other") == "any" else ""
+    noise = f", {100 * spec.label_noise:g} % label noise{drawn}" if spec.label_noise else ""
     return f"{spec.data}, {images}{noise}"
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from onsphere.lab.chart.looks import REGIME_MARKERS, elr_looks, elr_scale, phase_keys, regime_look
 from onsphere.lab.chart.spec import Axis, Chart, Line, Look, Mark, Panel, Points, Rule, Span
 from onsphere.lab.chart.theme import GREY, REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell, Regime
+from onsphere.lab.experiments.regimes.classify import ORTHOGONAL_STEP, Cell, MapCell, Regime
 from onsphere.lab.experiments.regimes.result import RegimesResult, brackets, elr_range, gaps, regions
 from onsphere.lab.experiments.regimes.words import unresolved
 from onsphere.lab.population import ShardFolder
@@ -32,7 +32,7 @@ _ABOVE = "↑ divergent runs above"
 _OVERVIEW_BINS, _PHASE_BINS = 100, 24
 _BINS = 80  # points of a course; each is a mean over steps / 80 minibatches
 
-Value = Callable[[Cell], float]
+Value = Callable[[MapCell], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,8 @@ class Course:
         gradient_norm: [T] mean effective gradient norm.
         evaluation_steps: [E] steps of the evaluations.
         test_error: [E] fraction, batch statistics re-estimated over the training data.
+        also: [E] whatever else was measured at the evaluations, by name.
+        norm2: [T] mean squared norm of every tensor on a sphere, by name.
     """
 
     elr: float
@@ -58,6 +60,8 @@ class Course:
     gradient_norm: Any
     evaluation_steps: Any
     test_error: Any
+    also: Mapping[str, Any] = field(default_factory=dict)
+    norm2: Mapping[str, Any] = field(default_factory=dict)
 
 
 def courses(run: Run, cells: Sequence[Cell]) -> list[Course]:
@@ -65,19 +69,22 @@ def courses(run: Run, cells: Sequence[Cell]) -> list[Course]:
     regime = {(cell.elr, cell.seed): cell.regime for cell in cells}
     found = []
     for shard in map(ShardFolder, run.shard_folders()):
-        readings, (steps, evaluations) = shard.readings(), shard.evaluations()
+        readings, (steps, evaluated) = shard.readings(), shard.evaluated()
         edges = np.unique(np.linspace(0, len(readings.values), _BINS + 1).round().astype(int))
         middles = (edges[:-1] + edges[1:] - 1) / 2
-        loss, gradient = (_binned(v, edges) for v in (readings.loss, readings.effective_gradient_norm))
+        given = (readings.loss, readings.effective_gradient_norm, readings.moment("norm2"))
+        loss, gradient, norm2 = (_binned(values, edges) for values in given)
         for k, copy in enumerate(shard.copies()):
             if key := regime.get((copy.lr, copy.seed)):
-                curves = (middles, loss[:, k], gradient[:, k], steps, evaluations[:, k, 3])
-                found.append(Course(copy.lr, copy.seed, key, *curves))
+                measured = {name: values[:, k] for name, values in evaluated.items()}
+                curves = (middles, loss[:, k], gradient[:, k], steps, measured["test_error"], measured)
+                norms = {name: norm2[:, k, i] for i, name in enumerate(readings.names)}
+                found.append(Course(copy.lr, copy.seed, key, *curves, norms))
     return sorted(found, key=lambda course: (course.elr, course.seed))
 
 
 def _binned(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Mean of the finite values in each bin, [bins, K]; NaN where there are none."""
+    """Mean of the finite values in each bin, [bins, ...]; NaN where there are none."""
     finite = np.isfinite(values)
     sums = np.add.reduceat(np.where(finite, values, 0.0), edges[:-1], axis=0)
     counts = np.add.reduceat(finite, edges[:-1], axis=0, dtype=float)
@@ -102,7 +109,7 @@ def map_chart(result: RegimesResult) -> Chart:
             Panel(
                 Axis("angular update (rad)", log=True),
                 _dots(result, lambda cell: cell.angular_update),
-                rules=[Rule(ORTHOGONAL_STEP, above)],
+                rules=[] if result.spec.momentum else [Rule(ORTHOGONAL_STEP, above)],
             ),
         ],
         caption=(
@@ -118,6 +125,46 @@ def map_chart(result: RegimesResult) -> Chart:
     )
 
 
+def steps_chart(result: RegimesResult) -> Chart | None:
+    """Steps to convergence of every run over the ELR; None where no run was seen to converge."""
+    reached = [cell for cell in result.cells if cell.converged_step is not None]
+    if not reached:
+        return None
+
+    def steps(cell: MapCell) -> float:
+        return cell.converged_step or math.nan
+
+    others, level = [cell for cell in result.cells if cell.converged_step is None], result.spec.converged_loss
+    marks = _dots(replace(result, cells=reached), steps)
+    if others:
+        at, look = [cell.elr for cell in others], Look(GREY, marker="cross", size=8)
+        said = [
+            f"{run_words(cell)}<br>not below {format_number(level)} in {result.spec.steps} steps" for cell in others
+        ]
+        marks.append(Points(at, [result.spec.steps] * len(at), look, said, entry="not reached"))
+    return Chart(
+        id="steps-chart",
+        title="Steps to convergence",
+        x=Axis(_ELR, log=True, range=elr_range(result.cells)),
+        panels=[
+            Panel(
+                Axis(f"steps to a loss below {format_number(level)}", log=True),
+                marks,
+                rules=[Rule(result.spec.steps, "steps of a run")],
+            )
+        ],
+        caption=(
+            f"Steps until the mean minibatch loss over an epoch is below {format_number(level)}; a dot is a run, the "
+            "line the median over the seeds that got there, a cross a run that did not within its steps. Published "
+            "runs need more and more steps towards the end of convergence, so that it moves up with longer training."
+        ),
+        label="Steps to convergence over the effective learning rate",
+        legend="run in",
+        spans=_spans(result),
+        seeds=result.seeds,
+    )
+
+
 def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
     """Training loss, test error and gradient norm against steps, one curve a run."""
     looks = elr_looks({course.elr for course in courses}, width=1.8)
@@ -129,7 +176,7 @@ def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
             ("test error", " %", (evaluated, 100 * errors)),
             ("gradient norm", "", binned_mean(one.steps, one.gradient_norm, bins=_OVERVIEW_BINS)),
         ):
-            said = f"{_run(one)}<br>step {{x:.0f}} · {what} {{y:.3g}}{unit}"
+            said = f"{run_words(one)}<br>step {{x:.0f}} · {what} {{y:.3g}}{unit}"
             look = looks[one.elr]
             marks[what].append(Line(steps, values, look, said, entry=format_number(one.elr), seed=one.seed))
     at_init = _median([cell.loss_at_init for cell in result.cells if cell.loss_at_init > 0])
@@ -152,7 +199,7 @@ def overview_chart(result: RegimesResult, courses: Sequence[Course]) -> Chart:
             f"curves are means over bins of steps. {_CLICK}"
         ),
         label="Training loss, test error and gradient norm against steps for every effective learning rate",
-        **_by_elr(courses),
+        **by_elr(courses),
     )
 
 
@@ -170,13 +217,13 @@ def phase_chart(courses: Sequence[Course]) -> Chart:
             f"divergence it stays at the loss of a random guess (square). {_CLICK}"
         ),
         label="Phase diagram: mean effective gradient norm against training loss for every ELR",
-        **_by_elr(courses),
+        **by_elr(courses),
         keys=phase_keys(course.regime for course in courses),
         height=560,
     )
 
 
-def _by_elr(courses: Sequence[Course]) -> dict[str, Any]:
+def by_elr(courses: Sequence[Course]) -> dict[str, Any]:
     """What charts share whose curves are runs."""
     seeds = sorted({course.seed for course in courses})
     scale = elr_scale(course.elr for course in courses)
@@ -199,7 +246,7 @@ def gradient_norm_ceiling(courses: Sequence[Course]) -> float:
     return min(overall * 1.5, 100 * largest(calm)) if calm else overall * 1.5
 
 
-def medians(cells: Sequence[Cell], value: Value) -> tuple[list[float], list[float]]:
+def medians(cells: Sequence[MapCell], value: Value) -> tuple[list[float], list[float]]:
     """Medians over the seeds of an ELR, leaving out what is not finite.
 
     ELRs that fewer than half of the seeds have tried (refinements follow each seed's own boundary) are left out: a
@@ -258,7 +305,7 @@ def _spans(result: RegimesResult) -> list[Span]:
 def _phase(one: Course, looks: dict[float, Look]) -> Mark:
     steps, loss, norm = binned_mean(one.steps, one.loss, one.gradient_norm, bins=_PHASE_BINS, spacing="log")
     look = looks[one.elr].ends(len(steps), "star", REGIME_MARKERS[one.regime])
-    said = f"{_run(one)}<br>step {{step:.0f}}<br>loss {{x:.3g}} · gradient norm {{y:.3g}}"
+    said = f"{run_words(one)}<br>step {{step:.0f}}<br>loss {{x:.3g}} · gradient norm {{y:.3g}}"
     return Line(loss, norm, look, said, {"step": steps}, entry=format_number(one.elr), seed=one.seed)
 
 
@@ -272,7 +319,8 @@ def _gradient_axis(title: str, courses: Sequence[Course]) -> Axis:
     return Axis(title, log=True, range=(low / 1.3, max(gradient_norm_ceiling(courses), 10 * low)), over=_ABOVE)
 
 
-def _run(one: Course | Cell) -> str:
+def run_words(one: Course | Cell) -> str:
+    """What hovering over a run says first."""
     return f"<b>ELR {format_number(one.elr)}</b> · seed {one.seed} · {REGIME_NAMES[one.regime]}"
 
 
@@ -280,7 +328,7 @@ def _said(cell: Cell) -> str:
     """What hovering over a dot says."""
     reason = "<br>".join(textwrap.wrap(cell.reason, 60))
     lines = [
-        _run(cell),
+        run_words(cell),
         f"loss {format_number(cell.loss)} (at init {format_number(cell.loss_at_init)})",
         f"train error {format_percent(cell.train_error)} % · test error {format_percent(cell.test_error)} %",
         f"angular update {format_number(cell.angular_update)} rad · trend {format_number(cell.trend)}",

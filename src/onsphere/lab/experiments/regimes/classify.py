@@ -3,7 +3,8 @@
 With Q4 the last quarter of training and Q3 the quarter before; losses and angles are those of the minibatches in
 training mode, the training error is that of the evaluations in Q4 (all training examples, their batch statistics):
 
-    divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction
+    divergence            mean angular update over Q4 > 1.2 rad: each step is nearly a jump to an orthogonal direction;
+                          with momentum, whose steps stay near one another, training error > 0.9 of that of guessing
     convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
@@ -16,16 +17,20 @@ Near the first boundary runs are metastable and seeds disagree, so a bracket nev
     high   the smallest effective learning rate at and over which every run is above it
 
 The convergence boundary counts as resolved only if some run interpolates: a network that cannot fit its data is merely
-slow at small effective learning rates, and its boundary would move with the number of steps.
+slow at small effective learning rates, and its boundary would move with the number of steps. For the same reason a run
+whose loss still falls counts as below only where a run of its seed at a larger effective learning rate interpolates:
+then it is merely slow. Otherwise, where a run of its seed at a smaller one has levelled off, its fall is a swing about
+a level, and it is labelled by that (:func:`settled`). What is left may yet level off; it is *unsettled*, counts for
+neither side, and stays inside the bracket.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -41,6 +46,7 @@ VERBS: dict[BoundaryName, str] = {"convergence": "convergence ends", "divergence
 
 ORTHOGONAL_STEP = 1.2  # radians
 INTERPOLATES = 0.01  # fraction of training examples
+GUESSING = 0.9  # of the error of guessing
 STILL_FALLS = 0.93
 
 
@@ -86,26 +92,62 @@ class Cell:
         return self.finite and self.train_error < INTERPOLATES
 
     @property
+    def still_falls(self) -> bool:
+        """Whether it is labelled convergence by its falling loss alone."""
+        return self.regime == "convergence" and not self.interpolates
+
+    @property
     def relative_loss(self) -> float:
         """Final loss over that at initialisation; NaN if that is not positive."""
         return self.loss / self.loss_at_init if self.loss_at_init > 0 else float("nan")
 
 
-def classify(*, angular_update: float, train_error: float, trend: float, finite: bool) -> tuple[Regime, str]:
+C = TypeVar("C", bound=Cell)
+
+
+@dataclass(frozen=True)
+class MapCell(Cell):
+    """A run of a map, with what is not measured in every one; None where it was not.
+
+    Attributes:
+        clean_error: Mean error of the evaluations in Q4 on the training examples whose labels are right.
+        corrupted_error: The same on those whose labels are wrong, by the wrong labels: 1 - their memorised share.
+        clean_loss: Mean loss of these evaluations on the former.
+        corrupted_loss: The same on the latter.
+        converged_step: The first number of steps after which the mean minibatch loss over the last epoch's worth of
+            steps is below ``--converged-loss``; None: after no step.
+        running_test_error: Test error at the last step by the running batch statistics of training.
+    """
+
+    clean_error: float | None = None
+    corrupted_error: float | None = None
+    clean_loss: float | None = None
+    corrupted_loss: float | None = None
+    converged_step: int | None = None
+    running_test_error: float | None = None
+
+
+def classify(
+    *, angular_update: float | None, train_error: float, trend: float, finite: bool, classes: int = 0
+) -> tuple[Regime, str]:
     """Label a run by the rules above.
 
     Args:
-        angular_update: Mean angle per step over the last quarter, radians.
+        angular_update: Mean angle per step over the last quarter, radians; None with momentum.
         train_error: Mean training error of the evaluations in the last quarter, fraction.
         trend: Mean loss over the last quarter divided by that over the quarter before.
         finite: Whether the run stayed finite.
+        classes: Number of classes, where the angular update is None.
 
     Returns:
         The label and the reason in words.
     """
     if not finite:
         return "divergence", "became non-finite"
-    if angular_update > ORTHOGONAL_STEP:
+    guessing = GUESSING * (1 - 1 / classes) if angular_update is None else math.inf
+    if train_error > guessing:
+        return "divergence", f"guesses: training error {100 * train_error:.2g} % > {100 * guessing:.2g} %"
+    if angular_update is not None and angular_update > ORTHOGONAL_STEP:
         return "divergence", f"angular update {angular_update:.2f} rad > {ORTHOGONAL_STEP}"
     if train_error < INTERPOLATES:
         return "convergence", f"interpolates: training error {100 * train_error:.2g} % < {100 * INTERPOLATES:g} %"
@@ -113,8 +155,8 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
         return "convergence", f"loss still falls: Q4/Q3 {trend:.2f} < {STILL_FALLS}"
     return (
         "chaotic_equilibrium",
-        f"levelled off: Q4/Q3 {trend:.2f}, training error {100 * train_error:.2g} %, "
-        f"angular update {angular_update:.2g} rad",
+        f"levelled off: Q4/Q3 {trend:.2f}, training error {100 * train_error:.2g} %"
+        + (f", angular update {angular_update:.2g} rad" if angular_update is not None else ""),
     )
 
 
@@ -124,6 +166,7 @@ def summarise(
     elrs: np.ndarray,
     seeds: np.ndarray,
     round_number: int,
+    classes: int = 0,
 ) -> list[Cell]:
     """One :class:`Cell` for each copy of a shard.
 
@@ -133,6 +176,7 @@ def summarise(
         elrs: Effective learning rates, [K].
         seeds: Indices of the seeds, [K].
         round_number: 0 for the grid.
+        classes: Number of classes of runs with momentum, which are labelled by their error; 0 of others.
     """
     steps = len(readings.values)
     last, before = slice(steps - steps // 4, None), slice(steps - 2 * (steps // 4), steps - steps // 4)
@@ -144,7 +188,8 @@ def summarise(
     for k in range(loss.shape[1]):
         level, error, update = finite_mean(loss[last, k]), finite_mean(late[:, k, 1]), finite_mean(angle[last, k])
         trend, alive = level / finite_mean(loss[before, k]), bool(finite[k])
-        regime, reason = classify(angular_update=update, train_error=error, trend=trend, finite=alive)
+        told = None if classes else update
+        regime, reason = classify(angular_update=told, train_error=error, trend=trend, finite=alive, classes=classes)
         cells.append(
             Cell(
                 elr=float(elrs[k]),
@@ -164,6 +209,14 @@ def summarise(
             )
         )
     return cells
+
+
+def first_below(losses: np.ndarray, level: float, window: int) -> int | None:
+    """The first number of steps after which the mean of the last ``window`` losses [T] is below a level, if any."""
+    width = min(window, len(losses))
+    means = np.convolve(losses.astype(np.float64), np.full(width, 1 / width), mode="valid")
+    below = np.flatnonzero(means < level)
+    return int(below[0]) + width if len(below) else None
 
 
 def finite_mean(values: np.ndarray) -> float:
@@ -217,28 +270,57 @@ class Boundary:
         return f"{self.low:.2e} to {self.high:.2e}"
 
 
-def bracket(cells: Iterable[Cell], name: BoundaryName) -> tuple[float | None, float | None]:
+def unsettled(cells: Sequence[Cell]) -> list[Cell]:
+    """Runs whose loss still falls, with no run of their seed at a larger effective learning rate that interpolates."""
+    fits = [cell for cell in cells if cell.interpolates and cell.regime == "convergence"]
+    last = {seed: max(cell.elr for cell in fits if cell.seed == seed) for seed in {cell.seed for cell in fits}}
+    return [cell for cell in cells if cell.still_falls and cell.elr > last.get(cell.seed, -math.inf)]
+
+
+def settled(cells: Sequence[C]) -> list[C]:
+    """The cells, those relabelled whose fall is a swing about a level, since their seed levels off at a smaller ELR."""
+    first = dict[int, float]()
+    for cell in cells:
+        if cell.regime != "convergence":
+            first[cell.seed] = min(cell.elr, first.get(cell.seed, math.inf))
+    swings = {id(c) for c in unsettled(cells) if c.elr > first.get(c.seed, math.inf)}
+    return [_relabelled(cell) if id(cell) in swings else cell for cell in cells]
+
+
+def _relabelled(cell: C) -> C:
+    reason = f"loss fell (Q4/Q3 {cell.trend:.2f}), but levels off at a smaller ELR of this seed: a swing about a level"
+    return replace(cell, regime="chaotic_equilibrium", reason=reason)
+
+
+def bracket(cells: Sequence[Cell], name: BoundaryName) -> tuple[float | None, float | None]:
     """``low`` and ``high`` of a boundary over the given cells."""
-    known = [(cell.elr, BELOW[name](cell)) for cell in cells]
-    first_above = min((elr for elr, below in known if not below), default=math.inf)
-    last_below = max((elr for elr, below in known if below), default=-math.inf)
-    low = max((elr for elr, _ in known if elr < first_above), default=None)
-    return low, min((elr for elr, _ in known if elr > last_below), default=None)
+    neither = {id(cell) for cell in unsettled(cells)} if name == "convergence" else set()
+    elrs = [cell.elr for cell in cells]
+    not_below = (cell.elr for cell in cells if id(cell) in neither or not BELOW[name](cell))
+    not_above = (cell.elr for cell in cells if id(cell) in neither or BELOW[name](cell))
+    first, last = min(not_below, default=math.inf), max(not_above, default=-math.inf)
+    low = max((elr for elr in elrs if elr < first), default=None)
+    return low, min((elr for elr in elrs if elr > last), default=None)
 
 
-def find_boundaries(cells: list[Cell]) -> dict[BoundaryName, Boundary]:
+def find_boundaries(cells: Sequence[Cell]) -> dict[BoundaryName, Boundary]:
     """Both boundaries, over all seeds and for each."""
+    cells = settled(cells)
     seeds = sorted({cell.seed for cell in cells})
     return {name: _boundary(cells, seeds, name) for name in NAMES}
 
 
-def _boundary(cells: list[Cell], seeds: list[int], name: BoundaryName) -> Boundary:
+def _boundary(cells: Sequence[Cell], seeds: list[int], name: BoundaryName) -> Boundary:
     per_seed = [Bracket(s, *bracket([c for c in cells if c.seed == s], name)) for s in seeds]
     low, high = bracket(cells, name)
     elrs = [cell.elr for cell in cells]
     if name == "convergence" and not any(cell.interpolates for cell in cells):
         reason = "no run interpolates (training error < 1 %), so convergence cannot be told from slowness; train longer"
         return Boundary(None, None, False, reason, [Bracket(s, None, None) for s in seeds])
+    open_ones = len(unsettled(cells)) if name == "convergence" else 0
+    still = f"runs that end with a falling loss above all of their seed that interpolate: {open_ones} of {len(cells)}"
+    if open_ones and (low is None or high is None):
+        return Boundary(low, high, False, f"{still}; train longer", per_seed)
     if low is None:
         reason = f"no effective learning rate is below it for every seed; lower --elr-min (now {min(elrs):.3g})"
         return Boundary(low, high, False, reason, per_seed)
@@ -247,10 +329,11 @@ def _boundary(cells: list[Cell], seeds: list[int], name: BoundaryName) -> Bounda
         return Boundary(low, high, False, reason, per_seed)
     own = [b.high / b.low for b in per_seed if b.low is not None and b.high is not None]
     within = f" over all seeds, {min(own):.2g} to {max(own):.2g} within a seed" if own else ""
-    return Boundary(low, high, True, f"high/low {high / low:.2g}{within}", per_seed)
+    inside = f"; {still}, counted for neither side" if open_ones else ""
+    return Boundary(low, high, True, f"high/low {high / low:.2g}{within}{inside}", per_seed)
 
 
-def next_cells(cells: list[Cell], factor: float) -> list[tuple[float, int]]:
+def next_cells(cells: Sequence[Cell], factor: float) -> list[tuple[float, int]]:
     """Which runs would narrow each seed's brackets: the geometric middle of every gap in which the label changes.
 
     Args:
@@ -260,7 +343,7 @@ def next_cells(cells: list[Cell], factor: float) -> list[tuple[float, int]]:
     Returns:
         Pairs (effective learning rate, seed), sorted, none of them in ``cells``.
     """
-    wanted = set()
+    wanted, cells = set(), settled(cells)
     # without a run that interpolates, the convergence boundary is not reported, so it is not worth refining
     names: tuple[BoundaryName, ...] = NAMES if any(cell.interpolates for cell in cells) else ("divergence",)
     for seed in {cell.seed for cell in cells}:

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from onsphere.lab.chart.theme import REGIME_COLOURS, REGIME_NAMES
-from onsphere.lab.experiments.regimes.charts import Course, courses, map_chart, overview_chart, phase_chart
+from onsphere.lab.experiments.regimes.along import layers_chart, noise_chart, statistics_chart
+from onsphere.lab.experiments.regimes.charts import Course, courses, map_chart, overview_chart, phase_chart, steps_chart
 from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Bracket
 from onsphere.lab.experiments.regimes.result import RegimesResult
-from onsphere.lab.experiments.regimes.words import MEASURED, UNITS, unresolved
+from onsphere.lab.experiments.regimes.words import UNITS, measured, setting, unresolved
 from onsphere.lab.frame import Report
 from onsphere.lab.report import page as blocks
 from onsphere.lab.report.page import Section, Table, Text
@@ -36,6 +37,7 @@ _RUNS = (
     Column("angle (rad)", "angular_update", "angular update in radians per step"),
     Column("trend", "trend", "loss of the last quarter divided by that of the quarter before"),
     Column("gradient", "gradient_norm", "mean effective gradient norm"),
+    Column("converged", "converged_step", "steps to a mean loss of an epoch below --converged-loss", digits=6),
     Column("finite", lambda cell: "yes" if cell.finite else "no", "whether the run stayed finite", kind="tight"),
     Column("round", "round", "0: the grid; 1 and more: refinement of a boundary"),
     Column("why this label", "reason", kind="text"),
@@ -59,18 +61,30 @@ def report_of(result: RegimesResult, shown: list[Course]) -> Report:
     runs = table(cells, _RUNS, "One row a run. Click a heading to sort, click again to turn the order around.")
     return Report(
         title="The three regimes on the sphere",
-        subtitle=subtitle(result.spec),
+        subtitle=" · ".join(part for part in (subtitle(result.spec), setting(result.spec)) if part),
         summary=facts + ([f"{counted(broken, 'run')} became non-finite"] if broken else []),
         sections=[
             Section("boundaries", "Boundaries", _boundaries(result)),
             Section("map", "Map of the regimes", [map_chart(result)]),
             Section("overview", "Course of training", [overview_chart(result, shown)]),
             Section("phase", "Phase diagram", [phase_chart(shown)]),
+            *_where_there_is(result, shown),
             Section("runs", "All runs", [runs]),
         ],
-        measured=MEASURED,
+        measured=measured(result.spec),
         note=UNITS,
     )
+
+
+def _where_there_is(result: RegimesResult, shown: list[Course]) -> list[Section]:
+    """The sections of what not every map has."""
+    charts = {
+        "steps": ("Steps to convergence", steps_chart(result)),
+        "layers": ("Single layers", layers_chart(shown) if result.spec.spheres == "joint" else None),
+        "noise": ("Right and wrong labels", noise_chart(shown)),
+        "statistics": ("Running statistics", statistics_chart(shown)),
+    }
+    return [Section(id, title, [chart]) for id, (title, chart) in charts.items() if chart is not None]
 
 
 def printed(result: RegimesResult) -> list[Table | str]:

@@ -13,7 +13,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from onsphere.lab.experiments.regimes.classify import NAMES, REGIMES, VERBS, Boundary, BoundaryName, Cell, Regime
+from onsphere.lab.experiments.regimes.classify import (
+    NAMES,
+    REGIMES,
+    VERBS,
+    Boundary,
+    BoundaryName,
+    Cell,
+    MapCell,
+    Regime,
+)
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
 from onsphere.lab.result import Rows, TrainedResult
 
@@ -35,7 +44,7 @@ class RegimesResult(TrainedResult):
 
     spec: RegimesSpec
     boundaries: Annotated[dict[BoundaryName, Boundary], Field(min_length=2)]
-    cells: Rows[Cell]
+    cells: Rows[MapCell]
     radius: float | None
 
     @property

@@ -7,19 +7,35 @@ round 1 ...  for each seed, the geometric middle of each gap in which the label 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from onsphere.lab.calling import takes
-from onsphere.lab.experiment import Experiment, Session, trained
-from onsphere.lab.experiments.regimes.classify import Cell, find_boundaries, next_cells, summarise
+from onsphere.lab.experiment import Experiment, Session
+from onsphere.lab.experiments.regimes.classify import (
+    Cell,
+    MapCell,
+    find_boundaries,
+    finite_mean,
+    first_below,
+    next_cells,
+    settled,
+    summarise,
+)
 from onsphere.lab.experiments.regimes.page import printed, report
 from onsphere.lab.experiments.regimes.result import RegimesResult
 from onsphere.lab.experiments.regimes.spec import RegimesSpec
 from onsphere.lab.experiments.regimes.words import answer, describe, describe_boundaries
-from onsphere.lab.population import Copy, Problem, ShardFolder
-from onsphere.lab.training import Data, Model
+from onsphere.lab.models.trained_head import TrainedHead
+from onsphere.lab.options import InputError
+from onsphere.lab.population import Copy, Problem, ShardFolder, Spheres
+from onsphere.lab.population.evaluate import SUBSETS
+from onsphere.lab.population.running import momenta
+from onsphere.lab.preparation import prepare_model, prepare_with_others
+from onsphere.lab.progress import Progress
+from onsphere.lab.training import Data, Model, prepared, problem_of
 
 
 @takes(RegimesSpec)
@@ -46,39 +62,73 @@ def map_regimes(model: Model = "mlp", data: Data = "digits", **given: Any) -> Re
     return EXPERIMENT.start(model, data, **given)
 
 
+def prepare(spec: RegimesSpec, model: Model, data: Data, progress: Progress) -> Problem:
+    """The problem with its spheres, and with what is trained beside them."""
+    trained = spec.head == "trained"
+    spheres = Spheres(spec.spheres, free_lr=spec.head_lr_used if trained else 0.0)
+    problem = problem_of(spec, model, data, spheres=spheres, subsets=True, running=spec.running_statistics)
+    if trained:
+        problem = replace(problem, model=TrainedHead(problem.model))
+    ready = prepared(problem, progress, prepare_with_others if trained else prepare_model)
+    if spec.running_statistics:
+        try:
+            momenta(ready.build(0))
+        except ValueError as error:
+            raise InputError(f"--running-statistics: {error}") from None
+    return ready
+
+
 def measure(session: Session[RegimesSpec, Problem]) -> dict[str, Any]:
     """Train the grid, then the refinements, until both boundaries are fine enough."""
-    spec, cells, known, number = session.spec, list[Cell](), dict[str, list[Cell]](), 0
+    spec, cells, known, number = session.spec, list[MapCell](), dict[str, list[MapCell]](), 0
 
     def told(ended: list[ShardFolder]) -> str:
-        known[ended[-1].folder.name] = read_cells(ended[-1], number)
+        known[ended[-1].folder.name] = map_cells(ended[-1], number, session.given, spec.converged_loss)
         return describe_boundaries([cell for cells in known.values() for cell in cells])
 
     with session.trainer(session.given, spec.elrs * spec.seeds) as trainer:
         wanted = [(elr, seed) for seed in range(spec.seeds) for elr in spec.grid()]
         for number in range(spec.refine + 1):
             title = f"round {number} of at most {spec.refine}: {len(wanted)} runs" if number else "grid"
-            copies = [Copy(seed=seed, lr=elr) for elr, seed in wanted]
+            copies = [Copy(seed=seed, lr=elr, momentum=spec.momentum) for elr, seed in wanted]
             shards = session.round(trainer, f"round{number}", copies, title, told)
             cells += [cell for shard in shards for cell in known[shard.folder.name]]
             wanted = next_cells(cells, spec.refine_factor)
             if not wanted:
                 break
+    cells = settled(cells)
     cells.sort(key=lambda cell: (cell.elr, cell.seed))
     return {"cells": cells, "boundaries": find_boundaries(cells), "radius": session.given.radius}
 
 
-def read_cells(shard: ShardFolder, round_number: int) -> list[Cell]:
-    """The cells of an ended shard."""
+def map_cells(shard: ShardFolder, round_number: int, problem: Problem, converged_loss: float) -> list[MapCell]:
+    """The cells of an ended shard of a map, with what else was measured."""
+    losses, epoch = shard.readings().loss, -(-len(problem.data.x_train) // problem.batch_size)
+    steps, found = shard.evaluated()
+    late = steps > problem.steps - problem.steps // 4
+
+    def more(k: int) -> dict[str, Any]:
+        known: dict[str, Any] = {name: finite_mean(found[name][late, k]) for name in SUBSETS if name in found}
+        if "running_test_error" in found:
+            known["running_test_error"] = float(found["running_test_error"][-1, k])
+        return known | {"converged_step": first_below(losses[:, k], converged_loss, epoch)}
+
+    cells = read_cells(shard, round_number, problem.data.classes)
+    return [MapCell(**vars(cell), **more(k)) for k, cell in enumerate(cells)]
+
+
+def read_cells(shard: ShardFolder, round_number: int, classes: int = 0) -> list[Cell]:
+    """The cells of an ended shard; ``classes`` are needed where its copies have momentum."""
     copies = shard.copies()
     elrs, seeds = np.array([c.lr for c in copies]), np.array([c.seed for c in copies])
-    return summarise(shard.readings(), shard.evaluations(), elrs, seeds, round_number)
+    guessed = classes if any(c.momentum for c in copies) else 0
+    return summarise(shard.readings(), shard.evaluations(), elrs, seeds, round_number, guessed)
 
 
 EXPERIMENT = Experiment(
     spec=RegimesSpec,
     result=RegimesResult,
-    prepare=trained,
+    prepare=prepare,
     measure=measure,
     report=report,
     answer=answer,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, Options, TrainingOptions
+from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, NoiseOptions, Options, TrainingOptions
 
 
 class GridOptions(Options):
@@ -26,7 +26,56 @@ class GridOptions(Options):
     """A boundary is fine enough when high / low is at most this."""
 
 
-class RegimesSpec(EngineOptions, TrainingOptions, GridOptions, ModelOptions, DataOptions):
+HEAD_LR = 0.05  # of the published code
+
+
+class SphereOptions(Options):
+    """What is on which sphere, and what is trained beside it."""
+
+    spheres: Literal["joint", "groups", "rows"] = "joint"
+    """joint: one sphere, ELR = lr / norm² of all scale-invariant weights. groups: a sphere for every scale-invariant
+    group, each at this ELR. rows: every filter at one common norm, ELR = lr / the sum of their norms²."""
+    head: Literal["frozen", "trained"] = "frozen"
+    """trained: the last layer, and whatever else of your own network is trainable and no weight on a sphere, is trained
+    by SGD with --head-lr."""
+    head_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Ordinary learning rate of what is trained beside the spheres (default 0.05)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Heavy-ball momentum of torch's SGD, projected after its step; ELR is still lr / norm²."""
+
+    @model_validator(mode="after")
+    def _head(self) -> SphereOptions:
+        if self.head == "frozen" and self.head_lr is not None:
+            raise ValueError(f"--head-lr: {self.head_lr:g} is not allowed with --head frozen: nothing is trained by it")
+        if self.head == "trained" and getattr(self, "head_norm", None) is not None:
+            raise ValueError("--head-norm: is not allowed with --head trained, which begins at torch's default weights")
+        return self
+
+    @property
+    def head_lr_used(self) -> float:
+        """The given learning rate of what is trained beside the spheres, or that of the published code."""
+        return HEAD_LR if self.head_lr is None else self.head_lr
+
+
+class MeasuringOptions(Options):
+    """What is measured besides."""
+
+    running_statistics: bool = False
+    """Also keep batch norms' running statistics and evaluate test images by them, as the published code does."""
+    converged_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-2
+    """Steps to convergence are counted until the mean minibatch loss over an epoch is below this."""
+
+
+class RegimesSpec(
+    EngineOptions,
+    TrainingOptions,
+    MeasuringOptions,
+    SphereOptions,
+    GridOptions,
+    ModelOptions,
+    NoiseOptions,
+    DataOptions,
+):
     """All that a regime map depends on; the same spec on the same machine and engine gives the same bits."""
 
     @model_validator(mode="after")

@@ -5,9 +5,20 @@ The sentences are derived from the boundaries alone: an unresolved boundary is c
 
 from __future__ import annotations
 
-from onsphere.lab.experiments.regimes.classify import NAMES, VERBS, Boundary, BoundaryName, Cell, find_boundaries
+from collections.abc import Sequence
+
+from onsphere.lab.experiments.regimes.classify import (
+    NAMES,
+    VERBS,
+    Boundary,
+    BoundaryName,
+    Cell,
+    find_boundaries,
+    unsettled,
+)
 from onsphere.lab.experiments.regimes.result import RegimesResult, regions
-from onsphere.lab.report.words import format_interval
+from onsphere.lab.experiments.regimes.spec import RegimesSpec
+from onsphere.lab.report.words import format_interval, format_number, format_range
 
 _RESOLVED = (
     "A bracket a – b says: in every seed the boundary lies between the ELRs a and b. It is resolved when "
@@ -48,6 +59,66 @@ MEASURED = (
     ),
 )
 
+_ELR = {
+    "joint": "lr / norm², the norm that of all scale-invariant weights together, which is kept at every step",
+    "groups": "lr / norm² of every scale-invariant group by itself: each keeps its own norm and has this ELR",
+    "rows": (
+        "lr / the sum of the norms² of all filters, which share one norm and keep it: every filter's own ELR is this "
+        "times their number"
+    ),
+}
+_LABELS = {
+    "other": "--label-noise of the training labels are another class, drawn uniformly among the others",
+    "any": (
+        "--label-noise of the training labels are drawn anew, uniformly among all classes, so that some of them stay "
+        "right and count as right"
+    ),
+}
+_ANGLE = (
+    "angular update",
+    "mean angle between the weights on spheres, all together, before and after a step, over the last quarter, radians",
+)
+
+
+def measured(spec: RegimesSpec) -> list[tuple[str, str]]:
+    """How each quantity is measured, and what the effective learning rate is."""
+    plain = spec.spheres == "joint" and spec.head == "frozen" and spec.momentum == 0
+    known = [("ELR", _ELR[spec.spheres])] if plain else [("ELR", _ELR[spec.spheres]), *_besides(spec)]
+    if spec.label_noise:
+        known.append(("right and wrong labels", _LABELS[spec.label_noise_kind] + "; each by the labels trained on"))
+    return known + [_ANGLE if name == "angular update" and not plain else (name, how) for name, how in MEASURED]
+
+
+def _besides(spec: RegimesSpec) -> list[tuple[str, str]]:
+    found = []
+    if spec.momentum:
+        found.append(
+            (
+                "momentum",
+                f"{format_number(spec.momentum)}, as in torch's SGD; its buffer is not projected. In the long run "
+                f"steps are {format_number(1 / (1 - spec.momentum))} times as long, which the ELR does not count. A "
+                "run is divergent when its training error is above 0.9 of that of guessing, since its steps stay "
+                "near one another",
+            )
+        )
+    if spec.head == "trained":
+        found.append(
+            (
+                "trained head",
+                f"the head, and what else is trained and no weight on a sphere, by SGD at the ordinary lr "
+                f"{format_number(spec.head_lr_used)}; norms, gradients and angles are those of the weights on spheres",
+            )
+        )
+    return found
+
+
+def setting(spec: RegimesSpec) -> str:
+    """What is not as in the default set-up, in words for a subtitle; empty where all is."""
+    said = {"joint": "", "groups": "a sphere for every group", "rows": "a sphere for every filter"}[spec.spheres]
+    head = f"trained head (lr {format_number(spec.head_lr_used)})" if spec.head == "trained" else ""
+    momentum = f"momentum {format_number(spec.momentum)}" if spec.momentum else ""
+    return ", ".join(part for part in (said, head, momentum) if part)
+
 
 def answer(result: RegimesResult) -> list[str]:
     """What was found, in two sentences or so, and what "resolved" means."""
@@ -69,7 +140,7 @@ def describe(result: RegimesResult) -> str:
     return describe_boundaries(result.cells)
 
 
-def describe_boundaries(cells: list[Cell]) -> str:
+def describe_boundaries(cells: Sequence[Cell]) -> str:
     """The boundaries so far in one line."""
     parts = []
     for name, b in find_boundaries(cells).items():
@@ -79,13 +150,21 @@ def describe_boundaries(cells: list[Cell]) -> str:
 
 
 def unresolved(result: RegimesResult) -> list[str]:
-    """A sentence for each boundary that is not resolved, with its reason."""
+    """A sentence for each boundary that is not resolved, with its reason, and one for runs that are not settled."""
     names = {"convergence": "The end of convergence", "divergence": "The onset of divergence"}
-    return [
+    said = [
         f"{names[name]} is not resolved: {boundary.reason}"
         for name, boundary in result.boundaries.items()
         if not boundary.resolved
     ]
+    still = unsettled(result.cells)
+    if still and result.boundaries["convergence"].resolved:
+        said.append(
+            f"Still falling at the end: {len(still)} of {len(result.cells)} runs, at ELRs of "
+            f"{format_range(cell.elr for cell in still)}, above every ELR at which a run of their seed fits its "
+            "training data. Whether they would converge is not resolved"
+        )
+    return said
 
 
 def _alone(name: BoundaryName, boundary: Boundary) -> str:
