@@ -9,8 +9,9 @@ from statistics import mean
 import numpy as np
 
 from onsphere.lab.chart.spec import Chart
-from onsphere.lab.experiments.periods import charts
-from onsphere.lab.experiments.periods.charts import Drawn
+from onsphere.lab.experiments.periods.charts.again import ensemble_chart, minima_chart, sharpness_chart
+from onsphere.lab.experiments.periods.charts.course import Drawn, course_chart, loop_chart
+from onsphere.lab.experiments.periods.charts.settings import law_chart, sphere_chart
 from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.frame import Report
@@ -18,7 +19,7 @@ from onsphere.lab.population import ShardFolder
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.subtitles import data_words, network_words
+from onsphere.lab.report.subtitles import MOMENTUM, data_words, network_words, tensor_words
 from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
@@ -30,10 +31,7 @@ MOST_SEEDS = 5  # of a setting
 
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
-    (
-        "ELR",
-        "lr / norm², the norm that of all scale-invariant weights together; with momentum lr / ((1 − momentum) norm²)",
-    ),
+    ("ELR", f"lr / norm²; {MOMENTUM}"),
     ("effective gradient norm", "norm · ‖gradient‖: the gradient's norm at the unit sphere, of the step's minibatch"),
     ("1 − cos", "of the angle between the weights before and after a step, from tan = ELR · gradient / (1 − lr · wd)"),
     ("jump", "a peak of the ELR that a fall by more than a factor 1.25 follows; none is counted in the burn-in"),
@@ -186,11 +184,14 @@ def report(run: Run, result: PeriodsResult) -> Report:
     return Report(
         title="The periods of training with weight decay",
         subtitle=subtitle(result.spec),
-        summary=[counted(len(result.runs), "run"), counted(len(settings), "setting"), counted(jumps, "jump")],
+        summary=[
+            *(counted(len(result.runs), "run"), counted(len(settings), "setting"), counted(jumps, "jump")),
+            f"ELR of {counted(len(result.engine.invariant), 'tensor')}",
+        ],
         sections=[
-            Section("course", "Course of training", [charts.course_chart(shown), *note]),
-            *_section("loop", "One period as a loop", [charts.loop_chart(shown)]),
-            *_section("law", "Period against lr · wd", [charts.law_chart(result)]),
+            Section("course", "Course of training", [course_chart(shown), *note]),
+            *_section("loop", "One period as a loop", [loop_chart(shown)]),
+            *_section("law", "Period against lr · wd", [law_chart(result)]),
             Section(
                 "predictions",
                 "Predicted and measured",
@@ -202,26 +203,26 @@ def report(run: Run, result: PeriodsResult) -> Report:
             *_section(
                 "sphere",
                 "The same on the sphere",
-                [charts.sphere_chart(result)],
+                [sphere_chart(result)],
                 table(result.comparison, COMPARISON, "Whole space and sphere."),
             ),
             *_section(
                 "minima",
                 "Minima of different periods",
-                [charts.minima_chart(result), charts.ensemble_chart(result)],
+                [minima_chart(result), ensemble_chart(result)],
                 table(result.minima, MINIMA, "Minima of a run's periods."),
             ),
             *_section(
                 "sharpness",
                 "Sharpness at jumps",
-                [charts.sharpness_chart(result)],
+                [sharpness_chart(result)],
                 table(result.sharpness, SHARPNESS, "ELR · sharpness at jumps."),
             ),
             Section(
                 "runs", "All runs", [table(result.runs, RUNS, f"One row a run. {SORT}")], folded=len(result.runs) > 10
             ),
         ],
-        measured=_MEASUREMENTS,
+        measured=[("tensors", tensor_words(result.spec.elr_of, result.engine.invariant)), *_MEASUREMENTS],
     )
 
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.periods.again import find_minima, measure_sharpness
-from onsphere.lab.experiments.periods.analyse import SphereSide, analyse, compare, sphere_side
 from onsphere.lab.experiments.periods.page import printed, report
 from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
-from onsphere.lab.experiments.periods.setups import Ready, ready
+from onsphere.lab.experiments.periods.science.minima import find_minima
+from onsphere.lab.experiments.periods.science.runs import analyse
+from onsphere.lab.experiments.periods.science.setups import Ready, ready
+from onsphere.lab.experiments.periods.science.sharpness import measure_sharpness
+from onsphere.lab.experiments.periods.science.sphere import SphereSide, compare, sphere_side
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.experiments.periods.words import answer, describe
+from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.population.copies import Schedule
 from onsphere.lab.population.course import courses_of
@@ -58,7 +61,13 @@ def prepare(spec: PeriodsSpec, model: Model, data: Data, progress: Progress) -> 
     """The problem in the whole space with the network of the set-up."""
     space = {"geometry": "space", "radius": None, "schedule": spec.schedule, "augment": spec.augment}
     problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
-    return ready(problem, spec.setup, progress)
+    given = ready(problem, spec.setup, progress, spec.counted)
+    if spec.compare_sphere and set(given.invariant) != set(given.problem.trained):
+        raise InputError(
+            f"--elr-of: {spec.elr_of!r} is not allowed with --compare-sphere: it counts {len(given.invariant)} of "
+            f"{len(given.problem.trained)} tensors that are on the sphere together, which fixes the ELR of all of them"
+        )
+    return given
 
 
 def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:

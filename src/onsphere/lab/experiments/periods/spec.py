@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Options, Rates, split_list
+from onsphere.lab.options import DataOptions, ElrOptions, EngineOptions, NetworkOptions, Options, Rates, split_list
 
 Setup = Literal["scale-invariant", "all-parameters", "practical"]
 Several = Annotated[Rates, Field(min_length=1, max_length=64)]
@@ -67,7 +67,9 @@ class FollowUps(Options):
     """Steps at the start in which jumps are not counted: the norm of a new network grows at first."""
 
 
-class PeriodsSpec(EngineOptions, FollowUps, PeriodsTraining, PopulationOptions, NetworkOptions, DataOptions):
+class PeriodsSpec(
+    EngineOptions, FollowUps, ElrOptions, PeriodsTraining, PopulationOptions, NetworkOptions, DataOptions
+):
     """All that a study depends on; the same spec on the same machine and engine gives the same bits."""
 
     train: Annotated[int, Field(ge=2)] | None = None

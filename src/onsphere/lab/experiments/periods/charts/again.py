@@ -1,0 +1,98 @@
+"""What training once more showed: the minima of different periods, and the sharpness at jumps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onsphere.lab.chart.looks import series_looks
+from onsphere.lab.chart.spec import Axis, Chart, Heat, Line, Mark, Panel, Rule, Scale
+from onsphere.lab.experiments.periods.result import PeriodsResult
+from onsphere.lab.experiments.periods.words import setting_name
+
+
+def minima_chart(result: PeriodsResult) -> Chart | None:
+    """Angles and disagreement between the minima of one run, as two maps; None without minima."""
+    if not result.minima:
+        return None
+    angles, disagreements = list[Mark](), list[Mark]()
+    for frame, one in enumerate(result.minima):
+        steps, percents = [str(step) for step in one.steps], 100 * np.array(one.disagreement)
+        said = "minima at steps {x} and {y}<br>"
+        hovers = (said + "angle {z:.2f} rad", said + "{z:.1f} % of test images differ")
+        angles.append(Heat(steps, steps, one.angles, Scale("rad"), hover=hovers[0], frame=frame))
+        disagreements.append(Heat(steps, steps, percents, Scale("%"), hover=hovers[1], frame=frame))
+    axis = Axis("step of minimum")
+    return Chart(
+        id="minima-chart",
+        title="Minima of different periods",
+        x=axis,
+        panels=[Panel(axis, angles, title="angle"), Panel(axis, disagreements, title="disagreement")],
+        caption=(
+            "Weights at the loss minimum of each period, against each other: the angle between the scale-invariant "
+            "weights (orthogonal: 1.57) and the fraction of test images that they label differently."
+        ),
+        label="Angles and disagreement between the minima of different periods",
+        frames=[f"{setting_name(*m.setting)} · seed {m.seed}" for m in result.minima],
+        frame_name="run",
+        height=760,
+        size=(5.4, 8.0),
+    )
+
+
+def ensemble_chart(result: PeriodsResult) -> Chart | None:
+    """Test error of ensembles of the last m minima, one line a run; None without minima."""
+    if not result.minima:
+        return None
+    looks = series_looks((m.setting for m in result.minima), width=1.4, marker="circle", size=5)
+    lines = [
+        Line(
+            range(1, len(one.ensemble_error) + 1),
+            [100 * error for error in one.ensemble_error],
+            looks[one.setting],
+            f"seed {one.seed} · last {{x}} minima · test error {{y:.2f}} %",
+            entry=setting_name(*one.setting),
+        )
+        for one in result.minima
+    ]
+    ticks = {float(m): str(m) for m in range(1, max(len(line.x) for line in lines) + 1)}
+    return Chart(
+        id="ensemble-chart",
+        title="Ensembles of minima",
+        x=Axis("members: minima of the last m periods", ticks=ticks),
+        panels=[Panel(Axis("test error of the ensemble (%)", holds=(0.0,)), lines)],
+        caption="Averaged predictions of the minima of a run's last m periods; one line a run.",
+        label="Test error of ensembles of minima",
+        height=380,
+    )
+
+
+def sharpness_chart(result: PeriodsResult) -> Chart | None:
+    """ELR times sharpness against steps to the jump, one line a jump, with the threshold; None without any."""
+    rows = result.sharpness
+    if not rows:
+        return None
+    looks = series_looks((row.setting for row in rows), width=1.4, marker="circle", size=5)
+    marks: list[Mark] = []
+    for row in rows:
+        look, name = looks[row.setting], setting_name(*row.setting)
+        for steps, values, ring, what in (
+            (row.steps, row.elr_times_sharpness, False, "before the jump"),
+            (row.control_steps, row.control, True, "midway since the jump before"),
+        ):
+            before = [step - row.jump for step in steps]
+            hover = f"jump at step {row.jump}, {{x}} steps · {what} · {{y:.3g}}"
+            marks.append(Line(before, values, look.but(hollow=ring), hover, entry=name, listed=not ring))
+    threshold = rows[0].threshold
+    return Chart(
+        id="sharpness-chart",
+        title="Sharpness at jumps",
+        x=Axis("steps to the jump"),
+        panels=[Panel(Axis("ELR · sharpness", log=True), marks, rules=[Rule(threshold, f"threshold {threshold:g}")])],
+        caption=(
+            "Sharpness: top Hessian eigenvalue of the training-mode loss on the unit sphere, so that ELR · sharpness = "
+            "lr · λmax without momentum. Dots: before the first jumps of each setting's first seed; rings: midway "
+            "since the jump before. Gradient descent is unstable above the dashed line."
+        ),
+        label="ELR times sharpness before jumps and between them",
+        height=400,
+    )
