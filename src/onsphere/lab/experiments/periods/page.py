@@ -9,14 +9,14 @@ from statistics import mean
 import numpy as np
 
 from onsphere.lab.chart.spec import Chart
-from onsphere.lab.experiments.periods.charts.again import ensemble_chart, minima_chart, sharpness_chart
+from onsphere.lab.experiments.periods.charts.again import ensemble_chart, fixed_chart, minima_chart, sharpness_chart
 from onsphere.lab.experiments.periods.charts.course import Drawn, course_chart, loop_chart
 from onsphere.lab.experiments.periods.charts.settings import law_chart, sphere_chart
 from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.population.course import courses_of
+from onsphere.lab.population.course import Array, courses_of
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import MOMENTUM, data_words, network_words, tensor_words
@@ -160,6 +160,17 @@ MINIMA = (
         "test error of the averaged predictions of all minima",
     ),
 )
+FIXED = (
+    *_RUN,
+    Column("norm", "norm", "at the checkpoint"),
+    Column("ELR", "elr", "lr / ((1 − lr · wd) norm²), fixed"),
+    Column("loss, fixed", "loss", "mean of minibatches over the window of the free run's equilibrium"),
+    Column("loss, free", "free_loss", "the same with the norm free"),
+    Column("δ-jumps, fixed", "delta_jumps", "steps with 1 − cos above δ"),
+    Column("δ-jumps, free", "free_delta_jumps", "the same with the norm free"),
+    Column("test err, fixed (%)", "test_error", "at the end", kind="percent"),
+    Column("test err, free (%)", "free_test_error", "at the end", kind="percent"),
+)
 SHARPNESS = (
     *_RUN,
     Column("jump", "jump", "step"),
@@ -205,6 +216,12 @@ def report(run: Run, result: PeriodsResult) -> Report:
                 "The same on the sphere",
                 [sphere_chart(result)],
                 table(result.comparison, COMPARISON, "Whole space and sphere."),
+            ),
+            *_section(
+                "fixed",
+                "With the norm fixed",
+                [fixed_chart(shown, fixed_losses(run, result))],
+                table(result.fixed, FIXED, f"The norm fixed at the checkpoint's, and free. {SORT}"),
             ),
             *_section(
                 "minima",
@@ -254,11 +271,18 @@ def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
         found |= {
             wanted[key]: Drawn(result.runs[wanted[key]], course, steps.astype(np.float64), evaluations[:, k, 3], noisy)
             for k, (key, course) in enumerate(
-                zip(keys, courses_of(shard, result.engine.invariant, result.spec.schedule), strict=True)
+                zip(keys, courses_of(shard, result.engine.invariant, result.spec.smooth), strict=True)
             )
             if key in wanted
         }
     return [found[place] for place in sorted(found)]
+
+
+def fixed_losses(run: Run, result: PeriodsResult) -> dict[tuple[float, float, int], Array]:
+    """The minibatch losses [T] of the runs whose norm is fixed, by lr, weight decay, seed."""
+    losses = [loss for folder in run.shard_folders("fixed") for loss in ShardFolder(folder).readings().loss.T]
+    order = [(lr, decay, seed) for lr, decay in result.spec.settings() for seed in range(result.spec.seeds)]
+    return dict(zip(order, losses, strict=False))
 
 
 def subtitle(spec: PeriodsSpec) -> str:
@@ -266,4 +290,13 @@ def subtitle(spec: PeriodsSpec) -> str:
     batch = "full batch" if spec.batch_size == "full" else f"batch {spec.batch_size}"
     momentum = f", momentum {format_number(spec.momentum_used)}" if spec.momentum_used else ""
     words = [data_words(spec), network_words(spec, spec.widths_used), spec.setup.replace("-", " "), spec.loss]
-    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}"])
+    plan = (
+        f", {spec.schedule} lr" + (f" {', '.join(spec.drops)}" if spec.drops else "")
+        if spec.schedule != "constant"
+        else ""
+    )
+    scale = f", initial norm × {format_number(spec.norm_scale)}" if spec.norm_scale != 1 else ""
+    after = (
+        f", from {f'step {spec.at}' if spec.at else 'the end'} of {spec.continue_from}" if spec.continue_from else ""
+    )
+    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}{plan}{scale}{after}"])

@@ -211,6 +211,31 @@ class Sharpness(OfRun):
 
 
 @dataclass(frozen=True)
+class FixedNorm(OfRun):
+    """A run that goes on from a checkpoint with its norm fixed, beside the same one whose norm is free.
+
+    Attributes:
+        norm: Norm of the scale-invariant tensors at the checkpoint.
+        elr: ELR that it fixes, lr / ((1 - lr weight_decay) norm²).
+        loss: Mean minibatch loss over the window in which the free run's equilibrium is measured.
+        free_loss: The same with the norm free.
+        delta_jumps: Steps after the burn-in with 1 - cos above the setting's δ, with a pause of τ/5 after each.
+        free_delta_jumps: The same with the norm free.
+        test_error: Test error at the end, fraction.
+        free_test_error: The same with the norm free.
+    """
+
+    norm: float
+    elr: float
+    loss: float | None
+    free_loss: float | None
+    delta_jumps: int
+    free_delta_jumps: int | None
+    test_error: float | None
+    free_test_error: float | None
+
+
+@dataclass(frozen=True)
 class PeriodsEngine(Engine):
     """What executed the copies, and what ELR, norm and gradient are those of.
 
@@ -231,6 +256,7 @@ class PeriodsResult(TrainedResult):
         sphere: The runs on the sphere, if asked for.
         minima: The minima of the periods, one entry a run that has two or more, if asked for.
         sharpness: ELR times sharpness around the first jumps of each setting's first seed, if asked for.
+        fixed: The runs with their norm fixed at the checkpoint's, if asked for.
     """
 
     command: ClassVar[str] = "periods"
@@ -243,6 +269,7 @@ class PeriodsResult(TrainedResult):
     sphere: list[SphereRun] = field(default_factory=list)
     minima: list[Minima] = field(default_factory=list)
     sharpness: list[Sharpness] = field(default_factory=list)
+    fixed: list[FixedNorm] = field(default_factory=list)
 
     def __repr__(self) -> str:
         lines = [f"PeriodsResult: {len(self.runs)} runs, {self.seconds:.0f} s"]

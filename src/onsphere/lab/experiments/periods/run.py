@@ -2,6 +2,7 @@
 
 round "space"   every learning rate x weight decay x seed in the whole space
 round "sphere"  on request, the same network at fixed ELRs around those measured
+round "fixed"   on request, for a run that goes on from another, the same with its norm fixed at the checkpoint's
 minima          on request, the same shards once more, to keep the weights at the loss minimum of each period
 sharpness       on request, once more up to the first jumps, to measure the sharpness before them
 """
@@ -9,12 +10,15 @@ sharpness       on request, once more up to the first jumps, to measure the shar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.periods.page import printed, report
 from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
+from onsphere.lab.experiments.periods.science.continued import continued, origin_of, with_norm_fixed
 from onsphere.lab.experiments.periods.science.minima import find_minima
 from onsphere.lab.experiments.periods.science.runs import analyse
 from onsphere.lab.experiments.periods.science.setups import Ready, ready
@@ -26,6 +30,7 @@ from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, ShardFolder
 from onsphere.lab.population.copies import Schedule
 from onsphere.lab.population.course import courses_of
+from onsphere.lab.population.phases import Phase
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
 
@@ -59,29 +64,34 @@ def train_periods(model: Model = "mlp", data: Data = "digits", **given: Any) -> 
 
 def prepare(spec: PeriodsSpec, model: Model, data: Data, progress: Progress) -> Ready:
     """The problem in the whole space with the network of the set-up."""
-    space = {"geometry": "space", "radius": None, "schedule": spec.schedule, "augment": spec.augment}
+    space = {"geometry": "space", "radius": None, "schedule": spec.smooth, "augment": spec.augment}
     problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
     given = ready(problem, spec.setup, progress, spec.counted)
-    if spec.compare_sphere and set(given.invariant) != set(given.problem.trained):
+    if (spec.compare_sphere or spec.fix_norm) and set(given.invariant) != set(given.problem.trained):
         raise InputError(
-            f"--elr-of: {spec.elr_of!r} is not allowed with --compare-sphere: it counts {len(given.invariant)} of "
-            f"{len(given.problem.trained)} tensors that are on the sphere together, which fixes the ELR of all of them"
+            f"--elr-of: {spec.elr_of!r} is not allowed with --{'fix-norm' if spec.fix_norm else 'compare-sphere'}: it "
+            f"counts {len(given.invariant)} of {len(given.problem.trained)} tensors that are on the sphere together, "
+            "which fixes the ELR of all of them"
         )
-    return given
+    origin_of(spec, given.problem)
+    if spec.norm_scale == 1:
+        return given
+    return replace(given, problem=replace(given.problem, scaled=dict.fromkeys(given.invariant, spec.norm_scale)))
 
 
 def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
     """Train the settings, measure them, and do what else was asked for."""
+    if session.spec.continue_from is not None:
+        session = continued(session)
     spec, problem, invariant = session.spec, session.given.problem, session.given.invariant
     settings, runs = spec.settings(), list[PeriodsRun]()
 
     def told(ended: Sequence[ShardFolder]) -> str:
-        runs.extend(read_runs(ended[-1], invariant, spec.burn_in, spec.schedule))
+        runs.extend(read_runs(ended[-1], invariant, spec.burn_in, spec.smooth))
         runs.sort(key=lambda run: (settings.index(run.setting), run.seed))
         return describe(runs)
 
-    copies = [Copy(seed, lr, decay, spec.momentum_used) for lr, decay in settings for seed in range(spec.seeds)]
-    shards = session.train(problem, "space", copies, "whole space", told=told)
+    shards = session.train(problem, "space", copies_of(spec), "whole space", told=told)
     side = on_sphere(session, runs) if spec.compare_sphere else SphereSide([], [])
     return {
         "runs": runs,
@@ -89,8 +99,32 @@ def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
         "sphere": side.runs,
         "minima": find_minima(session, shards, runs) if spec.minima else [],
         "sharpness": measure_sharpness(session, shards, runs) if spec.sharpness else [],
+        "fixed": with_norm_fixed(session, copies_of(spec), runs) if spec.fix_norm else [],
         "engine": {"invariant": invariant},
     }
+
+
+def copies_of(spec: PeriodsSpec) -> list[Copy]:
+    """The runs in the whole space."""
+    return [
+        Copy(seed, lr, decay, spec.momentum_used, phases_of(spec, lr), seed if spec.continue_from else 0)
+        for lr, decay in spec.settings()
+        for seed in range(spec.seeds)
+    ]
+
+
+def phases_of(spec: PeriodsSpec, lr: float) -> tuple[Phase, ...]:
+    """How a learning rate goes along the run, where that is by steps or straight lines.
+
+    Source: the schedules by quarters of the published code, Lobacheva, Kodryan et al., NeurIPS 2021, are such points.
+    """
+    points = [(0, lr), *((step, lr * factor) for step, factor in spec.points)]
+    if len(points) == 1:
+        return ()
+    if spec.schedule == "steps":
+        return tuple(Phase(step, rate) for step, rate in points)
+    lines = [Phase(step, rate, after, "linear") for (step, rate), (_, after) in pairwise(points)]
+    return (*lines, *(Phase(*point) for point in points[-1:] if point[0] < spec.steps))
 
 
 def on_sphere(session: Session[PeriodsSpec, Ready], runs: Sequence[PeriodsRun]) -> SphereSide:
@@ -119,7 +153,7 @@ EXPERIMENT = Experiment(
     report=report,
     answer=answer,
     describe=lambda result: describe(result.runs),
-    runs=lambda result: len(result.runs) + len(result.sphere),
+    runs=lambda result: len(result.runs) + len(result.sphere) + len(result.fixed),
     printed=printed,
 )
 resume_periods = EXPERIMENT.resume

@@ -28,7 +28,7 @@ def answer(result: PeriodsResult) -> list[str]:
     """What was found: one sentence, and one or two that explain it."""
     settings = summaries(result.runs)
     sentences = _one(settings[0], result) if len(settings) == 1 else _several(settings, result)
-    return [*sentences, *_sphere(result), *_minima(result), *_sharpness(result)]
+    return [*sentences, *_sphere(result), *_fixed(result), *_minima(result), *_sharpness(result)]
 
 
 def _one(setting: Setting, result: PeriodsResult) -> list[str]:
@@ -121,6 +121,14 @@ def _sphere(result: PeriodsResult) -> list[str]:
             f"With the ELR fixed at its mean, on the sphere, there are {sphere} δ-jumps a run instead of {space}."
         )
     return sentences
+
+
+def _fixed(result: PeriodsResult) -> list[str]:
+    rows = [(row.delta_jumps, row.free_delta_jumps) for row in result.fixed if row.free_delta_jumps is not None]
+    if not rows:
+        return []
+    fixed, free = (format_number(sum(counts) / len(rows), 2) for counts in zip(*rows, strict=True))
+    return [f"With the norm fixed at the checkpoint's there are {fixed} δ-jumps a run instead of {free}."]
 
 
 def _minima(result: PeriodsResult) -> list[str]:

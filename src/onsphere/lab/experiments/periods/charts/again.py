@@ -1,13 +1,54 @@
-"""What training once more showed: the minima of different periods, and the sharpness at jumps."""
+"""What training once more showed: a fixed norm, the minima of different periods, the sharpness at jumps."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.looks import series_looks
-from onsphere.lab.chart.spec import Axis, Chart, Heat, Line, Mark, Panel, Rule, Scale
+from onsphere.lab.chart.spec import INKED, Axis, Chart, Heat, Line, Look, Mark, Panel, Rule, Scale
+from onsphere.lab.chart.theme import OKABE_ITO
+from onsphere.lab.experiments.periods.charts.course import BINS, Drawn, frames_of
 from onsphere.lab.experiments.periods.result import PeriodsResult
 from onsphere.lab.experiments.periods.words import setting_name
+from onsphere.lab.population.course import Array, thinned
+
+Key = tuple[float, float, int]  # lr, weight decay, seed
+
+
+def fixed_chart(shown: Sequence[Drawn], fixed: Mapping[Key, Array]) -> Chart | None:
+    """Minibatch loss with the norm free and with it fixed at the checkpoint's; None without the latter.
+
+    Args:
+        shown: The runs whose norm is free.
+        fixed: The losses [T] of those whose norm is fixed, by lr, weight decay, seed.
+    """
+    pairs = [one for one in shown if one.run.key in fixed]
+    if not pairs:
+        return None
+    frames, common = frames_of(pairs, "fixed")
+    free, held = Look(OKABE_ITO["vermillion"], width=1.0), INKED.but(width=1.0)
+    marks: list[Mark] = []
+    for one in pairs:
+        for name, loss, look in (("norm free", one.course.loss, free), ("norm fixed", fixed[one.run.key], held)):
+            said = f"seed {one.run.seed} · step {{x}} · {name} · loss {{y:.3g}}"
+            place: dict[str, Any] = {"seed": one.run.seed, "frame": frames.index(one.run.setting)}
+            marks.append(Line(*thinned(loss, BINS), look, said, entry=name, **place))
+    return Chart(
+        id="fixed-chart",
+        title="With the norm fixed",
+        x=Axis("step since the checkpoint"),
+        panels=[Panel(Axis("minibatch loss", log=True), marks)],
+        caption=(
+            "The same networks and batches from the same checkpoint on: with weight decay in the whole space, and with "
+            "the norm put back to the checkpoint's after every step, at the ELR that this fixes."
+        ),
+        label="Minibatch loss after the checkpoint with the norm free and fixed",
+        height=420,
+        **common,
+    )
 
 
 def minima_chart(result: PeriodsResult) -> Chart | None:

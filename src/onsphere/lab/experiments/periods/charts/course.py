@@ -60,7 +60,7 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
     looks = series_looks(sorted({one.run.seed for one in shown}), width=1.0)
     marks: dict[str, list[Mark]] = {"loss": [], "ELR": [], "1 − cos": [], "norm": []}
     errors: list[Mark] = []
-    frames, common = _frames(shown, "course")
+    frames, common = frames_of(shown, "course")
     for one in shown:
         course, run, seed = one.course, one.run, f"seed {one.run.seed}"
         look = looks[run.seed]
@@ -118,7 +118,7 @@ def loop_chart(shown: Sequence[Drawn]) -> Chart | None:
     with_period = [one for one in shown if one.period is not None]
     if not with_period:
         return None
-    frames, common = _frames(with_period, "loop")
+    frames, common = frames_of(with_period, "loop")
     marks = [mark for one in with_period for mark in _loop(one, frames.index(one.run.setting))]
     return Chart(
         id="loop-chart",
@@ -164,7 +164,7 @@ def _loop(one: Drawn, frame: int) -> list[Mark]:
     ]
 
 
-def _frames(shown: Sequence[Drawn], file: str) -> tuple[list[tuple[float, float]], dict[str, Any]]:
+def frames_of(shown: Sequence[Drawn], file: str) -> tuple[list[tuple[float, float]], dict[str, Any]]:
     """The settings in their order, and what a chart with a frame for each has: its names, seeds and figures."""
     settings = list(dict.fromkeys(one.run.setting for one in shown))
     first = next((one for one in shown if one.run.behaviour == "periodic"), shown[0])

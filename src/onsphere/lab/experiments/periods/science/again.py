@@ -10,7 +10,7 @@ from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.periods.science.setups import Ready
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
-from onsphere.lab.population import Engine, ShardFolder, State
+from onsphere.lab.population import Engine, Plan, Problem, ShardFolder, State
 from onsphere.lab.population.course import Course
 
 PIECE = 256  # steps between two looks at ``stop``
@@ -24,7 +24,7 @@ def key_of(course: Course) -> Key:
 
 
 def trained_again(session: Again, shard: ShardFolder, steps: Collection[int]) -> Iterator[tuple[Engine, State]]:
-    """Train a shard again and yield engine and state after each of some steps, ascending.
+    """Train a shard of this run again and yield engine and state after each of some steps, ascending.
 
     Args:
         session: Whose plan it was trained by; its progress is told the copy-steps done.
@@ -34,8 +34,15 @@ def trained_again(session: Again, shard: ShardFolder, steps: Collection[int]) ->
     Raises:
         Interrupted: The run was asked to stop.
     """
-    problem, copies = session.given.problem, tuple(shard.copies())
-    engine = Engine(problem, copies, session.execution.plan)
+    yield from trained_to(session, session.given.problem, session.execution.plan, shard, steps)
+
+
+def trained_to(
+    session: Again, problem: Problem, plan: Plan, shard: ShardFolder, steps: Collection[int]
+) -> Iterator[tuple[Engine, State]]:
+    """The same for the shard of a problem that was trained by some plan."""
+    copies = tuple(shard.copies())
+    engine = Engine(problem, copies, plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
     for step in sorted(set(steps)):
