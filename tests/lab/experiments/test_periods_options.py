@@ -1,4 +1,4 @@
-"""Initial norm, step schedules and continued runs, against plain loops in torch written from the formulas."""
+"""Initial norm, step schedules, continued runs, widths and traces, against plain torch written from the formulas."""
 
 import json
 
@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_folder(practical, change
 
 def test_several_settings_or_an_unended_run_are_not_continued(practical, tmp_path):
     several = train_periods(**SMALL | {"lr": [0.1, 0.5]}, setup=practical.spec.setup, steps=8, out=tmp_path / "several")
-    with pytest.raises(InputError, match="has 2 settings of lr and weight decay; it must have one"):
+    with pytest.raises(InputError, match="has 2 settings of lr, weight decay and width; it must have one"):
         going_on(several, tmp_path / "run")
     with pytest.raises(Interrupted):
         train_periods(**SMALL, setup=practical.spec.setup, steps=8, stop=lambda: True, out=tmp_path / "stopped")
@@ -234,3 +234,71 @@ def test_stopped_while_the_first_run_is_trained_again_it_is_resumed(practical, t
     whole = going_on(practical, tmp_path / "whole")
     rows = [json.loads((run.run / "result.json").read_text())["runs"] for run in (resumed, whole)]
     assert rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Two widths, with several settings."""
+    given = SMALL | {"lr": [0.3, 0.5], "each_width": [4, 7], "steps": 12}
+    return train_periods(**given, out=tmp_path_factory.mktemp("wide") / "run")
+
+
+def test_every_width_is_trained_as_a_run_of_its_own(wide, tmp_path):
+    assert [(run.width, run.lr, run.seed) for run in wide.runs] == [
+        (width, lr, seed) for width in (4, 7) for lr in (0.3, 0.5) for seed in (0, 1)
+    ]
+    alone = train_periods(**SMALL | {"widths": [7, 7], "lr": [0.3, 0.5], "steps": 12}, out=tmp_path / "run")
+    pairs = list(zip(wide.runs[4:], alone.runs, strict=True))
+    assert all(one.mean_elr == pytest.approx(other.mean_elr, rel=1e-9) for one, other in pairs)
+    assert all(one.test_error == other.test_error for one, other in pairs)
+    assert shard_of(wide, "width4").weights()["linear2.weight"].shape[1:] == (4, 4)
+
+
+def test_the_page_shows_what_the_width_does(wide):
+    found = report(Run(wide.run), wide)
+    assert {"course", "width"} <= {section.id for section in found.sections}
+    (chart,) = next(section.blocks for section in found.sections if section.id == "width")
+    assert list(chart.panels[1].marks[0].x) == [4.0, 4.0, 7.0, 7.0]
+    assert "mlp of widths 4, 7" in found.subtitle and "width 7" in str(wide)
+
+
+def test_widths_and_what_is_done_at_one_alone_exclude_each_other(wide, tmp_path):
+    for given, said in (
+        ({"traces": 2}, "--traces: is not allowed with --each-width"),
+        ({"model": "convnet", "widths": None, "width": 4}, "--each-width: is not allowed with --width"),
+        ({"each_width": [4, 4]}, "every value must be named once"),
+        ({"each_width": None, "continue_from": str(wide.run)}, "has 4 settings of lr, weight decay and width"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train_periods(**SMALL | {"each_width": [4, 7], "steps": 8} | given, out=tmp_path / "run")
+
+
+def test_traces_are_those_of_the_dense_matrices(tmp_path):
+    """Within five standard errors at the start, in the middle and at the end; one row a setting's first seed."""
+    given = {"widths": [4], "batch_size": "full", "steps": 8, "traces": 2, "lr": [0.3, 0.5]}
+    run = train_periods(**SMALL | given, out=tmp_path / "run")
+    assert [(row.lr, row.seed, row.steps) for row in run.traces] == [(0.3, 0, [0, 4, 8]), (0.5, 0, [0, 4, 8])]
+    problem = prepare(run.spec, "mlp", "digits", Progress()).problem
+    x, y = problem.data.x_train.double(), problem.data.y_train
+    network = problem.build(0).double()
+    k = [(copy.lr, copy.seed) for copy in shard_of(run).copies()].index((0.5, 0))
+
+    network.bn1.track_running_stats, network.bn1.running_mean, network.bn1.running_var = False, None, None
+
+    def outputs(weight):
+        return torch.func.functional_call(network, {"linear1.weight": weight}, x)
+
+    row = run.traces[1]
+    for i, step in enumerate((0, 4, 8)):
+        weight = shard_of(run).snapshot(step)["linear1.weight"][k]
+        hessian = torch.func.hessian(lambda w: cross_entropy(outputs(w), y))(weight)
+        jacobian, p = torch.func.jacrev(outputs)(weight).flatten(2), outputs(weight).detach().softmax(-1)
+        inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        ggn = torch.einsum("nci,ncd,ndi->", jacobian, inner, jacobian) / len(x)
+        assert row.norm[i] == pytest.approx(float(weight.norm()), rel=1e-12)
+        assert abs(row.hessian[i] - float(torch.einsum("ijij->", hessian))) < 5 * row.hessian_error[i]
+        assert abs(row.ggn[i] - float(ggn)) < 5 * row.ggn_error[i]
+        assert row.on_sphere("ggn")[i] == pytest.approx(row.ggn[i] * row.norm[i] ** 2)
+    found = report(Run(run.run), run)
+    blocks = next(section.blocks for section in found.sections if section.id == "traces")
+    assert len(blocks[0].panels) == 2 and len(blocks[1].rows) == 6

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.spec import Chart
-from onsphere.lab.experiments.periods.charts.again import ensemble_chart, fixed_chart, minima_chart, sharpness_chart
+from onsphere.lab.experiments.periods.charts.again import (
+    ensemble_chart,
+    fixed_chart,
+    minima_chart,
+    sharpness_chart,
+    traces_chart,
+)
 from onsphere.lab.experiments.periods.charts.course import Drawn, course_chart, loop_chart
-from onsphere.lab.experiments.periods.charts.settings import law_chart, sphere_chart
-from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
+from onsphere.lab.experiments.periods.charts.settings import law_chart, sphere_chart, width_chart
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, Setting, round_name, summaries
+from onsphere.lab.experiments.periods.science.rows import Minima, Sharpness, Traces
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
@@ -83,6 +91,12 @@ def _angle(run: PeriodsRun) -> float | None:
 
 def _disagreement(one: Minima) -> float:
     return 100 * mean(one.disagreement[i][j] for i in range(len(one.steps)) for j in range(i))
+
+
+def _points(row: Traces) -> Iterator[tuple[Any, ...]]:
+    """The points of a run, a row of the table each: the run, the step, norm, traces with their errors."""
+    columns = (row.steps, row.norm, row.hessian, row.hessian_error, row.ggn, row.ggn_error)
+    return ((row, *values) for values in zip(*columns, strict=True))
 
 
 def _control(row: Sharpness) -> list[float]:
@@ -171,6 +185,16 @@ FIXED = (
     Column("test err, fixed (%)", "test_error", "at the end", kind="percent"),
     Column("test err, free (%)", "free_test_error", "at the end", kind="percent"),
 )
+TRACES = (
+    Column("lr", lambda point: point[0].lr),
+    Column("wd", lambda point: point[0].weight_decay, "weight decay"),
+    Column("step", lambda point: point[1]),
+    Column("norm", lambda point: point[2]),
+    Column("trace of H", lambda point: point[3], "Hessian of the training-mode loss on a fixed batch"),
+    Column("±", lambda point: point[4], "standard error over probes", digits=2),
+    Column("trace of G", lambda point: point[5], "Gauss-Newton matrix"),
+    Column("±", lambda point: point[6], "standard error over probes", digits=2),
+)
 SHARPNESS = (
     *_RUN,
     Column("jump", "jump", "step"),
@@ -203,12 +227,13 @@ def report(run: Run, result: PeriodsResult) -> Report:
             Section("course", "Course of training", [course_chart(shown), *note]),
             *_section("loop", "One period as a loop", [loop_chart(shown)]),
             *_section("law", "Period against lr · wd", [law_chart(result)]),
+            *_section("width", "Over the width", [width_chart(result)]),
             Section(
                 "predictions",
                 "Predicted and measured",
                 [
-                    table(settings, PREDICTIONS, f"Medians over seeds. {SORT}"),
-                    table(settings, EQUILIBRIUM, "The equilibrium, medians over seeds."),
+                    table(settings, _with_width(PREDICTIONS, result), f"Medians over seeds. {SORT}"),
+                    table(settings, _with_width(EQUILIBRIUM, result), "The equilibrium, medians over seeds."),
                 ],
             ),
             *_section(
@@ -216,6 +241,12 @@ def report(run: Run, result: PeriodsResult) -> Report:
                 "The same on the sphere",
                 [sphere_chart(result)],
                 table(result.comparison, COMPARISON, "Whole space and sphere."),
+            ),
+            *_section(
+                "traces",
+                "Traces along training",
+                [traces_chart(result)],
+                table([point for row in result.traces for point in _points(row)], TRACES, "Traces along training."),
             ),
             *_section(
                 "fixed",
@@ -236,7 +267,10 @@ def report(run: Run, result: PeriodsResult) -> Report:
                 table(result.sharpness, SHARPNESS, "ELR · sharpness at jumps."),
             ),
             Section(
-                "runs", "All runs", [table(result.runs, RUNS, f"One row a run. {SORT}")], folded=len(result.runs) > 10
+                "runs",
+                "All runs",
+                [table(result.runs, _with_width(RUNS, result), f"One row a run. {SORT}")],
+                folded=len(result.runs) > 10,
             ),
         ],
         measured=[("tensors", tensor_words(result.spec.elr_of, result.engine.invariant)), *_MEASUREMENTS],
@@ -247,7 +281,12 @@ def printed(result: PeriodsResult) -> list[Table | str]:
     """The settings as a table, medians over seeds."""
     columns = [PREDICTIONS[i] for i in (0, 1, 3, 4, 5, 8, 9)]
     columns += [EQUILIBRIUM[2], replace(EQUILIBRIUM[3], heading="predicted"), EQUILIBRIUM[5]]
-    return [table(summaries(result.runs), columns)]
+    return [table(summaries(result.runs), _with_width(columns, result))]
+
+
+def _with_width(columns: Sequence[Column], result: PeriodsResult) -> list[Column]:
+    """The same columns, with the width foremost where there are several."""
+    return [*([Column("width", "width")] if result.spec.each_width else []), *columns]
 
 
 def _section(id: str, title: str, drawable: list[Chart | None], *more: Block) -> list[Section]:
@@ -259,12 +298,13 @@ def _section(id: str, title: str, drawable: list[Chart | None], *more: Block) ->
 def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
     """The courses that are drawn: the first seeds of every setting, in the order of the result."""
     seeds = max(1, min(MOST_SEEDS, MOST_COURSES // len(summaries(result.runs))))
-    wanted = {r.key: i for i, r in enumerate(result.runs) if r.seed < seeds}
+    wanted = {(*r.place, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
     noisy = result.spec.batch_size != "full"
     found: dict[int, Drawn] = {}
-    for folder in run.shard_folders("space"):
+    rounds = [(width, run.shard_folders(round_name(width))) for width in result.spec.each_width or (None,)]
+    for width, folder in ((width, folder) for width, folders in rounds for folder in folders):
         shard = ShardFolder(folder)
-        keys = [(copy.lr, copy.weight_decay, copy.seed) for copy in shard.copies()]
+        keys = [(copy.lr, copy.weight_decay, width, copy.seed) for copy in shard.copies()]
         if wanted.keys().isdisjoint(keys):
             continue
         steps, evaluations = shard.evaluations()
@@ -289,7 +329,10 @@ def subtitle(spec: PeriodsSpec) -> str:
     """What was trained on what, in a line."""
     batch = "full batch" if spec.batch_size == "full" else f"batch {spec.batch_size}"
     momentum = f", momentum {format_number(spec.momentum_used)}" if spec.momentum_used else ""
-    words = [data_words(spec), network_words(spec, spec.widths_used), spec.setup.replace("-", " "), spec.loss]
+    network = network_words(spec, spec.widths_used)
+    if spec.each_width:
+        network = f"{spec.model} of widths {', '.join(map(str, spec.each_width))}"
+    words = [data_words(spec), network, spec.setup.replace("-", " "), spec.loss]
     plan = (
         f", {spec.schedule} lr" + (f" {', '.join(spec.drops)}" if spec.drops else "")
         if spec.schedule != "constant"

@@ -1,9 +1,10 @@
 """Study the periods: train the population, measure every run, follow up on the sphere and at the periods' minima.
 
-round "space"   every learning rate x weight decay x seed in the whole space
+round "space"   every learning rate x weight decay x seed in the whole space ("width8", ...: of several widths)
 round "sphere"  on request, the same network at fixed ELRs around those measured
 round "fixed"   on request, for a run that goes on from another, the same with its norm fixed at the checkpoint's
 minima          on request, the same shards once more, to keep the weights at the loss minimum of each period
+traces          on request, the traces of curvature matrices at snapshots along training
 sharpness       on request, once more up to the first jumps, to measure the sharpness before them
 """
 
@@ -17,17 +18,18 @@ from typing import Any
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.periods.page import printed, report
-from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, round_name
 from onsphere.lab.experiments.periods.science.continued import continued, origin_of, with_norm_fixed
 from onsphere.lab.experiments.periods.science.minima import find_minima
 from onsphere.lab.experiments.periods.science.runs import analyse
 from onsphere.lab.experiments.periods.science.setups import Ready, ready
 from onsphere.lab.experiments.periods.science.sharpness import measure_sharpness
 from onsphere.lab.experiments.periods.science.sphere import SphereSide, compare, sphere_side
+from onsphere.lab.experiments.periods.science.traces import measure_traces, trace_steps
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.experiments.periods.words import answer, describe
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, ShardFolder
+from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.population.copies import Schedule
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.population.phases import Phase
@@ -64,8 +66,11 @@ def train_periods(model: Model = "mlp", data: Data = "digits", **given: Any) -> 
 
 def prepare(spec: PeriodsSpec, model: Model, data: Data, progress: Progress) -> Ready:
     """The problem in the whole space with the network of the set-up."""
-    space = {"geometry": "space", "radius": None, "schedule": spec.smooth, "augment": spec.augment}
+    space: dict[str, Any] = {"geometry": "space", "radius": None, "schedule": spec.smooth, "augment": spec.augment}
+    space["snapshots"] = trace_steps(spec.steps, spec.traces)
     problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
+    if spec.each_width is not None:
+        return _of_widths(spec, problem, progress)
     given = ready(problem, spec.setup, progress, spec.counted)
     if (spec.compare_sphere or spec.fix_norm) and set(given.invariant) != set(given.problem.trained):
         raise InputError(
@@ -74,24 +79,50 @@ def prepare(spec: PeriodsSpec, model: Model, data: Data, progress: Progress) -> 
             "which fixes the ELR of all of them"
         )
     origin_of(spec, given.problem)
+    return _scaled(spec, given)
+
+
+def _scaled(spec: PeriodsSpec, given: Ready) -> Ready:
+    """The same with the initial norm that was asked for."""
     if spec.norm_scale == 1:
         return given
     return replace(given, problem=replace(given.problem, scaled=dict.fromkeys(given.invariant, spec.norm_scale)))
+
+
+def _of_widths(spec: PeriodsSpec, problem: Problem, progress: Progress) -> Ready:
+    """The problem of every width, the first one foremost."""
+    found = dict[int, Ready]()
+    for width in spec.each_width or ():
+        layers = problem.model_options["widths"]
+        size = {"widths": (width,) * len(layers)} if layers else {"width": width}
+        own = replace(problem, model_options=problem.model_options | size)
+        found[width] = _scaled(spec, ready(own, spec.setup, progress, spec.counted))
+    first = next(iter(found.values()))
+    other = next((w for w, one in found.items() if one.invariant != first.invariant), None)
+    if other is not None:
+        raise InputError(
+            f"--each-width: {other} is not allowed: it has other scale-invariant tensors than the first width"
+        )
+    return replace(first, widths={width: one.problem for width, one in found.items()})
 
 
 def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
     """Train the settings, measure them, and do what else was asked for."""
     if session.spec.continue_from is not None:
         session = continued(session)
-    spec, problem, invariant = session.spec, session.given.problem, session.given.invariant
-    settings, runs = spec.settings(), list[PeriodsRun]()
+    spec, invariant = session.spec, session.given.invariant
+    settings, runs, shards = spec.settings(), list[PeriodsRun](), list[ShardFolder]()
+    widths: dict[int | None, Problem] = dict(session.given.widths.items()) or {None: session.given.problem}
+    for width, problem in widths.items():
 
-    def told(ended: Sequence[ShardFolder]) -> str:
-        runs.extend(read_runs(ended[-1], invariant, spec.burn_in, spec.smooth))
-        runs.sort(key=lambda run: (settings.index(run.setting), run.seed))
-        return describe(runs)
+        def told(ended: Sequence[ShardFolder], width: int | None = width) -> str:
+            found = read_runs(ended[-1], invariant, spec.burn_in, spec.smooth)
+            runs.extend(replace(run, width=width) for run in found)
+            runs.sort(key=lambda run: (list(widths).index(run.width), settings.index(run.setting), run.seed))
+            return describe(runs)
 
-    shards = session.train(problem, "space", copies_of(spec), "whole space", told=told)
+        title = "whole space" if width is None else f"width {width}"
+        shards += session.train(problem, round_name(width), copies_of(spec), title, told=told)
     side = on_sphere(session, runs) if spec.compare_sphere else SphereSide([], [])
     return {
         "runs": runs,
@@ -99,6 +130,7 @@ def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
         "sphere": side.runs,
         "minima": find_minima(session, shards, runs) if spec.minima else [],
         "sharpness": measure_sharpness(session, shards, runs) if spec.sharpness else [],
+        "traces": measure_traces(session, shards, runs) if spec.traces else [],
         "fixed": with_norm_fixed(session, copies_of(spec), runs) if spec.fix_norm else [],
         "engine": {"invariant": invariant},
     }

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from onsphere.lab.options import (
     DataOptions,
@@ -15,6 +15,7 @@ from onsphere.lab.options import (
     NetworkOptions,
     Options,
     Rates,
+    different,
     list_text,
     split_list,
 )
@@ -38,6 +39,14 @@ class PopulationOptions(Options):
     setup: Setup = "scale-invariant"
     """scale-invariant: norms without affine, frozen head; all-parameters: affine norms and the head are trained as
     well; practical: the latter with momentum 0.9; the published one also has --schedule cosine and --augment."""
+    each_width: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=100_000)], ...] | None,
+        BeforeValidator(split_list),
+        AfterValidator(lambda values: None if values is None else different(values)),
+        Parameter(negative=""),
+    ] = None
+    """Widths, comma separated, at each of which every setting is trained: channels of the first layer, of the mlp units
+    of every hidden layer."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Heavy-ball momentum (default 0, or 0.9 in the practical set-up)."""
     norm_scale: Annotated[float, Field(gt=0)] = 1.0
@@ -98,6 +107,9 @@ class FollowUps(Options):
     sharpness: bool = False
     """Also measure ELR times sharpness before the first jumps of each setting's first seed (trains part of it twice);
     stable below 2."""
+    traces: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Also estimate the traces of Hessian and Gauss-Newton matrix at the start and at so many evenly spaced steps of
+    each setting's first seed."""
     burn_in: Annotated[int, Field(ge=0)] = 100
     """Steps at the start in which jumps are not counted: the norm of a new network grows at first."""
 
@@ -124,11 +136,12 @@ class PeriodsSpec(
                 f"--weight-decay: {max(self.weight_decay):g} is not allowed with lr {max(self.lr):g}: their product "
                 "must be below 1, since a step multiplies the weights by 1 - lr * weight decay"
             )
-        if len(self.settings()) * self.seeds > MOST_RUNS:
+        places = len(self.settings()) * len(self.each_width or (0,))
+        if places * self.seeds > MOST_RUNS:
             raise ValueError(
-                f"--seeds: {self.seeds} seeds of {len(self.settings())} settings are too many runs; "
-                f"at most {MOST_RUNS} together"
+                f"--seeds: {self.seeds} seeds of {places} settings are too many runs; at most {MOST_RUNS} together"
             )
+        self._check_widths()
         if self.burn_in > self.steps // 2:
             raise ValueError(
                 f"--burn-in: {self.burn_in} is not allowed: must be at most half of --steps, which is {self.steps}"
@@ -146,6 +159,19 @@ class PeriodsSpec(
                 "training is at fixed ELRs"
             )
         return self
+
+    def _check_widths(self) -> None:
+        """Raise ValueError if several widths are given together with what is done at one alone."""
+        if self.each_width is None:
+            return
+        if not self.each_width or (self.width is not None and self.model != "mlp"):
+            said = (
+                "name at least one width" if not self.each_width else "is not allowed with --width: it names the widths"
+            )
+            raise ValueError(f"--each-width: {said}")
+        for name in ("compare_sphere", "minima", "sharpness", "traces", "continue_from"):
+            if getattr(self, name):
+                raise ValueError(f"--{name.replace('_', '-')}: is not allowed with --each-width: give one --width")
 
     def _check_drops(self) -> None:
         """Raise ValueError unless there are points where the schedule has some, one after another within the run."""

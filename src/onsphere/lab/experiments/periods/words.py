@@ -12,9 +12,9 @@ from onsphere.lab.report.words import format_number
 __all__ = ["answer", "describe", "setting_name"]
 
 
-def setting_name(lr: float, weight_decay: float) -> str:
+def setting_name(lr: float, weight_decay: float, width: int | None = None) -> str:
     """A setting as the page writes it."""
-    return f"lr {format_number(lr)} · wd {format_number(weight_decay)}"
+    return f"lr {format_number(lr)} · wd {format_number(weight_decay)}" + (f" · width {width}" if width else "")
 
 
 def describe(runs: Sequence[PeriodsRun]) -> str:

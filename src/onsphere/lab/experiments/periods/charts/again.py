@@ -14,6 +14,7 @@ from onsphere.lab.experiments.periods.charts.course import BINS, Drawn, frames_o
 from onsphere.lab.experiments.periods.result import PeriodsResult
 from onsphere.lab.experiments.periods.words import setting_name
 from onsphere.lab.population.course import Array, thinned
+from onsphere.lab.report.words import format_number
 
 Key = tuple[float, float, int]  # lr, weight decay, seed
 
@@ -34,7 +35,7 @@ def fixed_chart(shown: Sequence[Drawn], fixed: Mapping[Key, Array]) -> Chart | N
     for one in pairs:
         for name, loss, look in (("norm free", one.course.loss, free), ("norm fixed", fixed[one.run.key], held)):
             said = f"seed {one.run.seed} · step {{x}} · {name} · loss {{y:.3g}}"
-            place: dict[str, Any] = {"seed": one.run.seed, "frame": frames.index(one.run.setting)}
+            place: dict[str, Any] = {"seed": one.run.seed, "frame": frames.index(one.run.place)}
             marks.append(Line(*thinned(loss, BINS), look, said, entry=name, **place))
     return Chart(
         id="fixed-chart",
@@ -135,5 +136,35 @@ def sharpness_chart(result: PeriodsResult) -> Chart | None:
             "since the jump before. Gradient descent is unstable above the dashed line."
         ),
         label="ELR times sharpness before jumps and between them",
+        height=400,
+    )
+
+
+def traces_chart(result: PeriodsResult) -> Chart | None:
+    """Traces on the unit sphere against steps, Hessian and Gauss-Newton matrix; None without any."""
+    if not result.traces:
+        return None
+    marks: dict[str, list[Mark]] = {"hessian": [], "ggn": []}
+    looks = series_looks((row.setting for row in result.traces), width=1.4, marker="circle", size=5)
+    for row in result.traces:
+        look, name = looks[row.setting], setting_name(*row.setting)
+        for kind, own in marks.items():
+            errors = [format_number(error) for error in row.on_sphere(f"{kind}_error")]
+            said = f"{name} · step {{x}}<br>norm² · trace {{y:.4g}} ± {{error}}"
+            own.append(Line(row.steps, row.on_sphere(kind), look, said, {"error": errors}, entry=name))
+    return Chart(
+        id="traces-chart",
+        title="Traces along training",
+        x=Axis("step", holds=(0.0,)),
+        panels=[
+            Panel(Axis("norm² · trace"), marks["hessian"], title="Hessian"),
+            Panel(Axis("norm² · trace", log=True), marks["ggn"], title="Gauss-Newton matrix"),
+        ],
+        caption=(
+            "Traces on the unit sphere, norm² times those at the weights as they are, of the training-mode loss on a "
+            "fixed batch; each setting's first seed. The Hessian's may be negative, the Gauss-Newton matrix's is not."
+        ),
+        label="Traces of the Hessian and of the Gauss-Newton matrix against steps",
+        columns=2,
         height=400,
     )

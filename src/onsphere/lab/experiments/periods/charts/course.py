@@ -12,7 +12,7 @@ from onsphere.dynamics import default_delta
 from onsphere.lab.chart.looks import series_looks
 from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Look, Mark, Panel, Points, Scale
 from onsphere.lab.chart.theme import GREY, OKABE_ITO
-from onsphere.lab.experiments.periods.result import PeriodsRun
+from onsphere.lab.experiments.periods.result import PeriodsRun, Place
 from onsphere.lab.experiments.periods.words import setting_name
 from onsphere.lab.population.course import Array, Course, thinned
 from onsphere.lab.report.words import format_number
@@ -64,7 +64,7 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
     for one in shown:
         course, run, seed = one.course, one.run, f"seed {one.run.seed}"
         look = looks[run.seed]
-        place: dict[str, Any] = {"seed": run.seed, "frame": frames.index(one.run.setting)}
+        place: dict[str, Any] = {"seed": run.seed, "frame": frames.index(one.run.place)}
         for title, values in zip(marks, (course.loss, course.elr, course.cosine_distance, course.radius), strict=True):
             if values is not None:
                 hover = f"{seed} · step {{x}} · {title} {{y:.3g}}"
@@ -76,7 +76,7 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
         steps, percents = one.evaluation_steps[1:], 100 * one.test_error[1:]
         errors.append(Line(steps, percents, dots, hover, entry=seed, listed=False, **place))
     for frame, setting in enumerate(frames):
-        for title, mark in _levels(next(one for one in shown if one.run.setting == setting), frame):
+        for title, mark in _levels(next(one for one in shown if one.run.place == setting), frame):
             marks[title].append(mark)
     return Chart(
         id="course-chart",
@@ -119,7 +119,7 @@ def loop_chart(shown: Sequence[Drawn]) -> Chart | None:
     if not with_period:
         return None
     frames, common = frames_of(with_period, "loop")
-    marks = [mark for one in with_period for mark in _loop(one, frames.index(one.run.setting))]
+    marks = [mark for one in with_period for mark in _loop(one, frames.index(one.run.place))]
     return Chart(
         id="loop-chart",
         title="One period as a loop",
@@ -164,9 +164,9 @@ def _loop(one: Drawn, frame: int) -> list[Mark]:
     ]
 
 
-def frames_of(shown: Sequence[Drawn], file: str) -> tuple[list[tuple[float, float]], dict[str, Any]]:
+def frames_of(shown: Sequence[Drawn], file: str) -> tuple[list[Place], dict[str, Any]]:
     """The settings in their order, and what a chart with a frame for each has: its names, seeds and figures."""
-    settings = list(dict.fromkeys(one.run.setting for one in shown))
+    settings = list(dict.fromkeys(one.run.place for one in shown))
     first = next((one for one in shown if one.run.behaviour == "periodic"), shown[0])
     return settings, {
         "seeds": sorted({one.run.seed for one in shown}),
@@ -174,6 +174,9 @@ def frames_of(shown: Sequence[Drawn], file: str) -> tuple[list[tuple[float, floa
         "others": False,
         "frames": [setting_name(*setting) for setting in settings],
         "frame_name": "setting",
-        "frame": settings.index(first.run.setting),
-        "prints": [(f"{file}-lr{lr:g}-wd{decay:g}", i) for i, (lr, decay) in enumerate(settings)],
+        "frame": settings.index(first.run.place),
+        "prints": [
+            (f"{file}-lr{lr:g}-wd{decay:g}" + (f"-width{width}" if width else ""), i)
+            for i, (lr, decay, width) in enumerate(settings)
+        ],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onsphere.lab.chart.looks import series_looks
-from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Mark, Panel, Points
+from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Mark, Panel, Points, Rule
 from onsphere.lab.experiments.periods.charts.course import ELR
 from onsphere.lab.experiments.periods.result import PeriodsResult, summaries
 from onsphere.lab.experiments.periods.words import setting_name
@@ -20,9 +20,11 @@ def law_chart(result: PeriodsResult) -> Chart | None:
     if not settings:
         return None
     marks: list[Mark] = []
-    for lr, look in series_looks(sorted({s.lr for s in settings}), marker="circle", size=8).items():
-        runs = [run for s in settings if s.lr == lr for run in s.runs if run.period is not None]
-        name = f"lr {format_number(lr)}"
+    by, called = ("width", "width {}") if settings[0].width else ("lr", "lr {}")
+    values = sorted({getattr(s, by) for s in settings})
+    for value, look in series_looks(values, marker="circle", size=8).items():
+        runs = [run for s in settings if getattr(s, by) == value for run in s.runs if run.period is not None]
+        name = called.format(format_number(value))
         columns = {"wd": [format_number(run.weight_decay) for run in runs], "seed": [run.seed for run in runs]}
         hover = f"{name} · wd {{wd}} · seed {{seed}}<br>period {{y}} steps"
         products = [run.lr * run.weight_decay for run in runs]
@@ -47,10 +49,52 @@ def law_chart(result: PeriodsResult) -> Chart | None:
         caption=(
             "Dots: median distance of consecutive jumps, one a run. Line: τ, in which decay alone raises the ELR by "
             "the factor e. Crosses: what the norm recurrence says without gradients, for the ELRs at which jumps began "
-            "and ended. Runs of equal lr · wd have equal periods, whatever their lr."
+            "and ended. At one width runs of equal lr · wd have equal periods, whatever their lr."
         ),
         label="Periods over the product of learning rate and weight decay",
         height=440,
+    )
+
+
+def width_chart(result: PeriodsResult) -> Chart | None:
+    """Period in units of τ and mean ELR of every run over the width; None with one width."""
+    settings = [s for s in summaries(result.runs) if s.width]
+    if not settings:
+        return None
+    quantities = (("period_tau", "period (τ)"), ("mean_elr", "mean ELR"), ("test_error", "test error (%)"))
+    marks: dict[str, list[Mark]] = {name: [] for name, _ in quantities}
+    for setting, look in series_looks((s.setting for s in settings), marker="circle", size=7).items():
+        own, called = [s for s in settings if s.setting == setting], setting_name(*setting)
+        for name, title in quantities:
+            runs = [run for s in own for run in s.runs if getattr(run, name) is not None]
+            said, seeds = f"{called} · width {{x}} · seed {{seed}}<br>{title} {{y:.3g}}", [run.seed for run in runs]
+            percent = 100 if name == "test_error" else 1
+            heights = [percent * getattr(run, name) for run in runs]
+            widths = [float(run.width or 0) for run in runs]
+            middle = [(float(s.width or 0), s.median(name)) for s in sorted(own, key=lambda s: s.width or 0)]
+            known = [(w, percent * value) for w, value in middle if value is not None]
+            marks[name] += [
+                Points(widths, heights, look, said, {"seed": seeds}, entry=called),
+                Line([w for w, _ in known], [v for _, v in known], look.but(marker=""), entry=called, listed=False),
+            ]
+    ticks = {float(s.width or 0): str(s.width) for s in settings}
+    return Chart(
+        id="width-chart",
+        title="Over the width",
+        x=Axis("width", log=True, ticks=ticks),
+        panels=[
+            Panel(Axis("period / τ", holds=(0.0, 1.0)), marks["period_tau"], rules=[Rule(1.0, "τ")]),
+            Panel(Axis("mean ELR", log=True), marks["mean_elr"]),
+            Panel(Axis("test error (%)", holds=(0.0,)), marks["test_error"]),
+        ],
+        caption=(
+            "One dot a run, lines through medians over seeds. Left: median period over τ = 1/(2 lr · wd), in which "
+            "decay alone raises the ELR by the factor e. Middle: geometric mean of the ELR after 3 τ. Right: test "
+            "error at the end."
+        ),
+        label="Period, effective learning rate and test error over the width of the network",
+        columns=3,
+        height=380,
     )
 
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from onsphere.dynamics import default_delta
 from onsphere.lab.engine_file import Execution, read_execution
 from onsphere.lab.experiment import Refused
-from onsphere.lab.experiments.periods.result import FixedNorm, PeriodsResult, PeriodsRun
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
 from onsphere.lab.experiments.periods.science.again import Again, trained_to
+from onsphere.lab.experiments.periods.science.rows import FixedNorm
 from onsphere.lab.experiments.periods.science.runs import count_jumps
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.options import InputError
@@ -86,8 +87,9 @@ def origin_of(spec: PeriodsSpec, problem: Problem) -> Origin | None:
         if theirs != own:
             option = name.removesuffix("_used").replace("_", "-")
             raise InputError(f"{named} was trained with --{option} {_said(theirs)}, and this run has {_said(own)}")
-    if len(first.settings()) > 1:
-        raise InputError(f"{named} has {len(first.settings())} settings of lr and weight decay; it must have one")
+    settings = len(first.settings()) * len(first.each_width or (0,))
+    if settings > 1 or first.each_width:
+        raise InputError(f"{named} has {settings} settings of lr, weight decay and width; it must have one, by --width")
     if spec.seeds > first.seeds:
         raise InputError(f"--seeds: {spec.seeds} is not allowed: {spec.continue_from} has {first.seeds}")
     step = first.steps if spec.at is None else spec.at
@@ -176,7 +178,7 @@ def with_norm_fixed(session: Again, copies: Sequence[Copy], runs: Sequence[Perio
         Interrupted: The run was asked to stop.
     """
     norms = norms_at_start(session)
-    problem = replace(session.given.problem, geometry="sphere", radius=None)
+    problem = replace(session.given.problem, geometry="sphere", radius=None, snapshots=())
     elrs = [c.lr / ((1 - c.lr * c.weight_decay) * norms[c.seed] ** 2) for c in copies]
     wanted = [Copy(c.seed, elr, start=c.start) for c, elr in zip(copies, elrs, strict=True)]
     shards = session.train(problem, "fixed", wanted, "norm fixed")

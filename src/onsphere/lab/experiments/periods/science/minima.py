@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onsphere.lab.experiments.periods.result import Minima, PeriodsRun
+from onsphere.lab.experiments.periods.result import PeriodsRun
 from onsphere.lab.experiments.periods.science.again import Again, key_of, trained_again
+from onsphere.lab.experiments.periods.science.rows import Minima
 from onsphere.lab.experiments.periods.science.setups import Ready
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.population.course import Course, courses_of

@@ -14,7 +14,7 @@ any set-up (``Problem.augment``, ``Problem.schedule``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -71,10 +71,12 @@ class Ready:
     Attributes:
         problem: The problem with its trained tensors named.
         invariant: Names of the scale-invariant tensors among them that ELR, norm and gradient are those of.
+        widths: The problem of every width, where there are several.
     """
 
     problem: Problem
     invariant: tuple[str, ...]
+    widths: dict[int, Problem] = field(default_factory=dict)
 
 
 def ready(problem: Problem, setup: Setup, progress: Progress, only: Only = None) -> Ready:

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from onsphere.curvature import Eigenvalues, Functional, HessianOperator, operator_eigenvalues
-from onsphere.lab.experiments.periods.result import PeriodsRun, Sharpness
+from onsphere.lab.experiments.periods.result import PeriodsRun
 from onsphere.lab.experiments.periods.science.again import Again, Key, key_of, trained_again
+from onsphere.lab.experiments.periods.science.rows import Sharpness
 from onsphere.lab.population import Problem, ShardFolder
 from onsphere.lab.population.course import Course, courses_of
 from onsphere.lab.population.step import loss_function
@@ -122,6 +123,16 @@ def _row(course: Course, jump: int, near: list[int], control: list[int], found: 
     )
 
 
+def fixed_batch(problem: Problem) -> tuple[Tensor, Tensor]:
+    """All training examples with full batches, else :data:`EXAMPLES` of them, or as many as a step sees if more."""
+    rows = torch.arange(len(problem.data.x_train))
+    if problem.batch_size < len(rows):
+        drawn = np.random.default_rng(problem.seed).permutation(len(rows))
+        rows = torch.from_numpy(np.sort(drawn[: max(EXAMPLES, problem.batch_size)]))
+    x = problem.data.x_train[rows].to(problem.device, problem.dtype)
+    return x, problem.data.y_train[rows].to(problem.device)
+
+
 class SharpnessMeter:
     """Measures the Hessian of the training-mode loss on a fixed batch.
 
@@ -131,14 +142,9 @@ class SharpnessMeter:
     """
 
     def __init__(self, problem: Problem, invariant: Sequence[str]) -> None:
-        rows = torch.arange(len(problem.data.x_train))
-        if problem.batch_size < len(rows):
-            drawn = np.random.default_rng(problem.seed).permutation(len(rows))
-            rows = torch.from_numpy(np.sort(drawn[: max(EXAMPLES, problem.batch_size)]))
-        x = problem.data.x_train[rows].to(problem.device, problem.dtype)
-        y = problem.data.y_train[rows].to(problem.device)
         network = problem.build(0).to(problem.device, problem.dtype)
-        self.functional = Functional(network, loss_function(problem.loss), (x, y), tuple(invariant), sphere=True)
+        batch = fixed_batch(problem)
+        self.functional = Functional(network, loss_function(problem.loss), batch, tuple(invariant), sphere=True)
 
     def __call__(self, values: Mapping[str, Tensor], start: Eigenvalues | None = None) -> Eigenvalues | None:
         """The top eigenvalue on the unit sphere.

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onsphere.dynamics import default_delta
-from onsphere.lab.experiments.periods.result import Comparison, PeriodsRun, Setting, SphereRun, summaries
+from onsphere.lab.experiments.periods.result import PeriodsRun, Setting, summaries
+from onsphere.lab.experiments.periods.science.rows import Comparison, SphereRun
 from onsphere.lab.experiments.periods.science.runs import count_jumps
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.population.course import Array
@@ -54,7 +55,7 @@ def sphere_side(problem: Problem, runs: Sequence[PeriodsRun]) -> tuple[Problem, 
         if elr is not None:
             for factor in FACTORS:
                 wanted += [(setting.lr, setting.weight_decay, elr * factor, run.seed) for run in setting.runs]
-    return replace(problem, geometry="sphere", radius=1.0), wanted
+    return replace(problem, geometry="sphere", radius=1.0, snapshots=()), wanted
 
 
 def compare(
