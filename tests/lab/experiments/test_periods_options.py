@@ -104,7 +104,7 @@ def test_a_schedule_of_points_is_that_of_every_step(schedule, tmp_path):
     np.testing.assert_allclose(course.factors, factors, rtol=1e-12)
     np.testing.assert_allclose(course.elr, 0.5 * np.array(factors) / 0.1 / squares, rtol=1e-8)
     np.testing.assert_allclose(course.norm_elr, 0.5 / 0.1 / squares, rtol=1e-8)
-    assert f"{schedule} lr {', '.join(drops)}" in subtitle(run.spec)
+    assert f"lr {'in steps' if schedule == 'steps' else 'through'} {', '.join(drops)}" in subtitle(run.spec)
 
 
 def test_the_published_schedules_by_quarters_are_such_points():

@@ -123,16 +123,15 @@ class Engine:
         def stacked(name: str) -> Tensor:
             return torch.stack([networks[c.seed][name] for c in self.copies])
 
-        params = [stacked(name) for name in problem.trained]
-        if problem.starts is not None:
-            params = list(self._started().values())
+        fresh = problem.starts is None
+        params = [stacked(name) for name in problem.trained] if fresh else list(self._started().values())
         radius = vmap(squared_norm)(params).sqrt()
         if problem.geometry == "sphere" and problem.radius is not None:
             # weights that are there but for rounding stay as they are: a continued run is then the same to the bit
             scale = torch.where((radius / problem.radius - 1).abs() < ROUNDING, 1.0, problem.radius / radius)
             params = [p * _over(scale, p).to(p.dtype) for p in params]
             radius = torch.full_like(radius, problem.radius)
-        kept = {} if problem.starts is None else self._started("buffer0/")
+        kept = {} if fresh else self._started("buffer0/")
         buffers = [kept.get(name, torch.zeros_like(p)) for name, p in zip(problem.trained, params, strict=True)]
         buffers = (buffers + [torch.zeros_like(p) for p in params])[: self.buffers_each * len(params)]
         alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)

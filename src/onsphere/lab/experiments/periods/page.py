@@ -333,13 +333,15 @@ def subtitle(spec: PeriodsSpec) -> str:
     if spec.each_width:
         network = f"{spec.model} of widths {', '.join(map(str, spec.each_width))}"
     words = [data_words(spec), network, spec.setup.replace("-", " "), spec.loss]
-    plan = (
-        f", {spec.schedule} lr" + (f" {', '.join(spec.drops)}" if spec.drops else "")
-        if spec.schedule != "constant"
-        else ""
-    )
+    points = ", ".join(spec.drops or ())
+    plans = {
+        "constant": "",
+        "cosine": ", cosine lr",
+        "steps": f", lr in steps {points}",
+        "linear": f", lr through {points}",
+    }
     scale = f", initial norm × {format_number(spec.norm_scale)}" if spec.norm_scale != 1 else ""
     after = (
         f", from {f'step {spec.at}' if spec.at else 'the end'} of {spec.continue_from}" if spec.continue_from else ""
     )
-    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}{plan}{scale}{after}"])
+    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}{plans[spec.schedule]}{scale}{after}"])

@@ -20,6 +20,9 @@ from onsphere.lab.report.words import format_number
 BINS = 500  # of steps; each keeps its lowest and its highest value
 ELR = Axis("effective learning rate (ELR)", log=True)
 _DOTTED = INKED.but(width=1.2, dash="dot")
+_ANGLES = (
+    "A step above δ counts as a δ-jump; the dotted line is 1 − cos of every step at a constant equilibrium, lr · wd. "
+)
 _RED = Look(OKABE_ITO["vermillion"])
 
 
@@ -83,14 +86,14 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
         title="Course of training",
         x=Axis("step", holds=(0.0, float(max(len(one.course.loss) for one in shown)))),
         panels=[
-            *(Panel(Axis(title, log=True), own) for title, own in marks.items()),
+            *(Panel(Axis(title, log=True), own) for title, own in marks.items() if own),
             Panel(Axis("test error (%)", holds=(0.0,)), errors),
         ],
         caption=(
             "While the loss is low gradients are small, weight decay shrinks the norm and the ELR climbs; at a jump "
-            "(triangles) loss and gradients shoot up, throw the norm up and the ELR down. A step above δ counts as a "
-            "δ-jump; the dotted line is 1 − cos of every step at a constant equilibrium, lr · wd. Curves are thinned "
-            "so that the lowest and the highest reading of each stretch stay."
+            "(triangles) loss and gradients shoot up, throw the norm up and the ELR down. "
+            + _ANGLES * bool(marks["1 − cos"])
+            + "Curves are thinned so that the lowest and the highest reading of each stretch stay."
         ),
         label="Loss, ELR, cosine distance of steps, norm and test error against steps, jumps marked",
         height=900,
