@@ -47,7 +47,7 @@ class Origin:
     """The run that is continued.
 
     Attributes:
-        run: The run.
+        run: Where everything of it lies.
         spec: What it was asked for.
         execution: How it was executed.
         step: The step at which its networks are taken.
@@ -170,7 +170,7 @@ def with_norm_fixed(session: Again, copies: Sequence[Copy], runs: Sequence[Perio
     """Train the same copies with the norm fixed at the checkpoint's, and set them beside those whose norm is free.
 
     Args:
-        session: Of the continued problem.
+        session: The session whose problem begins at the checkpoint.
         copies: The copies in the whole space.
         runs: What was measured of them.
 
