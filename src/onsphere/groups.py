@@ -11,7 +11,8 @@ makes such groups, the optimisers step them and the monitor reads them; what all
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -19,10 +20,25 @@ from onsphere.radii import as_radius, check_range, measure_radius
 from onsphere.sharding import agree
 from onsphere.spheres import Sphere
 
-__all__ = ["KINDS", "given_names", "parameter_names", "settle_radius", "sphere_group", "sphere_kind"]
+__all__ = [
+    "KINDS",
+    "Only",
+    "check_only",
+    "given_names",
+    "is_counted",
+    "matches",
+    "parameter_names",
+    "settle_radius",
+    "sphere_group",
+    "sphere_kind",
+]
 
 #: What a group's ``sphere`` may say; an ordinary group has None or no such key.
 KINDS = ("joint", "rows")
+
+#: Which tensors count: "weights" (at least two dimensions: convolutions and matrices, as the papers' code counts), or
+#: those whose names match a glob or one of several; None: all.
+Only: TypeAlias = str | Sequence[str] | None
 
 
 def sphere_group(parameters: Mapping[str, Tensor], kind: str | None) -> dict[str, Any]:
@@ -36,6 +52,26 @@ def sphere_group(parameters: Mapping[str, Tensor], kind: str | None) -> dict[str
         The group ``{"params": [...], "names": [...], "sphere": kind}``, as torch optimisers take it.
     """
     return {"params": list(parameters.values()), "names": list(parameters), "sphere": kind}
+
+
+def matches(name: str, select: str | Sequence[str]) -> bool:
+    """Whether a name matches one of the globs."""
+    return any(fnmatchcase(name, pattern) for pattern in ([select] if isinstance(select, str) else select))
+
+
+def is_counted(name: str, tensor: Tensor, only: Only) -> bool:
+    """Whether a tensor is among those that :data:`Only` names."""
+    return only is None or (tensor.dim() >= 2 if only == "weights" else matches(name, only))
+
+
+def check_only(only: object) -> None:
+    """Refuse what is none of :data:`Only` (TypeError), and no globs at all (ValueError)."""
+    if only is None or (isinstance(only, str) and only):
+        return
+    if not isinstance(only, str | Sequence) or not all(isinstance(pattern, str) for pattern in only):
+        raise TypeError(f'only is {only!r}; it must be "weights", a glob of tensor names, several of them, or None')
+    if not only:
+        raise ValueError(f'only is {only!r}, which names no tensor; give "weights", globs of tensor names, or None')
 
 
 def sphere_kind(group: Mapping[str, Any]) -> str | None:

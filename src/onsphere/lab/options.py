@@ -176,6 +176,19 @@ class TrainingOptions(Options):
     """Seed of the whole run: initial weights, batch order and label noise follow from it."""
 
 
+class ElrOptions(Options):
+    """What effective learning rates are those of, in networks whose norms have gains and biases."""
+
+    elr_of: Annotated[str, Field(min_length=1)] = "all"
+    """Scale-invariant tensors that ELR, norm and effective gradient are of: all; weights (at least two dimensions:
+    convolutions and matrices, as the published code counts); or globs of names, comma separated."""
+
+    @property
+    def counted(self) -> str | tuple[str, ...] | None:
+        """The same as :func:`onsphere.sphere_groups` takes it (``only``)."""
+        return {"all": None, "weights": "weights"}.get(self.elr_of, tuple(self.elr_of.split(",")))
+
+
 class EngineOptions(Options):
     """What executes the copies; changes the cost, not the question."""
 

@@ -50,7 +50,7 @@ class LightningMonitor(TrainerMonitor):
         on_alarm: As for :class:`onsphere.Monitor`; alarms are logged in any case.
         sinks: More places for readings.
         prefix: Put before every name that is logged.
-        options: More for :class:`onsphere.Monitor`: ``select``, ``capacity``, ``keep``.
+        options: More for :class:`onsphere.Monitor`: ``select``, ``only``, ``capacity``, ``keep``.
 
     Raises:
         ImportError: Neither package is installed.
@@ -142,7 +142,7 @@ class HuggingFaceMonitor(TrainerMonitor):
         on_alarm: As for :class:`onsphere.Monitor`; alarms are logged in any case.
         sinks: More places for readings.
         prefix: Put before every name that is logged.
-        options: More for :class:`onsphere.Monitor`: ``select``, ``capacity``, ``keep``.
+        options: More for :class:`onsphere.Monitor`: ``select``, ``only``, ``capacity``, ``keep``.
 
     Raises:
         ImportError: ``transformers`` is not installed.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from onsphere.functional.wrappers import plain_name
-from onsphere.groups import given_names, sphere_kind
+from onsphere.groups import Only, check_only, given_names, is_counted, matches, sphere_kind
 from onsphere.sharding import check_parts
 
-__all__ = ["Group", "Watched", "frozen_norms", "matches", "watch"]
+__all__ = ["Group", "Watched", "frozen_norms", "watch"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ def watch(
     groups: Iterable[Mapping[str, Any]] | None,
     select: str | Sequence[str],
     model: nn.Module | None,
+    only: Only = None,
 ) -> Watched:
     """Settle what is read.
 
@@ -80,6 +80,7 @@ def watch(
         groups: Param groups, as ``onsphere.sphere_groups(model, batch)`` returns them; None: the optimisers' own.
         select: Globs of tensor names.
         model: The module whose names the tensors get; None: those of the groups or optimisers.
+        only: Which tensors of sphere groups stay in them; the others are read with the rest.
 
     Returns:
         Tensors and groups; a group without selected tensors is left out.
@@ -87,11 +88,14 @@ def watch(
     Raises:
         TypeError: A tensor does not hold real floating-point numbers, or is split in a way that is not understood.
         ValueError: A tensor is not stepped by any of the optimisers, or by two, or is in two groups, or nothing is
-            selected.
+            selected, or ``only`` leaves nothing on spheres or splits one that an optimiser keeps.
     """
+    check_only(only)
     home = _homes(optimizers)
     given = _default_groups(optimizers) if groups is None else [dict(group) for group in groups]
     called = _names(optimizers, given, model)
+    if only is not None:
+        given = _only(given, called, optimizers, only)
     tensors: list[list[Tensor]] = [[] for _ in optimizers]
     names: list[list[str]] = [[] for _ in optimizers]
     numbered: list[tuple[str, str | None, list[Tensor]]] = []
@@ -137,11 +141,6 @@ def watch(
     )
 
 
-def matches(name: str, select: str | Sequence[str]) -> bool:
-    """Whether a name matches one of the globs."""
-    return any(fnmatchcase(name, pattern) for pattern in ([select] if isinstance(select, str) else select))
-
-
 def frozen_norms(model: nn.Module | None) -> list[str]:
     """Names of the layers that normalise by running statistics while the rest of the model trains."""
     if model is None or not any(module.training for module in model.modules()):
@@ -171,6 +170,37 @@ def _default_groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     spheres = [group for group in groups if sphere_kind(group) is not None]
     return spheres or [{"params": [p for group in groups for p in group["params"]], "_name": "all"}]
+
+
+def _only(
+    groups: Sequence[Mapping[str, Any]], called: Mapping[int, str], optimizers: Sequence[Optimizer], only: Only
+) -> list[dict[str, Any]]:
+    """The groups with what does not count on spheres moved into one ordinary group, the first if there is one."""
+    counted = {
+        id(p) for g in groups if sphere_kind(g) for p in _listed(g["params"]) if is_counted(called[id(p)], p, only)
+    }
+    if not counted:
+        raise ValueError(f"only={only!r} leaves no tensor on a sphere; groups must have a sphere with such tensors")
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        own = {id(p) for p in group["params"]}
+        if sphere_kind(group) == "joint" and own & counted and not own <= counted:
+            raise ValueError(
+                f"only={only!r} splits a sphere that an optimizer keeps, whose learning rate is that of all its "
+                "tensors together; give onsphere.sphere_groups(model, batch, only=...) to the optimizer instead"
+            )
+    found = [
+        dict(g) | {"params": [p for p in _listed(g["params"]) if not sphere_kind(g) or id(p) in counted]}
+        for g in groups
+    ]
+    moved = [p for g in groups if sphere_kind(g) for p in _listed(g["params"]) if id(p) not in counted]
+    for group in found:
+        group.pop("names", None)  # they are known by now
+    rest = next((group for group in found if not sphere_kind(group)), None)
+    if rest is not None:
+        rest["params"] = [*rest["params"], *moved]
+    elif moved:
+        found.append({"params": moved})
+    return [group for group in found if group["params"]]
 
 
 def _names(

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from onsphere.monitor.groups import frozen_norms, matches, watch
+from onsphere.groups import Only, matches
+from onsphere.monitor.groups import frozen_norms, watch
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.outlets import Outlets
 from onsphere.monitor.record import Record
@@ -71,6 +72,10 @@ class Monitor:
             ``sphere``, or, if none has, all of its parameters as one group ``all``.
         every: Steps 0, ``every``, 2 ``every``, ... are read.
         select: Glob of tensor names, or several; others are not read, and norms are those of the selected part.
+        only: Which tensors of the sphere groups their norm and ELR are of, as for :func:`onsphere.sphere_groups`:
+            ``"weights"`` (at least two dimensions, as the papers' code counts), or globs; the others are read with the
+            rest. It decides the ELR: gains of one add their number to ρ². None: all of them. Whether these are
+            scale-invariant by themselves shows in their Noether residual.
         capacity: Readings that the ring holds; it is flushed when full. With ``on_alarm`` it is at most 32, so that an
             alarm comes no later than 32 readings.
         keep: Readings that are kept on the host.
@@ -85,7 +90,8 @@ class Monitor:
         TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers or is split in a
             way that is not understood (FSDP 1, DeepSpeed's third stage, ``Partial``).
         ValueError: The optimiser has a monitor already or does not step a tensor of ``groups``, nothing is selected, a
-            number is out of range, or DTensors are watched otherwise on another rank.
+            number is out of range, ``only`` leaves nothing on spheres or splits one that the optimiser keeps, or
+            DTensors are watched otherwise on another rank.
         RuntimeError: DTensors are watched, and another rank has made no monitor within two minutes.
 
     Example:
@@ -105,6 +111,7 @@ class Monitor:
         every: int = 10,
         *,
         select: str | Sequence[str] = "*",
+        only: Only = None,
         capacity: int = 256,
         keep: int = 20_000,
         on_alarm: Callable[[Finding], object] | None = None,
@@ -119,7 +126,7 @@ class Monitor:
         attached = [type(one).__name__ for one in optimizers if one in _ATTACHED]
         if attached:
             raise ValueError(f"this {attached[0]} has a monitor already; call its detach() first, or use that one")
-        self._watched = watch(optimizers, groups, select, model)
+        self._watched = watch(optimizers, groups, select, model, only)
         self.every, self.on_alarm, self.sinks = every, on_alarm, list(sinks)
         ring = min(capacity, _ALARM_EVERY) if on_alarm else capacity
         self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
@@ -257,7 +264,7 @@ class Monitor:
             if state.get(key) != value:
                 raise ValueError(
                     f"the loaded state has {key} {state.get(key)}, this monitor {value}; make it with the groups, "
-                    "select and every that the saved one had"
+                    "select, only and every that the saved one had"
                 )
         blocks, notes = unpacked(state)
         counts = [f"{int(run['count'])} steps of optimiser {k}" for k, run in enumerate(state["runs"])]

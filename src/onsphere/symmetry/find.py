@@ -29,6 +29,9 @@ __all__ = ["INVARIANT_BELOW", "find_symmetries"]
 #: lie below 1e-9 (invariant; mostly exactly 0) or above 1e-6.
 INVARIANT_BELOW = 1e-8
 
+#: What exponents of a symmetry may miss of the row-reduced constraints.
+_EXACT = 1e-6
+
 #: Rows of a tensor whose products of gradient and weight stay below this part of its gradient's size are invariant.
 _ROW_ZERO = 1e-9
 
@@ -146,6 +149,15 @@ class Analysis:
     def groups(self) -> list[list[int]]:
         """The joint sphere as groups that cannot be split."""
         return disjoint_groups(self.constraints, self.sphere)
+
+    def symmetric(self, indices: Sequence[int]) -> bool:
+        """Whether some tensors may be multiplied by one common number."""
+        return not len(self.constraints) or float(np.abs(self.constraints[:, list(indices)].sum(1)).max()) < _EXACT
+
+    def restrict(self, indices: Sequence[int]) -> None:
+        """From now on only these tensors, which are a symmetry, are the joint sphere."""
+        self.sphere = list(indices)
+        self.groups = disjoint_groups(self.constraints, self.sphere)
 
     def rescalings(self) -> list[dict[int, int | float]]:
         """Generators that complete the groups to all symmetries, index -> exponent."""

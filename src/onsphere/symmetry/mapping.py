@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 from torch import Tensor, nn
 
 from onsphere.functional.wrappers import matched_names
-from onsphere.groups import given_names, sphere_group
+from onsphere.groups import Only, check_only, given_names, is_counted, sphere_group
 from onsphere.symmetry.probe import SymmetryError
 
 if TYPE_CHECKING:
     from onsphere.symmetry.result import Symmetries
 
-__all__ = ["Spheres", "check_spheres", "groups_of", "regroup"]
+__all__ = ["Spheres", "check_spheres", "groups_of", "not_invariant_alone", "regroup"]
 
 Spheres = Literal["joint", "groups", "rows"]
 
@@ -33,18 +34,48 @@ def check_spheres(spheres: object) -> None:
         raise ValueError(f"spheres is {spheres!r}; it must be one of {', '.join(get_args(Spheres))}")
 
 
-def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres) -> list[dict[str, Any]]:
+def not_invariant_alone(
+    groups: Sequence[Sequence[str]], picked: Sequence[str], only: Only, *, invariant: bool
+) -> str | None:
+    """Why some of the scale-invariant tensors are on no sphere without the others, in a sentence.
+
+    Args:
+        groups: The groups that cannot be split.
+        picked: The tensors that ``only`` picks.
+        only: What was asked for.
+        invariant: Whether it is known that these may be rescaled together, whatever groups they are from.
+
+    Returns:
+        The sentence; None where all is well.
+    """
+    if not picked:
+        names = [name for group in groups for name in group]
+        return f"only={only!r} picks none of the {len(names)} scale-invariant tensors ({_some(names)})"
+    chosen = set(picked)
+    cut = next((group for group in groups if chosen & set(group) and not set(group) <= chosen), None)
+    if cut is None or invariant:
+        return None
+    inside, outside = ([name for name in cut if (name in chosen) == is_in] for is_in in (True, False))
+    return (
+        f"only={only!r} picks {_some(inside)} without {_some(outside)}, and these are scale-invariant only together: "
+        "pick all of them or none"
+    )
+
+
+def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres, only: Only = None) -> list[dict[str, Any]]:
     """What :meth:`onsphere.Symmetries.groups_for` returns, and raises.
 
     Args:
         found: The symmetries of a twin.
         model: The model that the groups are for.
         spheres: One of :data:`Spheres`: which tensors share a norm.
+        only: Which of the scale-invariant tensors are on spheres.
 
     Returns:
         Param groups, each in the order in which the model registers its parameters.
     """
     check_spheres(spheres)
+    check_only(only)
     if spheres == "rows" and found.row_invariant is None:
         raise ValueError("spheres='rows' needs a search of rows: onsphere.find_symmetries(twin, batch, rows=True)")
     if not found.groups:
@@ -54,14 +85,21 @@ def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres) -> list[dic
     _check_same(found, tensors, named)
     position = {id(p): i for i, p in enumerate(named.values())}
     at = {name: position[id(p)] for name, p in tensors.items()}
-    groups = sorted(sorted(at[name] for name in group) for group in found.groups)
-    sphere = sorted(i for group in groups for i in group)
+    picked = [name for name in found.invariant if is_counted(name, tensors[name], only)]
+    if only is not None:
+        problem = not_invariant_alone(
+            found.groups, picked, only, invariant=spheres != "groups" and _spanned(found, picked)
+        )
+        if problem:
+            raise SymmetryError(problem)
+    sphere = sorted(at[name] for name in picked)
+    groups = sorted(sorted(at[name] for name in group) for group in found.groups if set(group) <= set(picked))
     parts: list[tuple[str | None, Sequence[int]]] = [("joint", sphere)]
     if spheres == "groups":
         parts = [("joint", group) for group in groups]
     elif spheres == "rows":
         rows = _rows(found, tensors)
-        single = [at[name] for name in rows]
+        single = [at[name] for name in rows if name in set(picked)]
         parts = [("rows", sorted(single)), ("joint", [i for i in sphere if i not in set(single)])]
     trainable = [i for i, p in enumerate(named.values()) if p.requires_grad]
     parts.append((None, [i for i in trainable if i not in set(sphere)]))
@@ -168,6 +206,13 @@ def _check_same(found: Symmetries, tensors: Mapping[str, Tensor], named: Mapping
             f"shapes have other numbers of dimensions in the search and in the model: {_some(other)}. Search a twin "
             "that has the same layers; only sizes may differ"
         )
+
+
+def _spanned(found: Symmetries, names: Sequence[str]) -> bool:
+    """Whether multiplying these tensors by one common number is a symmetry."""
+    vector = np.array([float(name in set(names)) for name in found.names])
+    weights = np.linalg.lstsq(found.generators.T, vector, rcond=None)[0]
+    return bool(np.abs(weights @ found.generators - vector).max() < 1e-6)
 
 
 def _rows(found: Symmetries, tensors: Mapping[str, Tensor]) -> list[str]:

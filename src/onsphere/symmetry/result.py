@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from onsphere.groups import Only
 from onsphere.results import frame
 from onsphere.symmetry import files
 from onsphere.symmetry.constraints import Constraints, constraints_of
@@ -183,7 +184,7 @@ class Symmetries:
         """
         return files.read(path, cls.from_dict)
 
-    def groups_for(self, model: nn.Module, *, spheres: Spheres = "joint") -> list[dict[str, Any]]:
+    def groups_for(self, model: nn.Module, *, spheres: Spheres = "joint", only: Only = None) -> list[dict[str, Any]]:
         """Parameter groups for a model that was not searched itself: its tensors are found by their names.
 
         Search once, on a twin that is whole, in one process and as small as you like, and use the answer for the model
@@ -200,19 +201,22 @@ class Symmetries:
         Args:
             model: The model to train.
             spheres: As for :func:`onsphere.sphere_groups`: ``joint``, ``groups`` or ``rows``.
+            only: As for :func:`onsphere.sphere_groups`: ``"weights"``, globs of the twin's names, or None for all.
 
         Returns:
-            What ``sphere_groups(model, batch, spheres=spheres)`` gives for a model like the twin: dictionaries
-            ``{"params": [...], "names": [...], "sphere": "joint"}`` (or ``"rows"``), and last, if there are other
-            trainable parameters, one with ``"sphere": None``. ``names`` are the model's own. Where a sphere can be
-            chosen in several ways (values or outputs of attention) the twin's sizes have decided.
+            What ``sphere_groups(model, batch, spheres=spheres, only=only)`` gives for a model like the twin:
+            dictionaries ``{"params": [...], "names": [...], "sphere": "joint"}`` (or ``"rows"``), and last, if there
+            are other trainable parameters, one with ``"sphere": None``. ``names`` are the model's own. Where a sphere
+            can be chosen in several ways (values or outputs of attention) the twin's sizes have decided.
 
         Raises:
             ValueError: ``spheres`` is something else, or is ``rows`` and the search was without ``rows=True`` or on a
                 twin with too few rows; the model has trainable parameters that the search did not see, lacks some that
                 it saw, or has them frozen or tied otherwise (the first 5 are listed); shapes differ in their number of
                 dimensions; a parameter is lazy.
-            SymmetryError: The search found nothing that is scale-invariant.
+            SymmetryError: The search found nothing that is scale-invariant, or ``only`` picks none of it, or a part of
+                some tensors that are scale-invariant only together.
+            TypeError: ``only`` is neither a string nor several.
 
         Example:
             >>> def network(width):
@@ -223,7 +227,7 @@ class Symmetries:
             >>> [(group["sphere"], group["names"]) for group in symmetries.groups_for(large)]
             [('joint', ['0.weight']), (None, ['1.weight', '1.bias', '2.weight', '2.bias'])]
         """
-        return groups_of(self, model, spheres)
+        return groups_of(self, model, spheres, only)
 
     def constraints(self, groups: Iterable[Mapping[str, Any]]) -> Constraints:
         """Which fixed norms are a choice of gauge, and which fix something of the function.

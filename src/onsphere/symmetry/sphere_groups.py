@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from onsphere.functional.untouched import untouched_random_state
-from onsphere.groups import sphere_group
+from onsphere.groups import Only, check_only, is_counted, sphere_group
 from onsphere.symmetry.find import INVARIANT_BELOW, Analysis
-from onsphere.symmetry.mapping import Spheres, check_spheres
+from onsphere.symmetry.mapping import Spheres, check_spheres, not_invariant_alone
 from onsphere.symmetry.probe import Probe, SymmetryError
 
 __all__ = ["scale_deviations", "sphere_groups"]
@@ -34,6 +34,7 @@ def sphere_groups(
     model: nn.Module,
     *inputs: Any,
     spheres: Spheres = "joint",
+    only: Only = None,
     output: Callable[[Any], Any] | None = None,
     **kwargs: Any,
 ) -> list[dict[str, Any]]:
@@ -52,6 +53,10 @@ def sphere_groups(
             each group that cannot be split, so that every group keeps its own norm. ``rows``: a sphere for each row of
             the tensors that are invariant row by row (filters ahead of a batch norm), and a joint one for the other
             invariant tensors.
+        only: Which of the scale-invariant tensors go on spheres: ``"weights"``, those of at least two dimensions
+            (convolutions and matrices), which the papers' code counts; a glob of names, or several; None: all. The
+            others go to the rest. It decides the ELR, lr / radius², since gains of one add their number to the
+            radius². What is picked must be scale-invariant without the others.
         output: Picks what to look at from the model's output; by default every floating-point tensor in it.
         **kwargs: Keyword arguments of the same call.
 
@@ -67,16 +72,24 @@ def sphere_groups(
 
     Raises:
         SymmetryError: If no trainable parameter is scale-invariant, the forward pass fails or is not
-            deterministic, or the output shows nothing (no floating-point tensor, zeros, not finite).
+            deterministic, or the output shows nothing (no floating-point tensor, zeros, not finite); if ``only`` picks
+            none of the scale-invariant tensors, or a part of some that are so only together.
+        TypeError: ``only`` is neither a string nor several.
         ValueError: ``spheres`` is something else.
+
+    Source: the scale-invariant parameters as the published code counts them, Lobacheva, Kodryan et al., NeurIPS 2021,
+        and Kodryan et al., NeurIPS 2022 (``only="weights"``).
     """
     check_spheres(spheres)
+    check_only(only)
     with untouched_random_state(model), torch.inference_mode(False):
         probe = Probe(model, inputs, kwargs, output=output)
         analysis = Analysis(probe, rows=spheres == "rows")
-        sphere = analysis.sphere
-        if not sphere:
+        if not analysis.sphere:
             raise SymmetryError(_nothing_found(probe))
+        if only is not None:
+            _restrict(analysis, only, whole=spheres == "groups")
+        sphere = analysis.sphere
         analysis.certify(dict.fromkeys(sphere, 1))
         parts: list[tuple[str, Sequence[int]]]
         if spheres == "groups":
@@ -99,6 +112,18 @@ def sphere_groups(
         sphere_group({names[i]: parameters[names[i]] for i in indices}, kind)
         for kind, indices in [*parts, *([(None, rest)] if rest else [])]
     ]
+
+
+def _restrict(analysis: Analysis, only: Only, *, whole: bool) -> None:
+    """Take only some tensors for the sphere; ``whole``: only groups that cannot be split (SymmetryError)."""
+    names, tensors = analysis.probe.names, analysis.probe.parameters
+    picked = [i for i in analysis.sphere if is_counted(names[i], tensors[i], only)]
+    groups = [[names[i] for i in group] for group in analysis.groups]
+    invariant = not whole and analysis.symmetric(picked)
+    problem = not_invariant_alone(groups, [names[i] for i in picked], only, invariant=invariant)
+    if problem:
+        raise SymmetryError(problem)
+    analysis.restrict(picked)
 
 
 def _broken_by_eps(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onsphere.dynamics import equilibrium
-from onsphere.lab.experiments.periods.analyse import analyse, count_jumps
+from onsphere.lab.experiments.periods.science.runs import analyse, count_jumps
 from onsphere.lab.population import Copy, Readings
 from onsphere.lab.population.course import courses, decay_of
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onsphere.lab.experiments.periods.analyse import analyse
-from onsphere.lab.experiments.periods.result import Comparison, Minima, PeriodsEngine, PeriodsResult
+from onsphere.lab.experiments.periods.result import PeriodsEngine, PeriodsResult
+from onsphere.lab.experiments.periods.science.rows import Comparison, Minima
+from onsphere.lab.experiments.periods.science.runs import analyse
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.experiments.periods.words import answer, describe
 from onsphere.lab.population import Copy, Readings

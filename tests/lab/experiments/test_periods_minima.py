@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from onsphere.lab import Interrupted, Run, resume_periods, train_periods
 from onsphere.lab.engine_file import Execution, write_execution
 from onsphere.lab.experiment import Session, never
-from onsphere.lab.experiments.periods.again import MOST, find_minima, minima_steps, pair_angles
 from onsphere.lab.experiments.periods.run import read_runs
-from onsphere.lab.experiments.periods.setups import Ready
+from onsphere.lab.experiments.periods.science.minima import MOST, find_minima, minima_steps, pair_angles
+from onsphere.lab.experiments.periods.science.setups import Ready
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, run_shard
 from onsphere.lab.population.course import Course

@@ -8,8 +8,8 @@ from test_periods_analyse import FINAL, readings_of
 from torch import nn
 
 from onsphere.lab import InputError, Interrupted, Run, resume_periods, train_periods
-from onsphere.lab.experiments.periods.analyse import analyse
 from onsphere.lab.experiments.periods.run import EXPERIMENT
+from onsphere.lab.experiments.periods.science.runs import analyse
 from onsphere.lab.population import Copy
 from onsphere.lab.population.copies import lr_factors
 from onsphere.lab.population.course import courses

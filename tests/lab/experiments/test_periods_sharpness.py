@@ -11,10 +11,10 @@ from torch.func import functional_call, hessian
 
 from onsphere.lab import Interrupted, Run, data, resume_periods, train_periods
 from onsphere.lab.chart.spec import Rule
-from onsphere.lab.experiments.periods.again import BEFORE, EVERY, JUMPS, SharpnessMeter, stretches
-from onsphere.lab.experiments.periods.charts import sharpness_chart
+from onsphere.lab.experiments.periods.charts.again import sharpness_chart
 from onsphere.lab.experiments.periods.page import report
-from onsphere.lab.experiments.periods.result import Sharpness
+from onsphere.lab.experiments.periods.science.rows import Sharpness
+from onsphere.lab.experiments.periods.science.sharpness import BEFORE, EVERY, JUMPS, SharpnessMeter, stretches
 from onsphere.lab.experiments.periods.words import answer
 from onsphere.lab.population import Engine, Plan, Problem, ShardFolder
 from onsphere.lab.preparation import prepare_model

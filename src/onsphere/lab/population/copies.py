@@ -83,7 +83,9 @@ class Problem:
             torch's default betas and eps.
         snapshots: Steps after which the trained tensors are kept; 0 is before the first.
         starts: File of trained tensors [M, ...] (:meth:`ShardFolder.snapshot_path`, :func:`stack_starts`) at whose rows
-            the copies begin, instead of their seeds' initial weights; optimiser states begin at zero.
+            the copies begin, instead of their seeds' initial weights; optimiser states begin at zero, but for momentum
+            buffers that the file has as ``buffer0/NAME``.
+        scaled: What initial weights are multiplied by, by name.
         offset: The number of the first step in the streams of batches, augmentation and noise, so that a run that
             continues another sees what that one would have seen.
         subsets: Whether evaluations also measure right and wrong training labels apart, where there are both.
@@ -111,6 +113,7 @@ class Problem:
     snapshots: tuple[int, ...] = ()
     starts: Path | None = None
     offset: int = 0
+    scaled: dict[str, float] = field(default_factory=dict)
     subsets: bool = False
     running: bool = False
     spheres: Spheres = field(default_factory=Spheres)
@@ -129,9 +132,13 @@ class Problem:
             seed=stream(self.seed, seed, INITIAL_WEIGHTS),
             **self.model_options,
         )
-        if not self.surgery:
-            return network
-        return make_scale_invariant(network, head_norm=self.model_options["head_norm"], eps=self.model_options["eps"])
+        if self.surgery:
+            options = self.model_options
+            network = make_scale_invariant(network, head_norm=options["head_norm"], eps=options["eps"])
+        with torch.no_grad():
+            for name, factor in self.scaled.items():
+                network.get_parameter(name).mul_(factor)
+        return network
 
     def batches(self, seed: int, start: int, stop: int) -> Tensor:
         """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""

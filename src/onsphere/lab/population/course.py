@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from onsphere.dynamics import cosine_distance
 from onsphere.lab.population.copies import Copy, Schedule, lr_factors
+from onsphere.lab.population.phases import phase_lrs
 from onsphere.lab.population.readings import Readings
 from onsphere.lab.population.shard_folder import ShardFolder
 
@@ -96,14 +97,16 @@ def courses(
         readings: The readings of the shard.
         copies: The copies of the shard.
         invariant: Names of the scale-invariant tensors among the trained ones; None for all.
-        factors: [T], of a schedule (``Problem.lr_factors``); all 1 or None for a constant lr.
+        factors: [T], of a schedule (``Problem.lr_factors``); all 1 or None for a constant lr. A copy with phases has
+            its own.
     """
     here = [i for i, name in enumerate(readings.names) if invariant is None or name in invariant]
     norm2 = readings.moment("norm2")[..., here].sum(-1)
     gradient2 = readings.moment("gradient2")[..., here].sum(-1)
     loss = readings.loss
     scheduled = None if factors is None or (factors == 1).all() else factors
-    return [_course(copy, loss[:, k], norm2[:, k], gradient2[:, k], scheduled) for k, copy in enumerate(copies)]
+    own = [phase_lrs(c.phases, len(loss), 0, len(loss)) / c.lr if c.phases else scheduled for c in copies]
+    return [_course(copy, loss[:, k], norm2[:, k], gradient2[:, k], own[k]) for k, copy in enumerate(copies)]
 
 
 def courses_of(

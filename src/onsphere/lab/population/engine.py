@@ -132,21 +132,26 @@ class Engine:
         def stacked(name: str) -> Tensor:
             return torch.stack([networks[c.seed][name] for c in self.copies])
 
-        params = [stacked(name) for name in problem.trained] if problem.starts is None else self._started()
+        fresh = problem.starts is None
+        params = [stacked(name) for name in problem.trained] if fresh else list(self._started().values())
         radius = vmap(squared_norm)(params).sqrt()
         if problem.geometry == "sphere" and (problem.radius is not None or problem.spheres != Spheres()):
             params, radius = problem.spheres.placed(params, problem.trained, problem.radius)
-        buffers = [torch.zeros_like(p) for _ in range(self.buffers_each) for p in params]
+        kept = {} if fresh else self._started("buffer0/")
+        buffers = [kept.get(name, torch.zeros_like(p)) for name, p in zip(problem.trained, params, strict=True)]
+        buffers = (buffers + [torch.zeros_like(p) for p in params])[: self.buffers_each * len(params)]
         alive = torch.ones(len(self.copies), dtype=torch.bool, device=problem.device)
         constants, statistics = (
             [stacked(name) for name in names] for names in (self.constant_names, self.statistic_names)
         )
         return State(params, buffers, constants, alive, radius, statistics=statistics)
 
-    def _started(self) -> list[Tensor]:
+    def _started(self, kind: str = "") -> dict[str, Tensor]:
+        """The trained tensors at which the copies begin, or their momentum buffers as far as the file has them."""
         rows = [c.start for c in self.copies]
         with safe_open(self.problem.starts, framework="pt", device=self.problem.device) as file:
-            return [file.get_tensor(name)[rows].to(self.problem.dtype) for name in self.problem.trained]
+            names = [name for name in self.problem.trained if not kind or kind + name in file.keys()]  # noqa: SIM118
+            return {name: file.get_tensor(kind + name)[rows].to(self.problem.dtype) for name in names}
 
     def advance(
         self, state: State, stop: int, ring: Tensor, *, interrupted: Callable[[int], bool] | None = None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from onsphere.lab.options import WIDTHS, DataOptions
+from onsphere.lab.report.sections import counted
+
+#: What is said of the ELR with momentum.
+MOMENTUM = "with momentum lr / ((1 − momentum) norm²), since a gradient that lasts moves weights by lr / (1 − momentum)"
 
 
 def subtitle(spec: Any, **but: Any) -> str:
@@ -26,6 +31,18 @@ def data_words(spec: DataOptions) -> str:
     drawn = ", drawn among all classes" if getattr(spec, "label_noise_kind", "other") == "any" else ""
     noise = f", {100 * spec.label_noise:g} % label noise{drawn}" if spec.label_noise else ""
     return f"{spec.data}, {images}{noise}"
+
+
+def tensor_words(elr_of: str, names: Sequence[str]) -> str:
+    """Which scale-invariant tensors norm, ELR and effective gradient are those of.
+
+    Args:
+        elr_of: The field of :class:`~onsphere.lab.options.ElrOptions`.
+        names: The tensors that count.
+    """
+    kinds = {"all": "all there are", "weights": "convolutions and matrices, no gains and biases of norms"}
+    listed = ", ".join(names[:4]) + ", ..." * (len(names) > 4)
+    return f"{counted(len(names), 'scale-invariant tensor')} ({kinds.get(elr_of, elr_of)}): {listed}"
 
 
 def network_words(spec: Any, widths: tuple[int, ...] | None = None) -> str:

@@ -19,7 +19,7 @@ from onsphere.lab.population.course import courses_of, thinned
 from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.smoothing import binned_mean
-from onsphere.lab.report.subtitles import subtitle
+from onsphere.lab.report.subtitles import MOMENTUM, subtitle, tensor_words
 from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import MISSING, format_number
 from onsphere.lab.store import Run
@@ -38,10 +38,10 @@ _MEASUREMENTS = (
         "an ordinary network: norms with weights and biases, trained head, every parameter with --lr, --weight-decay, "
         "--momentum and --schedule, batch-norm eps 1e-5",
     ),
-    ("ELR", "lr / ((1 − momentum) norm²), the norm that of all scale-invariant weights together, at every step"),
+    ("ELR", f"lr / norm² at every step; {MOMENTUM}"),
     ("last quarter", "of the steps: losses, gradients and angles are means over it, the ELR a geometric mean"),
     ("loss", "mean over minibatches, batch statistics of the minibatch"),
-    ("gradient", "norm · ‖gradient‖ of the scale-invariant weights: the gradient at the unit sphere, of the minibatch"),
+    ("gradient", "norm · ‖gradient‖ of the tensors that count: the gradient at the unit sphere, of the minibatch"),
     (
         "label",
         "divergence: mean angle of a step above 1.2 rad (with momentum: training error above 0.9 of guessing); "
@@ -127,10 +127,18 @@ def report(run: Run, result: ConventionalResult) -> Report:
             *([Section("rates", "Against the learning rate", [rates])] if rates is not None else []),
             Section("runs", "All runs", [runs], folded=len(result.runs) > 10),
         ],
-        measured=_MEASUREMENTS,
+        measured=[*_tensors(result), *_MEASUREMENTS],
         heading="word",
         engine={name: value for name, value in asdict(result.engine).items() if name != "invariant"},
     )
+
+
+def _tensors(result: ConventionalResult) -> list[tuple[str, str]]:
+    """Which tensors count, in every set-up where they differ."""
+    said = {s: tensor_words(result.spec.elr_of, result.engine.invariant[s]) for s in result.setups}
+    if len(set(said.values())) == 1:
+        return [("tensors", next(iter(said.values())))]
+    return [(f"tensors of {setup}", words) for setup, words in said.items()]
 
 
 def printed(result: ConventionalResult) -> list[Table | str]:

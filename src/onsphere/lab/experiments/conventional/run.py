@@ -6,7 +6,8 @@ round "all"        an ordinary network: every parameter trained, affine norms an
 
 With ρ the norm of the scale-invariant weights, g their effective gradient norm, α the momentum, Q4 the last quarter:
 
-    ELR              lr_t / ((1 - α) ρ²), measured at every step
+    ELR              lr_t / ((1 - α) ρ²), measured at every step; ρ and g are those of the tensors that count, which
+                     ``elr_of`` makes the same in all set-ups (else the ordinary network's gains and biases count too)
     angular update   atan2(ELR g, 1 - lr_t weight_decay); without momentum only, whose steps are not along a gradient
     label            as on the sphere (:mod:`onsphere.lab.experiments.regimes.classify`); with momentum, "divergence"
                      is instead a training error in Q4 above 0.9 (1 - 1 / classes), that of guessing
@@ -30,10 +31,11 @@ from onsphere.lab.experiments.conventional.page import printed, report
 from onsphere.lab.experiments.conventional.result import ConventionalResult, ConventionalRun, SphereMap, distance
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.words import answer, describe
-from onsphere.lab.experiments.periods.setups import Ready, ready
+from onsphere.lab.experiments.periods.science.setups import Ready, ready
 from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mean
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.intervals import geometric_mean
+from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.progress import Progress
@@ -71,14 +73,34 @@ def prepare(spec: ConventionalSpec, model: Model, data: Data, progress: Progress
     """The problem of each set-up that was asked for."""
     problem, found = problem_of(spec, model, data, augment=spec.augment), dict[Setup, Ready]()
     if {"sphere", "invariant"} & set(spec.setups):
-        sphere = ready(problem, "scale-invariant", progress)
+        sphere = ready(problem, "scale-invariant", progress, spec.counted)
         whole = replace(sphere, problem=replace(sphere.problem, geometry="space", radius=None))
         found |= {"sphere": sphere, "invariant": whole}
     if "all" in spec.setups:
         options = problem.model_options | {"eps": ORDINARY_EPS}
         ordinary = replace(problem, geometry="space", radius=None, schedule=spec.schedule, model_options=options)
-        found["all"] = ready(ordinary, "all-parameters", progress)
+        found["all"] = ready(ordinary, "all-parameters", progress, spec.counted)
+    if spec.counted is not None:
+        _check_same(spec.elr_of, {setup: found[setup] for setup in spec.setups})
     return found
+
+
+def _check_same(elr_of: str, found: Mapping[Setup, Ready]) -> None:
+    """Refuse a choice under which set-ups are not measured alike (InputError)."""
+    names = {setup: set(one.invariant) for setup, one in found.items()}
+    if "sphere" in found and names["sphere"] != set(trained := found["sphere"].problem.trained):
+        raise InputError(
+            f"--elr-of: {elr_of!r} counts {len(names['sphere'])} of {len(trained)} tensors that are on the sphere "
+            "together, which fixes the ELR of all of them; leave it out, or leave out the set-up sphere"
+        )
+    other = next((setup for setup in names if names[setup] != names[next(iter(names))]), None)
+    if other is not None:
+        first = next(iter(names))
+        differing = ", ".join(sorted(names[first] ^ names[other])[:3])
+        raise InputError(
+            f"--elr-of: {elr_of!r} does not count the same tensors in the set-ups {first} and {other} ({differing}), "
+            "so that their ELRs could not be compared"
+        )
 
 
 def measure(session: Session[ConventionalSpec, Mapping[Setup, Ready]]) -> dict[str, Any]:

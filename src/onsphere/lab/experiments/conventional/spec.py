@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from onsphere.lab.options import (
     AscendingRates,
     DataOptions,
+    ElrOptions,
     EngineOptions,
     NetworkOptions,
     Options,
@@ -54,7 +55,7 @@ class ConventionalOptions(Options):
     """Runs at each setting: initial weights, frozen head and batch order differ."""
 
 
-class ConventionalSpec(EngineOptions, ConventionalOptions, TrainingOptions, NetworkOptions, DataOptions):
+class ConventionalSpec(EngineOptions, ElrOptions, ConventionalOptions, TrainingOptions, NetworkOptions, DataOptions):
     """All that a comparison depends on; the same spec on the same machine and engine gives the same bits."""
 
     steps: Annotated[int, Field(ge=16)] = 2500

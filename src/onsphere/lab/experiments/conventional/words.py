@@ -112,6 +112,16 @@ def outcomes(result: ConventionalResult, setup: Setup) -> str:
 def warnings_of(result: ConventionalResult) -> list[str]:
     """What limits the comparison."""
     found = []
+    counts = {setup: result.engine.invariant[setup] for setup in result.setups}
+    other = next((s for s in counts if set(counts[s]) != set(counts[result.setups[0]])), None)
+    if other is not None:
+        first = result.setups[0]
+        more = sorted(set(counts[other]) - set(counts[first])) or sorted(set(counts[first]) - set(counts[other]))
+        found.append(
+            f"ELR and gradient are those of {counted(len(counts[first]), 'tensor')} in the set-up {first} and of "
+            f"{len(counts[other])} in the set-up {other} ({', '.join(more[:2])}{', ...' * (len(more) > 2)} as well): "
+            "--elr-of weights counts convolutions and matrices in both."
+        )
     lost = [run for run in result.runs if not run.finite]
     if lost:
         verb = "counts" if len(lost) == 1 else "count"

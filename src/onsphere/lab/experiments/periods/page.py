@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
 from onsphere.lab.chart.spec import Chart
-from onsphere.lab.experiments.periods import charts
-from onsphere.lab.experiments.periods.charts import Drawn
-from onsphere.lab.experiments.periods.result import Minima, PeriodsResult, PeriodsRun, Setting, Sharpness, summaries
+from onsphere.lab.experiments.periods.charts.again import (
+    ensemble_chart,
+    fixed_chart,
+    minima_chart,
+    sharpness_chart,
+    traces_chart,
+)
+from onsphere.lab.experiments.periods.charts.course import Drawn, course_chart, loop_chart
+from onsphere.lab.experiments.periods.charts.settings import law_chart, sphere_chart, width_chart
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, Setting, round_name, summaries
+from onsphere.lab.experiments.periods.science.rows import Minima, Sharpness, Traces
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.population.course import courses_of
+from onsphere.lab.population.course import Array, courses_of
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.subtitles import data_words, network_words
+from onsphere.lab.report.subtitles import MOMENTUM, data_words, network_words, tensor_words
 from onsphere.lab.report.table import SORT, Column, table
 from onsphere.lab.report.words import format_number
 from onsphere.lab.store import Run
@@ -30,10 +39,7 @@ MOST_SEEDS = 5  # of a setting
 
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
-    (
-        "ELR",
-        "lr / norm², the norm that of all scale-invariant weights together; with momentum lr / ((1 − momentum) norm²)",
-    ),
+    ("ELR", f"lr / norm²; {MOMENTUM}"),
     ("effective gradient norm", "norm · ‖gradient‖: the gradient's norm at the unit sphere, of the step's minibatch"),
     ("1 − cos", "of the angle between the weights before and after a step, from tan = ELR · gradient / (1 − lr · wd)"),
     ("jump", "a peak of the ELR that a fall by more than a factor 1.25 follows; none is counted in the burn-in"),
@@ -85,6 +91,12 @@ def _angle(run: PeriodsRun) -> float | None:
 
 def _disagreement(one: Minima) -> float:
     return 100 * mean(one.disagreement[i][j] for i in range(len(one.steps)) for j in range(i))
+
+
+def _points(row: Traces) -> Iterator[tuple[Any, ...]]:
+    """The points of a run, a row of the table each: the run, the step, norm, traces with their errors."""
+    columns = (row.steps, row.norm, row.hessian, row.hessian_error, row.ggn, row.ggn_error)
+    return ((row, *values) for values in zip(*columns, strict=True))
 
 
 def _control(row: Sharpness) -> list[float]:
@@ -162,6 +174,27 @@ MINIMA = (
         "test error of the averaged predictions of all minima",
     ),
 )
+FIXED = (
+    *_RUN,
+    Column("norm", "norm", "at the checkpoint"),
+    Column("ELR", "elr", "lr / ((1 − lr · wd) norm²), fixed"),
+    Column("loss, fixed", "loss", "mean of minibatches over the window of the free run's equilibrium"),
+    Column("loss, free", "free_loss", "the same with the norm free"),
+    Column("δ-jumps, fixed", "delta_jumps", "steps with 1 − cos above δ"),
+    Column("δ-jumps, free", "free_delta_jumps", "the same with the norm free"),
+    Column("test err, fixed (%)", "test_error", "at the end", kind="percent"),
+    Column("test err, free (%)", "free_test_error", "at the end", kind="percent"),
+)
+TRACES = (
+    Column("lr", lambda point: point[0].lr),
+    Column("wd", lambda point: point[0].weight_decay, "weight decay"),
+    Column("step", lambda point: point[1]),
+    Column("norm", lambda point: point[2]),
+    Column("trace of H", lambda point: point[3], "Hessian of the training-mode loss on a fixed batch"),
+    Column("±", lambda point: point[4], "standard error over probes", digits=2),
+    Column("trace of G", lambda point: point[5], "Gauss-Newton matrix"),
+    Column("±", lambda point: point[6], "standard error over probes", digits=2),
+)
 SHARPNESS = (
     *_RUN,
     Column("jump", "jump", "step"),
@@ -186,42 +219,61 @@ def report(run: Run, result: PeriodsResult) -> Report:
     return Report(
         title="The periods of training with weight decay",
         subtitle=subtitle(result.spec),
-        summary=[counted(len(result.runs), "run"), counted(len(settings), "setting"), counted(jumps, "jump")],
+        summary=[
+            *(counted(len(result.runs), "run"), counted(len(settings), "setting"), counted(jumps, "jump")),
+            f"ELR of {counted(len(result.engine.invariant), 'tensor')}",
+        ],
         sections=[
-            Section("course", "Course of training", [charts.course_chart(shown), *note]),
-            *_section("loop", "One period as a loop", [charts.loop_chart(shown)]),
-            *_section("law", "Period against lr · wd", [charts.law_chart(result)]),
+            Section("course", "Course of training", [course_chart(shown), *note]),
+            *_section("loop", "One period as a loop", [loop_chart(shown)]),
+            *_section("law", "Period against lr · wd", [law_chart(result)]),
+            *_section("width", "Over the width", [width_chart(result)]),
             Section(
                 "predictions",
                 "Predicted and measured",
                 [
-                    table(settings, PREDICTIONS, f"Medians over seeds. {SORT}"),
-                    table(settings, EQUILIBRIUM, "The equilibrium, medians over seeds."),
+                    table(settings, _with_width(PREDICTIONS, result), f"Medians over seeds. {SORT}"),
+                    table(settings, _with_width(EQUILIBRIUM, result), "The equilibrium, medians over seeds."),
                 ],
             ),
             *_section(
                 "sphere",
                 "The same on the sphere",
-                [charts.sphere_chart(result)],
+                [sphere_chart(result)],
                 table(result.comparison, COMPARISON, "Whole space and sphere."),
+            ),
+            *_section(
+                "traces",
+                "Traces along training",
+                [traces_chart(result)],
+                table([point for row in result.traces for point in _points(row)], TRACES, "Traces along training."),
+            ),
+            *_section(
+                "fixed",
+                "With the norm fixed",
+                [fixed_chart(shown, fixed_losses(run, result))],
+                table(result.fixed, FIXED, f"The norm fixed at the checkpoint's, and free. {SORT}"),
             ),
             *_section(
                 "minima",
                 "Minima of different periods",
-                [charts.minima_chart(result), charts.ensemble_chart(result)],
+                [minima_chart(result), ensemble_chart(result)],
                 table(result.minima, MINIMA, "Minima of a run's periods."),
             ),
             *_section(
                 "sharpness",
                 "Sharpness at jumps",
-                [charts.sharpness_chart(result)],
+                [sharpness_chart(result)],
                 table(result.sharpness, SHARPNESS, "ELR · sharpness at jumps."),
             ),
             Section(
-                "runs", "All runs", [table(result.runs, RUNS, f"One row a run. {SORT}")], folded=len(result.runs) > 10
+                "runs",
+                "All runs",
+                [table(result.runs, _with_width(RUNS, result), f"One row a run. {SORT}")],
+                folded=len(result.runs) > 10,
             ),
         ],
-        measured=_MEASUREMENTS,
+        measured=[("tensors", tensor_words(result.spec.elr_of, result.engine.invariant)), *_MEASUREMENTS],
     )
 
 
@@ -229,7 +281,12 @@ def printed(result: PeriodsResult) -> list[Table | str]:
     """The settings as a table, medians over seeds."""
     columns = [PREDICTIONS[i] for i in (0, 1, 3, 4, 5, 8, 9)]
     columns += [EQUILIBRIUM[2], replace(EQUILIBRIUM[3], heading="predicted"), EQUILIBRIUM[5]]
-    return [table(summaries(result.runs), columns)]
+    return [table(summaries(result.runs), _with_width(columns, result))]
+
+
+def _with_width(columns: Sequence[Column], result: PeriodsResult) -> list[Column]:
+    """The same columns, with the width foremost where there are several."""
+    return [*([Column("width", "width")] if result.spec.each_width else []), *columns]
 
 
 def _section(id: str, title: str, drawable: list[Chart | None], *more: Block) -> list[Section]:
@@ -241,28 +298,50 @@ def _section(id: str, title: str, drawable: list[Chart | None], *more: Block) ->
 def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
     """The courses that are drawn: the first seeds of every setting, in the order of the result."""
     seeds = max(1, min(MOST_SEEDS, MOST_COURSES // len(summaries(result.runs))))
-    wanted = {r.key: i for i, r in enumerate(result.runs) if r.seed < seeds}
+    wanted = {(*r.place, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
     noisy = result.spec.batch_size != "full"
     found: dict[int, Drawn] = {}
-    for folder in run.shard_folders("space"):
+    rounds = [(width, run.shard_folders(round_name(width))) for width in result.spec.each_width or (None,)]
+    for width, folder in ((width, folder) for width, folders in rounds for folder in folders):
         shard = ShardFolder(folder)
-        keys = [(copy.lr, copy.weight_decay, copy.seed) for copy in shard.copies()]
+        keys = [(copy.lr, copy.weight_decay, width, copy.seed) for copy in shard.copies()]
         if wanted.keys().isdisjoint(keys):
             continue
         steps, evaluations = shard.evaluations()
         found |= {
             wanted[key]: Drawn(result.runs[wanted[key]], course, steps.astype(np.float64), evaluations[:, k, 3], noisy)
             for k, (key, course) in enumerate(
-                zip(keys, courses_of(shard, result.engine.invariant, result.spec.schedule), strict=True)
+                zip(keys, courses_of(shard, result.engine.invariant, result.spec.smooth), strict=True)
             )
             if key in wanted
         }
     return [found[place] for place in sorted(found)]
 
 
+def fixed_losses(run: Run, result: PeriodsResult) -> dict[tuple[float, float, int], Array]:
+    """The minibatch losses [T] of the runs whose norm is fixed, by lr, weight decay, seed."""
+    losses = [loss for folder in run.shard_folders("fixed") for loss in ShardFolder(folder).readings().loss.T]
+    order = [(lr, decay, seed) for lr, decay in result.spec.settings() for seed in range(result.spec.seeds)]
+    return dict(zip(order, losses, strict=False))
+
+
 def subtitle(spec: PeriodsSpec) -> str:
     """What was trained on what, in a line."""
     batch = "full batch" if spec.batch_size == "full" else f"batch {spec.batch_size}"
     momentum = f", momentum {format_number(spec.momentum_used)}" if spec.momentum_used else ""
-    words = [data_words(spec), network_words(spec, spec.widths_used), spec.setup.replace("-", " "), spec.loss]
-    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}"])
+    network = network_words(spec, spec.widths_used)
+    if spec.each_width:
+        network = f"{spec.model} of widths {', '.join(map(str, spec.each_width))}"
+    words = [data_words(spec), network, spec.setup.replace("-", " "), spec.loss]
+    points = ", ".join(spec.drops or ())
+    plans = {
+        "constant": "",
+        "cosine": ", cosine lr",
+        "steps": f", lr in steps {points}",
+        "linear": f", lr through {points}",
+    }
+    scale = f", initial norm × {format_number(spec.norm_scale)}" if spec.norm_scale != 1 else ""
+    after = (
+        f", from {f'step {spec.at}' if spec.at else 'the end'} of {spec.continue_from}" if spec.continue_from else ""
+    )
+    return " · ".join([*words, f"SGD{momentum}, {spec.steps} steps, {batch}{plans[spec.schedule]}{scale}{after}"])

@@ -7,44 +7,21 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, ClassVar, Literal
 
+from onsphere.lab.experiments.periods.science.rows import (
+    Comparison,
+    FixedNorm,
+    Minima,
+    OfRun,
+    OfSetting,
+    Sharpness,
+    SphereRun,
+    Traces,
+)
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.result import Engine, Rows, TrainedResult
 
+Place = tuple[float, float, int | None]  # lr, weight decay, width where there are several
 Behaviour = Literal["periodic", "equilibrium", "undecided", "non-finite"]
-
-
-@dataclass(frozen=True)
-class OfSetting:
-    """What is found about one setting.
-
-    Attributes:
-        lr: Learning rate of the setting.
-        weight_decay: Weight decay of the setting.
-    """
-
-    lr: float
-    weight_decay: float
-
-    @property
-    def setting(self) -> tuple[float, float]:
-        """Learning rate and weight decay."""
-        return self.lr, self.weight_decay
-
-
-@dataclass(frozen=True)
-class OfRun(OfSetting):
-    """What is found about one run in the whole space.
-
-    Attributes:
-        seed: The seed of the run.
-    """
-
-    seed: int
-
-    @property
-    def key(self) -> tuple[float, float, int]:
-        """Learning rate, weight decay and seed."""
-        return self.lr, self.weight_decay, self.seed
 
 
 @dataclass(frozen=True)
@@ -78,6 +55,7 @@ class PeriodsRun(OfRun):
         train_loss: Loss on all training images, at the end.
         train_error: Fraction of all training images, at the end.
         test_error: Fraction of all test images, at the end.
+        width: Width of its network, where there are several.
     """
 
     behaviour: Behaviour
@@ -104,110 +82,16 @@ class PeriodsRun(OfRun):
     train_loss: float | None
     train_error: float | None
     test_error: float | None
+    width: int | None = None
+
+    @property
+    def place(self) -> Place:
+        """Learning rate, weight decay and width."""
+        return self.lr, self.weight_decay, self.width
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class SphereRun(OfSetting):
-    """One run of the same network at a fixed ELR on the sphere.
-
-    Attributes:
-        elr: The fixed effective learning rate.
-        seed: The seed of the run.
-        loss: Mean minibatch loss over the same window of steps.
-        delta_jumps: Steps after the burn-in with 1 - cos above the setting's δ, with a pause of τ/5 after each.
-        test_error: Test error at the end, fraction.
-        finite: Whether loss and weights stayed finite.
-    """
-
-    elr: float
-    seed: int
-    loss: float | None
-    delta_jumps: int
-    test_error: float | None
-    finite: bool
-
-
-@dataclass(frozen=True)
-class Comparison(OfSetting):
-    """A setting in the whole space against the sphere at its ELR.
-
-    Attributes:
-        elr: Geometric mean of the ELR over the window and the seeds.
-        loss: Geometric mean over seeds of the mean minibatch loss in the window.
-        sphere_loss: This loss on the sphere, interpolated to ``elr`` on logarithmic scales.
-        ratio: Loss in the whole space over that on the sphere.
-        delta_jumps: Mean number of δ-jumps a run after the burn-in.
-        sphere_delta_jumps: This number on the sphere at the ELR nearest to ``elr``.
-    """
-
-    elr: float | None
-    loss: float | None
-    sphere_loss: float | None
-    ratio: float | None
-    delta_jumps: float | None
-    sphere_delta_jumps: float | None
-
-
-@dataclass(frozen=True)
-class Minima(OfRun):
-    """The loss minima of one run's periods.
-
-    Attributes:
-        steps: Step of each minimum, M of them.
-        test_error: Test error of each minimum, fraction, M.
-        train_loss: Loss of each minimum on all training images, M.
-        angles: Angles between the scale-invariant weights of each pair, radians, M x M.
-        disagreement: Fraction of test images that each pair labels differently, M x M.
-        ensemble_error: Test error of the averaged predictions of the last m minima, m = 1 .. M.
-    """
-
-    steps: list[int]
-    test_error: list[float]
-    train_loss: list[float]
-    angles: list[list[float]]
-    disagreement: list[list[float]]
-    ensemble_error: list[float]
-
-    @property
-    def consecutive(self) -> list[float]:
-        """Angles between the minima of consecutive periods, radians, M - 1 of them."""
-        return [row[i + 1] for i, row in enumerate(self.angles[:-1])]
-
-
-@dataclass(frozen=True)
-class Sharpness(OfRun):
-    """ELR times sharpness around one jump: what it comes to before the jump, and midway since the one before.
-
-    Attributes:
-        jump: Step of the jump.
-        threshold: The value above which gradient descent is unstable: 2 without momentum.
-        steps: Steps before the jump at which it was measured, the jump itself the last.
-        elr_times_sharpness: ELR times sharpness at these steps; None where it is not finite.
-        control_steps: As many steps in the middle of the gap between the jump before (or step 0) and this one.
-        control: ELR times sharpness at the control steps.
-    """
-
-    jump: int
-    threshold: float
-    steps: list[int]
-    elr_times_sharpness: list[float | None]
-    control_steps: list[int]
-    control: list[float | None]
-
-    @property
-    def highest(self) -> float | None:
-        """The largest value before the jump, at whose own step the loss is high already."""
-        return max((v for v in self.elr_times_sharpness[:-1] if v is not None), default=None)
-
-    @property
-    def crossing(self) -> int | None:
-        """How many steps before the jump the threshold was first seen passed; None where it was not."""
-        pairs = zip(self.steps[:-1], self.elr_times_sharpness[:-1], strict=True)
-        return next((self.jump - step for step, v in pairs if v is not None and v > self.threshold), None)
 
 
 @dataclass(frozen=True)
@@ -231,6 +115,8 @@ class PeriodsResult(TrainedResult):
         sphere: The runs on the sphere, if asked for.
         minima: The minima of the periods, one entry a run that has two or more, if asked for.
         sharpness: ELR times sharpness around the first jumps of each setting's first seed, if asked for.
+        traces: Traces along each setting's first seed, if asked for.
+        fixed: The runs with their norm fixed at the checkpoint's, if asked for.
     """
 
     command: ClassVar[str] = "periods"
@@ -243,6 +129,8 @@ class PeriodsResult(TrainedResult):
     sphere: list[SphereRun] = field(default_factory=list)
     minima: list[Minima] = field(default_factory=list)
     sharpness: list[Sharpness] = field(default_factory=list)
+    traces: list[Traces] = field(default_factory=list)
+    fixed: list[FixedNorm] = field(default_factory=list)
 
     def __repr__(self) -> str:
         lines = [f"PeriodsResult: {len(self.runs)} runs, {self.seconds:.0f} s"]
@@ -257,9 +145,16 @@ class Setting(OfSetting):
 
     Attributes:
         runs: The runs of the setting, one a seed.
+        width: Width of their networks, where there are several.
     """
 
     runs: list[PeriodsRun]
+    width: int | None = None
+
+    @property
+    def place(self) -> Place:
+        """Learning rate, weight decay and width."""
+        return self.lr, self.weight_decay, self.width
 
     @property
     def product(self) -> float:
@@ -287,14 +182,20 @@ class Setting(OfSetting):
     def __str__(self) -> str:
         low, high = self.jumps
         counted = f"{low} jumps" if low == high else f"{low}-{high} jumps"
-        words = f"lr {self.lr:g}, wd {self.weight_decay:g}: {self.behaviour}, {counted}"
+        width = "" if self.width is None else f", width {self.width}"
+        words = f"lr {self.lr:g}, wd {self.weight_decay:g}{width}: {self.behaviour}, {counted}"
         period = self.median("period")
         return words if period is None else f"{words}, period {period:.0f} steps"
 
 
+def round_name(width: int | None) -> str:
+    """What the shards in the whole space are called."""
+    return "space" if width is None else f"width{width}"
+
+
 def summaries(runs: Sequence[PeriodsRun]) -> list[Setting]:
     """The settings, in the order of the runs."""
-    groups: dict[tuple[float, float], list[PeriodsRun]] = {}
+    groups: dict[Place, list[PeriodsRun]] = {}
     for run in runs:
-        groups.setdefault(run.setting, []).append(run)
-    return [Setting(lr, decay, rows) for (lr, decay), rows in groups.items()]
+        groups.setdefault(run.place, []).append(run)
+    return [Setting(lr, decay, rows, width) for (lr, decay, width), rows in groups.items()]

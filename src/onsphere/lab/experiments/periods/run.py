@@ -1,28 +1,38 @@
 """Study the periods: train the population, measure every run, follow up on the sphere and at the periods' minima.
 
-round "space"   every learning rate x weight decay x seed in the whole space
+round "space"   every learning rate x weight decay x seed in the whole space ("width8", ...: of several widths)
 round "sphere"  on request, the same network at fixed ELRs around those measured
+round "fixed"   on request, for a run that goes on from another, the same with its norm fixed at the checkpoint's
 minima          on request, the same shards once more, to keep the weights at the loss minimum of each period
+traces          on request, the traces of curvature matrices at snapshots along training
 sharpness       on request, once more up to the first jumps, to measure the sharpness before them
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.periods.again import find_minima, measure_sharpness
-from onsphere.lab.experiments.periods.analyse import SphereSide, analyse, compare, sphere_side
 from onsphere.lab.experiments.periods.page import printed, report
-from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
-from onsphere.lab.experiments.periods.setups import Ready, ready
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, round_name
+from onsphere.lab.experiments.periods.science.continued import continued, origin_of, with_norm_fixed
+from onsphere.lab.experiments.periods.science.minima import find_minima
+from onsphere.lab.experiments.periods.science.runs import analyse
+from onsphere.lab.experiments.periods.science.setups import Ready, ready
+from onsphere.lab.experiments.periods.science.sharpness import measure_sharpness
+from onsphere.lab.experiments.periods.science.sphere import SphereSide, compare, sphere_side
+from onsphere.lab.experiments.periods.science.traces import measure_traces, trace_steps
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.experiments.periods.words import answer, describe
-from onsphere.lab.population import Copy, ShardFolder
+from onsphere.lab.options import InputError
+from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.population.copies import Schedule
 from onsphere.lab.population.course import courses_of
+from onsphere.lab.population.phases import Phase
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
 
@@ -56,23 +66,63 @@ def train_periods(model: Model = "mlp", data: Data = "digits", **given: Any) -> 
 
 def prepare(spec: PeriodsSpec, model: Model, data: Data, progress: Progress) -> Ready:
     """The problem in the whole space with the network of the set-up."""
-    space = {"geometry": "space", "radius": None, "schedule": spec.schedule, "augment": spec.augment}
+    space: dict[str, Any] = {"geometry": "space", "radius": None, "schedule": spec.smooth, "augment": spec.augment}
+    space["snapshots"] = trace_steps(spec.steps, spec.traces)
     problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
-    return ready(problem, spec.setup, progress)
+    if spec.each_width is not None:
+        return _of_widths(spec, problem, progress)
+    given = ready(problem, spec.setup, progress, spec.counted)
+    if (spec.compare_sphere or spec.fix_norm) and set(given.invariant) != set(given.problem.trained):
+        raise InputError(
+            f"--elr-of: {spec.elr_of!r} is not allowed with --{'fix-norm' if spec.fix_norm else 'compare-sphere'}: it "
+            f"counts {len(given.invariant)} of {len(given.problem.trained)} tensors that are on the sphere together, "
+            "which fixes the ELR of all of them"
+        )
+    origin_of(spec, given.problem)
+    return _scaled(spec, given)
+
+
+def _scaled(spec: PeriodsSpec, given: Ready) -> Ready:
+    """The same with the initial norm that was asked for."""
+    if spec.norm_scale == 1:
+        return given
+    return replace(given, problem=replace(given.problem, scaled=dict.fromkeys(given.invariant, spec.norm_scale)))
+
+
+def _of_widths(spec: PeriodsSpec, problem: Problem, progress: Progress) -> Ready:
+    """The problem of every width, the first one foremost."""
+    found = dict[int, Ready]()
+    for width in spec.each_width or ():
+        layers = problem.model_options["widths"]
+        size = {"widths": (width,) * len(layers)} if layers else {"width": width}
+        own = replace(problem, model_options=problem.model_options | size)
+        found[width] = _scaled(spec, ready(own, spec.setup, progress, spec.counted))
+    first = next(iter(found.values()))
+    other = next((w for w, one in found.items() if one.invariant != first.invariant), None)
+    if other is not None:
+        raise InputError(
+            f"--each-width: {other} is not allowed: it has other scale-invariant tensors than the first width"
+        )
+    return replace(first, widths={width: one.problem for width, one in found.items()})
 
 
 def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
     """Train the settings, measure them, and do what else was asked for."""
-    spec, problem, invariant = session.spec, session.given.problem, session.given.invariant
-    settings, runs = spec.settings(), list[PeriodsRun]()
+    if session.spec.continue_from is not None:
+        session = continued(session)
+    spec, invariant = session.spec, session.given.invariant
+    settings, runs, shards = spec.settings(), list[PeriodsRun](), list[ShardFolder]()
+    widths: dict[int | None, Problem] = dict(session.given.widths.items()) or {None: session.given.problem}
+    for width, problem in widths.items():
 
-    def told(ended: Sequence[ShardFolder]) -> str:
-        runs.extend(read_runs(ended[-1], invariant, spec.burn_in, spec.schedule))
-        runs.sort(key=lambda run: (settings.index(run.setting), run.seed))
-        return describe(runs)
+        def told(ended: Sequence[ShardFolder], width: int | None = width) -> str:
+            found = read_runs(ended[-1], invariant, spec.burn_in, spec.smooth)
+            runs.extend(replace(run, width=width) for run in found)
+            runs.sort(key=lambda run: (list(widths).index(run.width), settings.index(run.setting), run.seed))
+            return describe(runs)
 
-    copies = [Copy(seed, lr, decay, spec.momentum_used) for lr, decay in settings for seed in range(spec.seeds)]
-    shards = session.train(problem, "space", copies, "whole space", told=told)
+        title = "whole space" if width is None else f"width {width}"
+        shards += session.train(problem, round_name(width), copies_of(spec), title, told=told)
     side = on_sphere(session, runs) if spec.compare_sphere else SphereSide([], [])
     return {
         "runs": runs,
@@ -80,8 +130,33 @@ def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
         "sphere": side.runs,
         "minima": find_minima(session, shards, runs) if spec.minima else [],
         "sharpness": measure_sharpness(session, shards, runs) if spec.sharpness else [],
+        "traces": measure_traces(session, shards, runs) if spec.traces else [],
+        "fixed": with_norm_fixed(session, copies_of(spec), runs) if spec.fix_norm else [],
         "engine": {"invariant": invariant},
     }
+
+
+def copies_of(spec: PeriodsSpec) -> list[Copy]:
+    """The runs in the whole space."""
+    return [
+        Copy(seed, lr, decay, spec.momentum_used, phases_of(spec, lr), seed if spec.continue_from else 0)
+        for lr, decay in spec.settings()
+        for seed in range(spec.seeds)
+    ]
+
+
+def phases_of(spec: PeriodsSpec, lr: float) -> tuple[Phase, ...]:
+    """How a learning rate goes along the run, where that is by steps or straight lines.
+
+    Source: the schedules by quarters of the published code, Lobacheva, Kodryan et al., NeurIPS 2021, are such points.
+    """
+    points = [(0, lr), *((step, lr * factor) for step, factor in spec.points)]
+    if len(points) == 1:
+        return ()
+    if spec.schedule == "steps":
+        return tuple(Phase(step, rate) for step, rate in points)
+    lines = [Phase(step, rate, after, "linear") for (step, rate), (_, after) in pairwise(points)]
+    return (*lines, *(Phase(*point) for point in points[-1:] if point[0] < spec.steps))
 
 
 def on_sphere(session: Session[PeriodsSpec, Ready], runs: Sequence[PeriodsRun]) -> SphereSide:
@@ -110,7 +185,7 @@ EXPERIMENT = Experiment(
     report=report,
     answer=answer,
     describe=lambda result: describe(result.runs),
-    runs=lambda result: len(result.runs) + len(result.sphere),
+    runs=lambda result: len(result.runs) + len(result.sphere) + len(result.fixed),
     printed=printed,
 )
 resume_periods = EXPERIMENT.resume

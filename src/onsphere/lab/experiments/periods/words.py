@@ -12,9 +12,9 @@ from onsphere.lab.report.words import format_number
 __all__ = ["answer", "describe", "setting_name"]
 
 
-def setting_name(lr: float, weight_decay: float) -> str:
+def setting_name(lr: float, weight_decay: float, width: int | None = None) -> str:
     """A setting as the page writes it."""
-    return f"lr {format_number(lr)} · wd {format_number(weight_decay)}"
+    return f"lr {format_number(lr)} · wd {format_number(weight_decay)}" + (f" · width {width}" if width else "")
 
 
 def describe(runs: Sequence[PeriodsRun]) -> str:
@@ -28,7 +28,7 @@ def answer(result: PeriodsResult) -> list[str]:
     """What was found: one sentence, and one or two that explain it."""
     settings = summaries(result.runs)
     sentences = _one(settings[0], result) if len(settings) == 1 else _several(settings, result)
-    return [*sentences, *_sphere(result), *_minima(result), *_sharpness(result)]
+    return [*sentences, *_sphere(result), *_fixed(result), *_minima(result), *_sharpness(result)]
 
 
 def _one(setting: Setting, result: PeriodsResult) -> list[str]:
@@ -121,6 +121,14 @@ def _sphere(result: PeriodsResult) -> list[str]:
             f"With the ELR fixed at its mean, on the sphere, there are {sphere} δ-jumps a run instead of {space}."
         )
     return sentences
+
+
+def _fixed(result: PeriodsResult) -> list[str]:
+    rows = [(row.delta_jumps, row.free_delta_jumps) for row in result.fixed if row.free_delta_jumps is not None]
+    if not rows:
+        return []
+    fixed, free = (format_number(sum(counts) / len(rows), 2) for counts in zip(*rows, strict=True))
+    return [f"With the norm fixed at the checkpoint's there are {fixed} δ-jumps a run instead of {free}."]
 
 
 def _minima(result: PeriodsResult) -> list[str]:

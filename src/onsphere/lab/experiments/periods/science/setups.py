@@ -2,7 +2,9 @@
 
     scale-invariant    norms without affine parameters, frozen head: every trained weight is scale-invariant
     all-parameters     the norms have weights and biases and the head is trained from its default initial weights;
-                       ELR, norm and gradient are those of the scale-invariant tensors alone
+                       ELR, norm and gradient are those of the scale-invariant tensors alone, or of some of them:
+                       gains that start at one add their number to the norm's square, and the published code counts
+                       convolutions only
     practical          the same with momentum 0.9
 
 Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 4 (set-ups); augmentation and schedules are options of
@@ -12,17 +14,20 @@ any set-up (``Problem.augment``, ``Problem.schedule``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from onsphere import SymmetryError, sphere_groups
+from onsphere.groups import Only
 from onsphere.lab import models
 from onsphere.lab.experiments.periods.spec import Setup
 from onsphere.lab.models import ModelError
+from onsphere.lab.options import InputError
 from onsphere.lab.population import Problem
-from onsphere.lab.preparation import check_output, split_trainable
+from onsphere.lab.preparation import PROBE, check_output, split_trainable
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import prepared
 
@@ -65,27 +70,31 @@ class Ready:
 
     Attributes:
         problem: The problem with its trained tensors named.
-        invariant: Names of the scale-invariant tensors among them.
+        invariant: Names of the scale-invariant tensors among them that ELR, norm and gradient are those of.
+        widths: The problem of every width, where there are several.
     """
 
     problem: Problem
     invariant: tuple[str, ...]
+    widths: dict[int, Problem] = field(default_factory=dict)
 
 
-def ready(problem: Problem, setup: Setup, progress: Progress) -> Ready:
+def ready(problem: Problem, setup: Setup, progress: Progress, only: Only = None) -> Ready:
     """Give a problem the network of a set-up, and name its trained and its scale-invariant tensors.
 
     Args:
         problem: A problem that is not yet prepared.
         setup: The set-up whose network it gets.
         progress: Told what was changed in the network.
+        only: Which of the scale-invariant tensors count, as for :func:`onsphere.sphere_groups`; None: all.
 
     Raises:
-        InputError: The network cannot be trained so, or nothing in it is scale-invariant.
+        InputError: The network cannot be trained so, nothing in it is scale-invariant, or what counts is not so by
+            itself.
     """
     if setup == "scale-invariant":
         whole = prepared(problem, progress)
-        return Ready(whole, whole.trained)
+        return Ready(whole, _counted(whole, whole.trained, only))
     invariant: list[str] = []
 
     def prepare(given: Problem) -> tuple[Problem, list[str]]:
@@ -102,4 +111,16 @@ def ready(problem: Problem, setup: Setup, progress: Progress) -> Ready:
         return replace(given, trained=trained), notes
 
     whole = prepared(replace(problem, model=AllTrained(problem.model)), progress, prepare)
-    return Ready(whole, tuple(invariant))
+    return Ready(whole, _counted(whole, tuple(invariant), only))
+
+
+def _counted(problem: Problem, invariant: tuple[str, ...], only: Only) -> tuple[str, ...]:
+    """Those of the scale-invariant tensors that count."""
+    if only is None:
+        return invariant
+    try:
+        groups = sphere_groups(problem.build(0), problem.data.x_train[:PROBE], only=only)
+    except SymmetryError as error:
+        given = only if isinstance(only, str) else ",".join(only)
+        raise InputError(f"--elr-of: {str(error).replace(f'only={only!r}', repr(given), 1)}") from error
+    return tuple(groups[0]["names"])

@@ -1,4 +1,4 @@
-"""What the readings say of a run, each beside its prediction, and of the same network at fixed ELR on the sphere.
+"""What the readings say of a run, each beside its prediction.
 
 With b = 1 - lr weight_decay, ρ_t the norm before step t, g̃_t = ρ_t ‖∇_t‖ and s_t = lr g̃_t / ρ_t²:
 
@@ -13,19 +13,12 @@ With a schedule the ELR has the lr of the step; jumps and drops are those of lr_
 recovery is predicted with the lr at its lowest point, τ is that of each step's lr, no equilibrium ELR is predicted.
 With heavy-ball momentum α the ELR is lr / ((1 - α) ρ²) and b the larger root of r² - (1 + α - lr weight_decay) r + α.
 
-The sphere has no periods, and the equilibrium in the whole space is its mirror: for each setting three ELRs around
-the measured mean, ELR x (1/1.8, 1, 1.8), are trained on the unit sphere with the same seeds and batches; losses are
-compared at the measured ELR by interpolation on logarithmic scales.
-
-Source: Lobacheva, Kodryan et al., NeurIPS 2021, sections 3 and 4 (and: fixing the norm removes the periods);
-Wan et al., Spherical Motion Dynamics (equilibrium); Kodryan et al., NeurIPS 2022 (training on the sphere).
+Source: Lobacheva, Kodryan et al., NeurIPS 2021, sections 3 and 4; Wan et al., Spherical Motion Dynamics (equilibrium).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,18 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics import default_delta, equilibrium, generalised_equilibrium, recovery_steps, zigzag_jumps
-from onsphere.lab.experiments.periods.result import Behaviour, Comparison, PeriodsRun, Setting, SphereRun, summaries
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.experiments.periods.result import Behaviour, PeriodsRun
 from onsphere.lab.population.course import Array, Course, decay_of
 
-__all__ = ["SphereSide", "analyse", "compare", "count_jumps", "sphere_side"]
+__all__ = ["analyse", "count_jumps"]
 
 #: Jumps from which a run counts as periodic: two whole periods.
 PERIODIC = 3
 #: Standard deviation of log ELR below which it counts as steady.
 STEADY = 0.1
-FACTORS = (1 / 1.8, 1.0, 1.8)  # of the ELRs on the sphere
-Wanted = tuple[float, float, float, int]  # lr, weight decay, ELR, seed
 
 
 def analyse(course: Course, evaluation: Array, *, burn_in: int = 100) -> PeriodsRun:
@@ -172,111 +162,3 @@ def _equilibrium(course: Course, window: int) -> dict[str, Any]:
             generalised_equilibrium(course.effective_step[window:], copy.lr, copy.weight_decay).jumpiness
         )
     return found
-
-
-@dataclass(frozen=True)
-class SphereSide:
-    """What training on the sphere found.
-
-    Attributes:
-        comparison: One row a setting.
-        runs: One row a run.
-    """
-
-    comparison: list[Comparison]
-    runs: list[SphereRun]
-
-
-def sphere_side(problem: Problem, runs: Sequence[PeriodsRun]) -> tuple[Problem, list[Wanted]]:
-    """The problem on the sphere and the runs that it should have.
-
-    Args:
-        problem: In the whole space.
-        runs: What was measured there.
-    """
-    wanted = []
-    for setting in summaries(runs):
-        elr = _mean_elr(setting)
-        if elr is not None:
-            for factor in FACTORS:
-                wanted += [(setting.lr, setting.weight_decay, elr * factor, run.seed) for run in setting.runs]
-    return replace(problem, geometry="sphere", radius=1.0), wanted
-
-
-def compare(
-    runs: Sequence[PeriodsRun], wanted: Sequence[Wanted], shards: Sequence[ShardFolder], burn_in: int
-) -> SphereSide:
-    """Set the settings against the ended runs on the sphere.
-
-    Args:
-        runs: What was measured in the whole space.
-        wanted: What :func:`sphere_side` asked for.
-        shards: The ended shards on the sphere.
-        burn_in: Steps at the start in which jumps are not counted.
-    """
-    settings = {s.setting: s for s in summaries(runs)}
-    measured: dict[tuple[float, int], list[SphereRun]] = {}
-    keys: dict[tuple[float, int], list[Wanted]] = {}
-    for entry in wanted:
-        keys.setdefault((entry[2], entry[3]), []).append(entry)
-    for shard in shards:
-        readings, (_, evaluations) = shard.readings(), shard.evaluations()
-        copies = shard.copies()
-        angles = readings.angular_update(np.array([copy.lr for copy in copies]))
-        distances = 2 * np.sin(angles / 2) ** 2
-        for k, copy in enumerate(copies):
-            own = (copy, readings.loss[:, k], distances[:, k], float(evaluations[-1, k, 3]), burn_in)
-            key = (copy.lr, copy.seed)
-            measured[key] = [_sphere_run(settings[lr, decay], *own) for lr, decay, _, _ in keys[key]]
-    found = [row for rows in measured.values() for row in rows]
-    order = list(settings)
-    found.sort(key=lambda r: (order.index(r.setting), r.elr, r.seed))
-    return SphereSide([_compare(setting, found) for setting in settings.values()], found)
-
-
-def _sphere_run(
-    setting: Setting, copy: Copy, loss: Array, distance: Array, test_error: float, burn_in: int
-) -> SphereRun:
-    finite = bool(np.isfinite(loss).all())
-    delta = default_delta(*setting.setting)
-    return SphereRun(
-        lr=setting.lr,
-        weight_decay=setting.weight_decay,
-        elr=copy.lr,
-        seed=copy.seed,
-        loss=float(loss[setting.runs[0].start :].mean()) if finite else None,
-        delta_jumps=count_jumps(distance, burn_in, delta, 1 / (10 * setting.product)),
-        test_error=test_error if math.isfinite(test_error) else None,
-        finite=finite,
-    )
-
-
-def _geometric(values: Sequence[float]) -> float | None:
-    return float(np.exp(np.log(values).mean())) if values else None
-
-
-def _mean_elr(setting: Setting) -> float | None:
-    return _geometric([run.mean_elr for run in setting.runs if run.finite and run.mean_elr is not None])
-
-
-def _compare(setting: Setting, sphere: Sequence[SphereRun]) -> Comparison:
-    own = [r for r in sphere if r.setting == setting.setting]
-    elr = _mean_elr(setting)
-    loss = _geometric([run.loss for run in setting.runs if run.loss])
-    levels = {e: [r.loss for r in own if r.elr == e and r.loss] for e in sorted({r.elr for r in own})}
-    means = {e: np.log(values).mean() for e, values in levels.items() if values}
-    sphere_loss = None
-    if elr is not None and len(means) == len(FACTORS):
-        sphere_loss = float(np.exp(np.interp(np.log(elr), np.log(list(means)), list(means.values()))))
-    nearest = [] if elr is None else [r for r in own if r.elr == min(levels, key=lambda e: abs(np.log(e / elr)))]
-    jumps = [run.delta_jumps for run in setting.runs if run.delta_jumps is not None]
-    return Comparison(
-        lr=setting.lr,
-        weight_decay=setting.weight_decay,
-        elr=elr,
-        loss=loss,
-        sphere_loss=sphere_loss,
-        ratio=loss / sphere_loss if loss and sphere_loss else None,
-        delta_jumps=float(np.mean(jumps)) if jumps else None,
-        sphere_delta_jumps=float(np.mean([r.delta_jumps for r in nearest])) if nearest else None,
-    )

@@ -1,0 +1,1 @@
+"""What the periods are measured by: set-ups, runs from their readings, and what training once more shows."""
