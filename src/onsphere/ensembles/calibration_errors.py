@@ -24,6 +24,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onsphere.ensembles._inputs import Array, positive_integer
 from onsphere.ensembles.averaging import checked_predictions
@@ -148,10 +149,10 @@ def _columns(predictions: Any, labels: Any) -> list[tuple[Array, Array]]:
     return [(np.minimum(np.exp(logs[:, k]), 1.0), targets == k) for k in range(logs.shape[1])]
 
 
-def _of_equal_width(probabilities: Array, bins: int) -> Array:
+def _of_equal_width(probabilities: Array, bins: int) -> NDArray[np.int64]:
     """The bin of every probability."""
     edges = np.linspace(0.0, 1.0, bins + 1)
-    return np.asarray(np.minimum(np.searchsorted(edges, probabilities, side="right") - 1, bins - 1))
+    return np.minimum(np.searchsorted(edges, probabilities, side="right") - 1, bins - 1).astype(np.int64)
 
 
 def _adaptive(columns: list[tuple[Array, Array]], bins: int, norm: Norm) -> float:
@@ -159,12 +160,12 @@ def _adaptive(columns: list[tuple[Array, Array]], bins: int, norm: Norm) -> floa
     for probabilities, true in columns:
         order = np.argsort(probabilities, kind="stable")
         ends = np.arange(1, bins) * len(order) // bins
-        index = np.searchsorted(ends, np.arange(len(order)), side="right")
+        index = np.searchsorted(ends, np.arange(len(order)), side="right").astype(np.int64)
         parts.append(_gaps(probabilities[order], true[order], index, bins))
     return _total(parts, norm)
 
 
-def _gaps(probabilities: Array, true: Array, index: Array, bins: int) -> tuple[Array, Array]:
+def _gaps(probabilities: Array, true: Array, index: NDArray[np.int64], bins: int) -> tuple[Array, Array]:
     """The share n_b / n of every bin, and that share times a_b - p̄_b."""
     count = max(len(index), 1)
     shares = np.bincount(index, minlength=bins) / count

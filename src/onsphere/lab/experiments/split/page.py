@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from onsphere.lab.experiments.split.charts import curves_chart, envelope_chart, splits_chart
-from onsphere.lab.experiments.split.measure import CURVE_GROUPS
-from onsphere.lab.experiments.split.result import SCALE, Law, SplitResult, SplitRow
+from onsphere.lab.experiments.split.pools.measure import CURVE_GROUPS
+from onsphere.lab.experiments.split.pools.points import Law
+from onsphere.lab.experiments.split.result import SCALE, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.experiments.split.words import NAMES
 from onsphere.lab.frame import Report
