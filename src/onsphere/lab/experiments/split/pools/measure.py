@@ -57,7 +57,7 @@ REPEATS, CURVE_REPEATS = 5, 1
 #: Ensembles behind a point of a curve that is no split of a budget.
 CURVE_GROUPS = 3
 #: Fixed temperatures whose NLL is measured, powers of the square root of 2.
-TEMPERATURES = tuple(round(2 ** (i / 2), 4) for i in range(-2, 5))
+TEMPERATURES = tuple(round(2 ** (i / 2), 4) for i in range(-4, 4))
 
 
 @dataclass(frozen=True, eq=False)
