@@ -408,6 +408,8 @@ def test_laws_over_size_find_what_was_planted_and_refuse_too_few_points():
     assert few.law is None and few.note == "2 widths; a law of three parameters takes at least 3"
     unknown = laws_in_size(planted(lambda s: 1 / s, at[:3], [None] * 3), parameters)[0]
     assert unknown.law is None and "takes at least 4" in unknown.note
+    turning = [*planted(lambda s: 0.3 + 20 * s**-0.8, at[:4], [1e-3] * 4), *planted(lambda s: 0.5, at[4:], [1e-3])]
+    assert laws_in_size(turning, parameters)[0].note.startswith("it is worse at 1,600 than at 400 by more than three")
     rising = laws_in_size(planted(lambda s: 0.3 + s / 1e4, at, [1e-4] * 5), parameters)[0]
     assert rising.law is None and rising.note
 

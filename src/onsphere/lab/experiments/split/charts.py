@@ -154,7 +154,7 @@ def plane_chart(result: SplitResult) -> Chart | None:
     every = [p.mean[m] for p in result.curves for m in ("nll", "cnll") if math.isfinite(p.mean[m])]
     if len(result.curves) < 3 or not every:
         return None
-    scale = Scale("NLL, CNLL (nats)", min(every), max(every), log=True, reverse=True)  # one for both panels
+    scale = Scale("NLL, CNLL (nats)", min(every), max(every), reverse=True)  # one for both panels
 
     def marks(metric: str) -> list[Points]:
         known = [p for p in result.curves if math.isfinite(p.mean[metric])]

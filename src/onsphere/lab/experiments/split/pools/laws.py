@@ -5,14 +5,15 @@
     in B        the best split of every budget, over the budget
 
 The exponent of a law in n is fixed at -1 where the points do not determine one, which the NLL has at a fixed
-temperature. Size and budget have no such exponent, so that a law in them is refused where it is not determined; and
-widths in the zone where larger networks are worse (double descent) have none either.
+temperature. Size and budget have no such exponent, so that a law in them is refused where it is not determined, and
+where larger is worse (overfitting, the zone of double descent).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from onsphere.ensembles import PowerLaw, PowerLawError, fit_power_law
 from onsphere.lab.experiments.split.pools.points import Fit, Law, Point
@@ -84,7 +85,17 @@ def _determined(
     needed = 3 if given is not None else 4  # three parameters; and without errors something that tells the noise
     if len(set(at)) < needed or not all(map(math.isfinite, values)):
         return None, f"{len(set(at))} {what}; a law of three parameters takes at least {needed}"
+    if given is not None and (rise := _rise(at, values, given)):
+        return None, rise
     try:
         return _kept(fit_power_law(at, values, errors=given)), ""
     except PowerLawError as error:
         return None, str(error)
+
+
+def _rise(at: Sequence[int], values: Sequence[float], errors: Sequence[float]) -> str:
+    """That larger is worse somewhere by more than three standard errors, which no falling law can be; else nothing."""
+    for i, j in combinations(range(len(at)), 2):
+        if values[j] - values[i] > 3 * math.hypot(errors[i], errors[j]):
+            return f"it is worse at {at[j]:,} than at {at[i]:,} by more than three standard errors, which no law is"
+    return ""
