@@ -167,12 +167,11 @@ def plane_chart(result: SplitResult) -> Chart | None:
             found.append(Line(x, y, dashed, name, entry="equal budget"))
             star = INKED.but(marker="star", size=22, hollow=True)
             found.append(Points([best.members], [best.parameters], star, f"best split of {name}", entry="best split"))
-        dots = Look(marker="circle", size=13, edge=True)
         found.append(
             Points(
                 [p.size for p in known],
                 [sizes[p.width] for p in known],
-                dots,
+                Look(marker="circle", size=13, edge=True),
                 f"{{x}} networks of width {{width}}, {{y:,.0f}} parameters each<br>{_AXES[metric]} {{value:.4g}}",
                 columns={"width": [p.width for p in known], "value": values},
                 values=values,
@@ -200,10 +199,10 @@ def plane_chart(result: SplitResult) -> Chart | None:
 
 def laws_chart(result: SplitResult) -> Chart | None:
     """NLL and CNLL over the size of a network, and of the best split over the budget; None for results without laws."""
-    if not result.wider_laws:
+    if not result.wider_laws or not result.curves:
         return None
     sizes, several = result.parameters, len(result.budgets) > 1
-    counts = sorted({law.members for law in result.wider_laws if law.along == "size"})
+    counts = sorted({p.size for p in result.curves})
     looks = series_looks(counted(n, "network") for n in counts)
 
     laws = {(law.along, law.members, law.metric): law for law in result.wider_laws}
@@ -212,7 +211,7 @@ def laws_chart(result: SplitResult) -> Chart | None:
         found: list[Points] = []
         for n in counts:
             own = sorted((p for p in result.curves if p.size == n), key=lambda p: sizes[p.width])
-            name, at, law = counted(n, "network"), [sizes[p.width] for p in own], laws["size", n, metric]
+            name, at, law = counted(n, "network"), [sizes[p.width] for p in own], laws.get(("size", n, metric))
             said = f"{name} of {{x:,.0f}} parameters"
             found += _with_law(metric, at, own, law, looks[name], name, said, max(at))
         return found
@@ -221,7 +220,7 @@ def laws_chart(result: SplitResult) -> Chart | None:
         best = [answer.row(answer.best[metric]) for answer in result.budgets]
         own = [Point(r.width, r.members, 0, {metric: r.score(metric)}, r.standard_error) for r in best]
         at, said = [row.budget for row in best], f"best split of {{x:,.0f}} {result.spec.unit}"
-        return _with_law(metric, at, own, laws["budget", 0, metric], INKED, "best split", said, max(at))
+        return _with_law(metric, at, own, laws.get(("budget", 0, metric)), INKED, "best split", said, max(at))
 
     size_axis = Axis("parameters of one network", log=True)
     budget_axis = _counts(f"budget ({result.spec.unit})", (answer.budget for answer in result.budgets))
@@ -249,9 +248,7 @@ def fixed_chart(result: SplitResult) -> Chart | None:
     rows = [row for row in result.fixed_temperatures if row.size > 1]
     if not rows:
         return None
-    widths = sorted({row.width for row in rows})
-    temperatures = rows[0].temperatures
-    looks = series_looks(f"T = {t:.3g}" for t in temperatures)
+    widths, looks = sorted({row.width for row in rows}), series_looks(f"T = {t:.3g}" for t in rows[0].temperatures)
     named = {"averaged": "of the averaged log-probabilities", "members": "of every member's logits"}
 
     def marks(kind: str) -> list[Points]:

@@ -108,8 +108,8 @@ class SplitRow:
             in results that were made before it was kept.
         top5: Fraction of test images whose label is among the five most probable classes; NaN with at most five.
         ece: Expected calibration error; see :mod:`onsphere.ensembles.calibration_errors`, 15 bins, norm l1.
-        ace: Adaptive calibration error.
-        sce: Static calibration error.
+        ace: Adaptive calibration error, in bins of equally many images.
+        sce: Static calibration error, in bins of equal width.
         tace: Thresholded adaptive calibration error, of probabilities above 1e-3.
         auroc: Area under the curve that tells right from wrong predictions by their confidence.
         spread: Standard errors of those that have one, over seeds.

@@ -45,7 +45,7 @@ class AtTemperatures:
         width: Width of the networks.
         size: How many of them an ensemble has.
         kind: What the temperature divides: ``averaged`` log-probabilities, or the logits of the ``members``.
-        temperatures: The temperatures, ascending.
+        temperatures: Those that were applied, in ascending order.
         nll: Nats, at each of them; means over ensembles.
     """
 
