@@ -137,7 +137,8 @@ def subtitle(spec: SplitSpec, shape: tuple[int, ...]) -> str:
     data = data_words(spec).replace("images", f"images of {' x '.join(map(str, shape))}", 1)
     layers = f", {spec.layers} hidden layers" if spec.model in ("mlp", "plain-mlp") else ""
     decay = f", weight decay {format_number(spec.weight_decay)}" if spec.weight_decay else ""
-    how = f"{spec.optimizer}, {spec.schedule} lr {spec.lr_used:g}{decay}"
+    schedule = "published schedule, lr" if spec.schedule == "paper" else f"{spec.schedule} lr"
+    how = f"{spec.optimizer}, {schedule} {spec.lr_used:g}{decay}"
     how += f", dropout {spec.dropout:g}" if spec.dropout else ""
     how += ", settings by width" if spec.settings else ""
     if spec.geometry == "sphere":
@@ -205,7 +206,7 @@ def _laws(result: SplitResult, laws: Sequence[Law]) -> list[Block]:
 
     wider = any(law.along != "members" for law in laws)
     columns = [
-        Column("law over", subject, kind="text") if wider else Column("width", "width", form=","),
+        Column("law over", subject, kind="tight") if wider else Column("width", "width", form=","),
         Column("metric", lambda law: NAMES[law.metric], kind="text"),
         fitted("limit", "what infinitely large ones reach, " if wider else "what infinitely many networks reach, "),
         fitted("scale"),

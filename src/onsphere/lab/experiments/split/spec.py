@@ -183,7 +183,7 @@ class SplitNetwork(Options):
     """Frobenius norm of the frozen last layer of mlp, convnet and resnet18."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance that a unit is dropped: before the first two linear layers of vgg16, after the first convolution of every
-    block of wrn28; a model of yours must take ``dropout``."""
+    block of wrn28; a model of yours must have an argument of that name."""
 
 
 class SplitTraining(Options):

@@ -90,7 +90,7 @@ def _determined(
     try:
         return _kept(fit_power_law(at, values, errors=given)), ""
     except PowerLawError as error:
-        return None, str(error)
+        return None, str(error).split(";")[0]  # what is advised then is for laws in the number of networks
 
 
 def _rise(at: Sequence[int], values: Sequence[float], errors: Sequence[float]) -> str:
