@@ -1,22 +1,24 @@
 """Ensembles on a memory budget: how good they are, how that grows, how to spend the budget, serving.
 
-Averages of members' predictions and their metrics; the calibrated negative log-likelihood; every ensemble size from one
-pool; power laws and the best memory split they predict; widths that fit a budget; and the ensemble as one module. Of
-the functions on predictions, inputs are numpy arrays or torch tensors ``[members, examples, classes]``.
+Averages of members' predictions, their metrics and calibration errors; the NLL at a temperature and at the best one;
+every ensemble size from one pool; power laws and the best memory split they predict; widths that fit a budget; and the
+ensemble as one module. Of the functions on predictions, inputs are numpy arrays or torch tensors
+``[members, examples, classes]``.
 """
 
+from onsphere.ensembles.averaging import average_logits, average_probabilities
 from onsphere.ensembles.budget import BudgetError, Size, Split, size_of, splits, width_for
-from onsphere.ensembles.calibration import Calibration, best_temperature, calibrated_nll
+from onsphere.ensembles.calibration import Calibration, best_temperature, calibrated_nll, temperature_nll
+from onsphere.ensembles.calibration_errors import ace, ece, sce, tace
 from onsphere.ensembles.metrics import (
     Metrics,
     accuracy,
-    average_logits,
-    average_probabilities,
     brier,
     disagreement,
-    ece,
     evaluate,
+    misclassification_auroc,
     nll,
+    top_k_accuracy,
 )
 from onsphere.ensembles.module import Ensemble
 from onsphere.ensembles.pools import FailedMember, PoolSize, disjoint_groups, failed_members, pool_metrics
@@ -37,6 +39,7 @@ __all__ = [
     "Split",
     "SplitPrediction",
     "accuracy",
+    "ace",
     "average_logits",
     "average_probabilities",
     "best_temperature",
@@ -48,11 +51,16 @@ __all__ = [
     "evaluate",
     "failed_members",
     "fit_power_law",
+    "misclassification_auroc",
     "nll",
     "pool_metrics",
     "pool_values",
     "predict_split",
+    "sce",
     "size_of",
     "splits",
+    "tace",
+    "temperature_nll",
+    "top_k_accuracy",
     "width_for",
 ]

@@ -19,10 +19,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onsphere.ensembles._inputs import Array, Labels, check_labels, check_logits, log_softmax, positive_integer
-from onsphere.ensembles.metrics import mean_probabilities
+from onsphere.ensembles._inputs import (
+    Array,
+    Labels,
+    as_array,
+    check_labels,
+    check_logits,
+    log_softmax,
+    positive_integer,
+)
+from onsphere.ensembles.averaging import mean_probabilities
 
-__all__ = ["Calibration", "Temperature", "best_temperature", "calibrated_nll"]
+__all__ = ["Calibration", "Temperature", "best_temperature", "calibrated_nll", "temperature_nll"]
 
 Temperature = Literal["averaged", "members"]
 
@@ -162,6 +170,33 @@ def best_temperature(logits: Any, labels: Any, *, temperature: Temperature = "av
             stacklevel=2,
         )
     return found
+
+
+def temperature_nll(logits: Any, labels: Any, temperatures: Any, *, temperature: Temperature = "averaged") -> Array:
+    """NLL at fixed temperatures on these very examples; its lower envelope over temperatures is what CNLL follows.
+
+    Args:
+        logits: Logits of the members, ``[members, examples, classes]``, as for :func:`calibrated_nll`.
+        labels: Class of each example, ``[examples]``.
+        temperatures: ``[T]``, positive and finite.
+        temperature: Whether the averaged prediction or each member has the temperature, as for :func:`calibrated_nll`.
+
+    Returns:
+        Mean NLL in nats at every temperature, ``[T]``.
+
+    Raises:
+        ValueError: As :func:`calibrated_nll`, or temperatures out of range.
+
+    Source:
+        Lobacheva, Chirkova, Kodryan and Vetrov 2020 (NLL at fixed temperatures has exponent -1 in the members).
+    """
+    given = np.atleast_1d(as_array(temperatures)).astype(np.float64)
+    if given.ndim != 1 or not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(f"temperatures are {temperatures}; they must be a list of positive, finite numbers")
+    array = check_logits(logits)
+    targets = check_labels(labels, *array.shape[1:])
+    base = _prepared(array, targets, temperature)
+    return np.array([_losses(base, targets, t).mean() for t in given.tolist()])
 
 
 def _prepared(array: Array, targets: Labels, temperature: str) -> Array:

@@ -1,75 +1,31 @@
-"""Averaging the members of an ensemble, and how good the average is.
+"""How good predictions are: those of one network, or the averaged ones of an ensemble.
 
-    averaged probabilities   log p(c) = logsumexp_i log p_i(c) - log n       what the papers call the ensemble
-    averaged logits          log p    = log softmax( (1/n) sum_i z_i )       the geometric mean, renormalised
-
-Inputs are numpy arrays or torch tensors, results numbers or float64 arrays. A member's logits and log-probabilities
-are interchangeable: softmax is the same for both.
+Inputs are numpy arrays or torch tensors, results numbers. A member's logits and log-probabilities are interchangeable:
+softmax is the same for both.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from onsphere.ensembles._inputs import Array, as_array, check_labels, check_logits, log_softmax, positive_integer
+from onsphere.ensembles._inputs import check_logits, positive_integer
+from onsphere.ensembles.averaging import average_probabilities, checked_predictions
+from onsphere.ensembles.calibration_errors import ece
 
 __all__ = [
     "Metrics",
     "accuracy",
-    "average_logits",
-    "average_probabilities",
     "brier",
     "disagreement",
-    "ece",
     "evaluate",
+    "misclassification_auroc",
     "nll",
+    "top_k_accuracy",
 ]
-
-
-def average_probabilities(logits: Any) -> Array:
-    """Log of the mean of the members' probabilities.
-
-    Args:
-        logits: Logits of the members, ``[members, examples, classes]``.
-
-    Returns:
-        Log-probabilities ``[examples, classes]``, logsumexp over members minus log n.
-
-    Raises:
-        ValueError: Another shape, or NaN.
-
-    Source:
-        Lobacheva, Chirkova et al. 2020; Chirkova et al. 2020.
-    """
-    return mean_probabilities(log_softmax(check_logits(logits)))
-
-
-def average_logits(logits: Any) -> Array:
-    """Log-probabilities of the mean of the members' logits; usually a little worse than averaged probabilities.
-
-    Args:
-        logits: Logits of the members, ``[members, examples, classes]``.
-
-    Returns:
-        Log-probabilities of the mean, ``[examples, classes]``.
-
-    Raises:
-        ValueError: Another shape, NaN, or an example for which the members together exclude every class.
-    """
-    return log_softmax(check_logits(check_logits(logits).mean(axis=0), dimensions=2))
-
-
-def mean_probabilities(log_probabilities: Array) -> Array:
-    """Logsumexp over members minus log n, unchecked."""
-    if len(log_probabilities) == 1:
-        return np.asarray(log_probabilities[0])
-    top = log_probabilities.max(axis=0)
-    shift = np.where(np.isneginf(top), 0.0, top)  # a class that no member allows stays at -inf
-    with np.errstate(divide="ignore"):
-        return np.asarray(shift + np.log(np.exp(log_probabilities - shift).mean(axis=0)))
 
 
 def accuracy(predictions: Any, labels: Any) -> float:
@@ -86,13 +42,37 @@ def accuracy(predictions: Any, labels: Any) -> float:
     Raises:
         ValueError: Shapes that do not match, NaN, labels out of range.
     """
-    logs, classes = _checked(predictions, labels)
+    logs, classes = checked_predictions(predictions, labels)
     return float((logs.argmax(axis=1) == classes).mean())
+
+
+def top_k_accuracy(predictions: Any, labels: Any, *, k: int = 5) -> float:
+    """Share of examples whose label is among the k most probable classes; among equals the first classes count.
+
+    Args:
+        predictions: Logits or log-probabilities, in one of the shapes that :func:`accuracy` takes.
+        labels: Class of each example, ``[examples]``.
+        k: How many classes count; 5 for "top-5".
+
+    Returns:
+        A fraction between 0 and 1.
+
+    Raises:
+        ValueError: As :func:`accuracy`, or ``k`` that leaves no class out.
+    """
+    k = positive_integer("k", k)
+    logs, classes = checked_predictions(predictions, labels)
+    if k >= logs.shape[1]:
+        raise ValueError(f"k is {k}; with {logs.shape[1]} classes it must be below their number, or every label counts")
+    own = logs[np.arange(len(classes)), classes][:, None]
+    before = np.arange(logs.shape[1]) < classes[:, None]
+    rank = (logs > own).sum(axis=1) + ((logs == own) & before).sum(axis=1)
+    return float((rank < k).mean())
 
 
 def nll(predictions: Any, labels: Any) -> float:
     """Mean negative log-likelihood in nats, inf where a label has probability 0; arguments as :func:`accuracy`."""
-    logs, classes = _checked(predictions, labels)
+    logs, classes = checked_predictions(predictions, labels)
     return float(-logs[np.arange(len(classes)), classes].mean())
 
 
@@ -101,40 +81,8 @@ def brier(predictions: Any, labels: Any) -> float:
 
     Between 0 and 2. Arguments as :func:`accuracy`. Source: Brier 1950.
     """
-    logs, classes = _checked(predictions, labels)
+    logs, classes = checked_predictions(predictions, labels)
     return float(np.square(np.exp(logs) - np.eye(logs.shape[1])[classes]).sum(axis=1).mean())
-
-
-def ece(predictions: Any, labels: Any, *, bins: int = 15) -> float:
-    """Expected calibration error of the most probable class, with bins of equal width.
-
-        sum over bins of (share of examples in the bin) * |accuracy in the bin - mean confidence in the bin|
-
-    The confidence is the largest probability; bin i of B holds the confidences from i / B (included) to (i + 1) / B
-    (excluded), the last bin those of 1 too. It is biased upwards, the more so the fewer examples there are.
-
-    Args:
-        predictions: Logits or log-probabilities, in one of the shapes that :func:`accuracy` takes.
-        labels: Class of each example, ``[examples]``.
-        bins: Number B of bins.
-
-    Returns:
-        A fraction between 0 and 1.
-
-    Raises:
-        ValueError: As :func:`accuracy`, or ``bins`` below 1.
-
-    Source:
-        Guo et al. 2017.
-    """
-    bins = positive_integer("bins", bins)
-    logs, classes = _checked(predictions, labels)
-    confidence = np.minimum(np.exp(logs.max(axis=1)), 1.0)
-    right = logs.argmax(axis=1) == classes
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    index = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1)
-    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(classes))
 
 
 def disagreement(logits: Any) -> float:
@@ -159,6 +107,36 @@ def disagreement(logits: Any) -> float:
         votes[np.arange(examples), row] += 1
     agreeing = (votes * (votes - 1)).sum(axis=1) / (members * (members - 1))
     return float(1 - agreeing.mean())
+
+
+def misclassification_auroc(predictions: Any, labels: Any) -> float:
+    """How well confidence tells right from wrong predictions: the area under the receiver operating characteristic.
+
+    It is the chance that a rightly predicted example has a larger confidence (the largest probability) than a wrongly
+    predicted one, equal confidences counting half: 1/2 where confidence says nothing.
+
+    Args:
+        predictions: Logits or log-probabilities, in one of the shapes that :func:`accuracy` takes.
+        labels: Class of each example, ``[examples]``.
+
+    Returns:
+        A fraction between 0 and 1; NaN where all examples are predicted rightly, or all wrongly.
+
+    Raises:
+        ValueError: As :func:`accuracy`.
+
+    Source:
+        Hendrycks and Gimpel 2017.
+    """
+    from scipy.stats import rankdata
+
+    logs, classes = checked_predictions(predictions, labels)
+    right = logs.argmax(axis=1) == classes
+    hits, misses = int(right.sum()), int((~right).sum())
+    if not hits or not misses:
+        return math.nan
+    ranks = rankdata(np.exp(logs.max(axis=1)))
+    return float((ranks[right].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
 @dataclass(frozen=True)
@@ -203,13 +181,3 @@ def evaluate(logits: Any, labels: Any) -> Metrics:
     scores = {f.__name__: f(average, labels) for f in (accuracy, nll, brier, ece)}
     spread = disagreement(array) if len(array) > 1 else None
     return Metrics(**scores, disagreement=spread, members=len(array), examples=array.shape[1])
-
-
-def _checked(predictions: Any, labels: Any) -> tuple[Array, Any]:
-    """Log-probabilities [examples, classes] and labels."""
-    try:
-        several = as_array(predictions).ndim == 3
-    except ValueError:  # members of different shapes; what is allowed is said there
-        several = True
-    logs = average_probabilities(predictions) if several else log_softmax(check_logits(predictions, dimensions=2))
-    return logs, check_labels(labels, *logs.shape)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from onsphere.ensembles._inputs import Array, as_array, check_labels, check_logits, log_softmax, positive_integer
+from onsphere.ensembles.averaging import mean_probabilities
 from onsphere.ensembles.calibration import Temperature, calibrated_nll
-from onsphere.ensembles.metrics import accuracy, brier, disagreement, ece, mean_probabilities, nll
+from onsphere.ensembles.calibration_errors import ece
+from onsphere.ensembles.metrics import accuracy, brier, disagreement, nll
 
 __all__ = ["FailedMember", "PoolSize", "disjoint_groups", "failed_members", "pool_metrics"]
 

@@ -103,7 +103,9 @@ def test_splits_of_equal_width_share_a_pool(finished):
 def test_the_page_is_whole_and_the_result_printed(finished, capsys):
     page = finished.report.read_text()
     assert 'id="splits-chart"' in page and 'id="envelope-chart"' in page and 'id="curves-chart"' in page
-    assert {p.stem for p in (finished.run / "figures").glob("*.png")} == {"splits", "curves", "envelope"}
+    drawn = {"splits", "curves", "envelope", "plane", "laws", "fixed", "temperature"}
+    assert {p.stem for p in (finished.run / "figures").glob("*.png")} == drawn
+    assert "top-5 (%)" in page and "a law of three parameters takes at least" in page
     assert "Recommended, by NLL" in page
     assert len(finished.to_frame()) == 6
     assert "SplitResult" in repr(finished)
@@ -133,6 +135,31 @@ def test_the_charts_hold_every_split_the_laws_and_the_best(finished):
     assert list(best.labels) == [str(answer.best["nll"]) for answer in finished.budgets]
     with pytest.warns(DeprecationWarning, match=r"fit\.limit"):
         assert finished.laws[0].law["limit"] == finished.laws[0].law.limit
+
+
+def test_the_plane_holds_every_ensemble_equal_budgets_and_the_best(finished):
+    sizes = finished.parameters
+    for panel, metric in zip(charts.plane_chart(finished).panels, ("nll", "cnll"), strict=True):
+        *budgets, points = panel.marks
+        known = [p for p in finished.curves if math.isfinite(p.mean[metric])]
+        assert (points.x, points.y) == ([p.size for p in known], [sizes[p.width] for p in known])
+        assert points.values == [p.mean[metric] for p in known]
+        for line, star, answer in zip(budgets[::2], budgets[1::2], finished.budgets, strict=True):
+            assert [n * s for n, s in zip(line.x, line.y, strict=True)] == pytest.approx([answer.budget] * 3, rel=0.15)
+            assert star.x == [answer.best[metric]] and star.y == [answer.row(answer.best[metric]).parameters]
+
+
+def test_the_lower_envelope_is_the_lowest_of_the_fixed_temperatures(finished):
+    chart = charts.fixed_chart(finished)
+    for panel, kind in zip(chart.panels, ("averaged", "members"), strict=True):
+        for frame, name in enumerate(chart.frames):
+            *lines, envelope = [mark for mark in panel.marks if mark.frame == frame]
+            own = [r for r in finished.fixed_temperatures if (f"width {r.width}", r.kind) == (name, kind)]
+            assert envelope.x == [row.size for row in own] and len(lines) == len(own[0].temperatures)
+            assert envelope.y == np.min([line.y for line in lines], axis=0).tolist()
+    for panel in charts.temperature_chart(finished).panels:
+        shown = sorted(value for mark in panel.marks for value in mark.y)
+        assert shown == sorted(p.temperature for p in finished.curves)
 
 
 def test_curves_end_in_the_splits_and_laws_are_fitted(finished):

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from onsphere.lab.experiments.split.decide import advantage, predicted_verdict, verdict, verdicts
+from onsphere.lab.experiments.split.pools.decide import advantage, predicted_verdict, verdict, verdicts
 from onsphere.lab.experiments.split.result import Verdict
 from onsphere.lab.result import plain_of, typed
 

@@ -5,8 +5,9 @@ import pytest
 
 from onsphere.ensembles import Split, nll
 from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiments.split.decide import measured_subsets, points, predict
-from onsphere.lab.experiments.split.measure import Pool, curve, fit, of_split, scores
+from onsphere.lab.experiments.split.pools.decide import measured_subsets, points, predict
+from onsphere.lab.experiments.split.pools.laws import fit
+from onsphere.lab.experiments.split.pools.measure import Pool, curve, of_split, scores
 from onsphere.lab.experiments.split.result import Failed
 
 pytestmark = pytest.mark.usefixtures("undrawn_module")

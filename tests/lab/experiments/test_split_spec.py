@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from onsphere.lab.cli import run_command
+from onsphere.lab.experiments.split.pools.study import Family, pooling_factor, splits_of
 from onsphere.lab.experiments.split.run import split_budget
 from onsphere.lab.experiments.split.spec import SplitSpec
-from onsphere.lab.experiments.split.study import Family, pooling_factor, splits_of
 from onsphere.lab.options import InputError
 
 TINY = "--train 60 --test 60 --steps 8 --batch-size 16 --seeds 2"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from onsphere.lab.models.blocks import ModelError, check_common, positive_integer
+from onsphere.lab.models.blocks import ModelError, check_common, positive_integer, probability
 from onsphere.lab.models.convnet import convnet
 from onsphere.lab.models.mlp import layer_norm_mlp, mlp, plain_mlp
 from onsphere.lab.models.resnet import resnet18
@@ -54,6 +54,7 @@ def build(
     widths: Sequence[int] | None = None,
     head_norm: float = 10.0,
     eps: float = 1e-12,
+    dropout: float | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Build and initialise a network; the same arguments give the same weights, and no random state changes.
@@ -68,6 +69,7 @@ def build(
         widths: units of each hidden layer, for networks that take ``widths``; None for their default.
         head_norm: Frobenius norm of the frozen last layer.
         eps: eps of the batch norms.
+        dropout: probability of dropping a unit, for networks that take ``dropout``; None for their default.
         seed: seeds torch's CPU generator while the factory runs.
 
     Returns:
@@ -76,7 +78,7 @@ def build(
 
     Raises:
         ModelError: unknown name, module or attribute; a factory that cannot be called with these arguments or does not
-            return an ``nn.Module``; ``width`` or ``widths`` for a network without it; values out of range.
+            return an ``nn.Module``; ``width``, ``widths`` or ``dropout`` for a network without it; values out of range.
     """
     name, factory = resolve(model)
     input_shape = tuple(input_shape)
@@ -88,6 +90,8 @@ def build(
         if not widths:
             raise ModelError("widths must name at least one layer, such as (64, 64), not ()")
         given["widths"] = tuple(positive_integer("every entry of widths", w) for w in widths)
+    if dropout is not None:
+        given["dropout"] = probability("dropout", dropout)
     arguments = _accepted(name, factory, given)
     with torch.random.fork_rng(devices=[]), _float32_by_default():
         # Not torch.manual_seed: that would reseed every accelerator as well.
@@ -196,7 +200,7 @@ def _accepted(name: str, factory: Callable[..., nn.Module], given: dict[str, Any
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return given
     by_keyword = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    for option, other in (("width", "widths"), ("widths", "width")):
+    for option, other in (("width", "widths"), ("widths", "width"), ("dropout", "")):
         if option in given and option not in by_keyword:
             hint = f"; it takes {other}" if other in by_keyword else ""
             raise ModelError(f"{name} does not take {option}{hint}")

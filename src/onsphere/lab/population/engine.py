@@ -89,6 +89,7 @@ class Engine:
         if not any(module.training for module in template.modules()):
             template.train()  # else as the factory made it: some norms may be frozen
         self.stochastic = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in template.modules())
+        self._random_devices = [torch.device(problem.device)] if problem.device.startswith("cuda") else []
         self._channels_last = plan.channels_last and safe_in_channels_last(template)
         norms = momenta(template) if problem.running else {}
         self.statistic_names = statistic_names(norms)
@@ -173,8 +174,7 @@ class Engine:
         indices = torch.stack([self.problem.batches(seed, state.step, stop) for seed in self.seeds], dim=1)
         indices = indices.to(self.problem.device)
         hyper = self._hyper(state, stop)
-        devices = [torch.device(self.problem.device)] if self.problem.device.startswith("cuda") else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices, enabled=self.stochastic):
+        with torch.no_grad(), torch.random.fork_rng(devices=self._random_devices, enabled=self.stochastic):
             if self.plan.mode == "vmap":
                 return self._advance_batched(state, hyper, indices, ring, interrupted)
             return self._advance_one_by_one(state, hyper, indices, ring, interrupted)
@@ -256,7 +256,9 @@ class Engine:
     ) -> tuple[StepState, Tensor]:
         with without_recomputation():  # weights are handed over for the one call
             if self._step is None:
-                step: Any = trace(self._raw, state, constants, hyper, x, y) if self.plan.traced else self._raw
+                # tracing draws as well: the first step, here or after an interruption, shall not see that
+                with torch.random.fork_rng(devices=self._random_devices, enabled=self.stochastic):
+                    step: Any = trace(self._raw, state, constants, hyper, x, y) if self.plan.traced else self._raw
                 self._step = torch.compile(step, fullgraph=True, dynamic=False) if self.plan.compiled else step
             return self._step(state, constants, hyper, x, y)
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from onsphere.lab.experiments.split.charts import curves_chart, envelope_chart, splits_chart
-from onsphere.lab.experiments.split.measure import CURVE_GROUPS
-from onsphere.lab.experiments.split.result import SCALE, Law, SplitResult, SplitRow
+from onsphere.lab.experiments.split.charts import (
+    curves_chart,
+    envelope_chart,
+    fixed_chart,
+    laws_chart,
+    plane_chart,
+    splits_chart,
+    temperature_chart,
+)
+from onsphere.lab.experiments.split.pools.measure import CURVE_GROUPS
+from onsphere.lab.experiments.split.pools.points import Law
+from onsphere.lab.experiments.split.result import SCALE, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
 from onsphere.lab.experiments.split.words import NAMES
 from onsphere.lab.frame import Report
@@ -39,7 +48,25 @@ _MEASUREMENTS = (
         "page's finding is an advantage by NLL or CNLL that the other does not contradict, or no advantage by both",
     ),
     ("law", "limit + scale · size^exponent, least squares; intervals: 95 % profile likelihood"),
-    ("failed network", "not finite, or an accuracy within two standard deviations of the most frequent class's share"),
+    (
+        "law over size or budget",
+        "the same over the parameters of one network, or over the budget of the best splits; it takes three points "
+        "with errors or four without, and where these do not determine it there is none",
+    ),
+    ("temperature", "the one that CNLL was measured at, geometric mean over halvings and seeds"),
+    ("top-5", "share of test images whose label is among the five most probable classes"),
+    (
+        "ECE, SCE, ACE, TACE",
+        "expected, static, adaptive and thresholded adaptive calibration error, norm l1 and 15 bins: of the most "
+        "probable class (ECE), or the mean over all classes, in bins of equal width (SCE) or of equally many images "
+        "(ACE; TACE of probabilities above 0.001 alone); biased upwards, the more the fewer images there are",
+    ),
+    (
+        "failed network",
+        "not finite, or an accuracy within two standard deviations of the most frequent class's share; with "
+        "--failed-accuracy, not above that",
+    ),
+    ("AUROC", "chance that a right prediction has a higher confidence than a wrong one; equal ones count half"),
 )
 _PREDICTION = (
     (
@@ -55,14 +82,27 @@ _PREDICTION = (
 )
 
 
+_OPTIONS = {"lr": "lr", "weight_decay": "weight decay", "dropout": "dropout"}
+
+
 def report(run: Run, result: SplitResult) -> Report:
     """What is to be read about a study."""
-    envelope, curves = envelope_chart(result), curves_chart(result)
+    envelope, curves, plane, laws = (f(result) for f in (envelope_chart, curves_chart, plane_chart, laws_chart))
+    fixed, temperature = fixed_chart(result), temperature_chart(result)
     sections = [
         Section("splits", "Splits of the budget", [splits_chart(result), _splits(result)]),
         *([Section("envelope", "The envelope over budgets", [envelope])] if envelope else []),
-        *([Section("curves", "Ensembles of one width", [curves, *_laws(result)])] if curves else []),
+        *([Section("plane", "Number and size of networks", [plane])] if plane else []),
+        *([Section("curves", "Ensembles of one width", [curves, *_laws(result, result.laws)])] if curves else []),
+        *([Section("laws", "Over size and budget", [laws, *_laws(result, result.wider_laws)])] if laws else []),
+        *(
+            [Section("temperatures", "Temperatures", [c for c in (fixed, temperature) if c])]
+            if fixed or temperature
+            else []
+        ),
+        *_calibration(result),
         *_differences(result),
+        *_settings(result),
         *_failed(result),
     ]
     return Report(
@@ -97,9 +137,13 @@ def subtitle(spec: SplitSpec, shape: tuple[int, ...]) -> str:
     data = data_words(spec).replace("images", f"images of {' x '.join(map(str, shape))}", 1)
     layers = f", {spec.layers} hidden layers" if spec.model in ("mlp", "plain-mlp") else ""
     decay = f", weight decay {format_number(spec.weight_decay)}" if spec.weight_decay else ""
-    how = f"{spec.optimizer}, {spec.schedule} lr {spec.lr_used:g}{decay}"
+    schedule = "published schedule, lr" if spec.schedule == "paper" else f"{spec.schedule} lr"
+    how = f"{spec.optimizer}, {schedule} {spec.lr_used:g}{decay}"
+    how += f", dropout {spec.dropout:g}" if spec.dropout else ""
+    how += ", settings by width" if spec.settings else ""
     if spec.geometry == "sphere":
         how = f"on the sphere at ELR {format_number(spec.elr)}"
+    how += ", flips and crops" if spec.augment else ""
     steps = f"{spec.steps} steps, batch {spec.batch_size}"
     return " · ".join([data, f"{spec.model}{layers}", how, steps, counted(spec.seeds, "seed")])
 
@@ -143,7 +187,9 @@ def _score(metric: str, best: dict[int, dict[str, int]] | None = None) -> Callab
     return cell
 
 
-def _laws(result: SplitResult) -> list[Block]:
+def _laws(result: SplitResult, laws: Sequence[Law]) -> list[Block]:
+    """The laws as a table: those in the number of networks, or those in their size and in the budget."""
+
     def fitted(name: str, hint: str = "") -> Column:
         def cell(law: Law) -> Cell:
             if law.law is None:
@@ -155,10 +201,14 @@ def _laws(result: SplitResult) -> list[Block]:
         unit = "" if name == "exponent" else " (nats)"
         return Column(f"{name}{unit}", cell, f"{hint}with its 95 % interval")
 
+    def subject(law: Law) -> str:
+        return "budget" if law.along == "budget" else f"size, {counted(law.members, 'network')}"
+
+    wider = any(law.along != "members" for law in laws)
     columns = [
-        Column("width", "width", form=","),
+        Column("law over", subject, kind="tight") if wider else Column("width", "width", form=","),
         Column("metric", lambda law: NAMES[law.metric], kind="text"),
-        fitted("limit", "what infinitely many networks reach, "),
+        fitted("limit", "what infinitely large ones reach, " if wider else "what infinitely many networks reach, "),
         fitted("scale"),
         fitted("exponent"),
         Column("note", "note", kind="text"),
@@ -166,7 +216,43 @@ def _laws(result: SplitResult) -> list[Block]:
     caption = "The laws limit + scale · size^exponent. An interval without an end is not bounded by these data."
     if result.predicted:
         caption += " They are of the fit alone: other networks would move the whole law, by the standard errors above."
-    return [table(result.laws, columns, caption)] if result.laws else []
+    return [table(laws, columns, caption)] if laws else []
+
+
+def _calibration(result: SplitResult) -> list[Section]:
+    """What is measured of splits and decides nothing; none in predictions and in results of earlier versions."""
+
+    def fraction(name: str) -> Column:
+        def cell(row: SplitRow) -> Cell:
+            value, error = getattr(row, name), row.spread.get(name)
+            if not math.isfinite(value):
+                return Cell(MISSING, math.nan)
+            return Cell(f"{100 * value:.2f}" + ("" if error is None else f" ± {100 * error:.2f}"), value)
+
+        return Column(f"{names[name]} (%)", cell, "mean ± standard error")
+
+    names = {"top5": "top-5", "ece": "ECE", "sce": "SCE", "ace": "ACE", "tace": "TACE", "auroc": "AUROC"}
+    rows = [row for row in result.rows if math.isfinite(row.ece)]
+    columns = [
+        *(Column(name, name, form=",") for name in ("budget", "members", "width")),
+        *map(fraction, names),
+        Column("temperature", "temperature", "at which CNLL is measured"),
+    ]
+    caption = "At temperature 1. Small calibration errors, and large top-5 accuracies and AUROC, are good."
+    return [Section("calibration", "Calibration", [table(rows, columns, caption)])] if rows else []
+
+
+def _settings(result: SplitResult) -> list[Section]:
+    """What the networks of every width were trained with, where widths differ."""
+    spec = result.spec
+    columns = [
+        Column("width", lambda row: row[0], form=","),
+        *(Column(name, lambda row, key=key: row[1][key]) for key, name in _OPTIONS.items()),  # type: ignore[misc]
+    ]
+    text = "The published settings hold at the published widths; each other width has those of the nearest, by ratio."
+    rows = [(width, spec.settings_of(width)) for width in sorted(result.parameters)]
+    shown: list[Block] = [*([Text(text, tone="note")] if spec.preset else []), table(rows, columns, "")]
+    return [Section("settings", "Settings by width", shown)] if spec.settings else []
 
 
 def _differences(result: SplitResult) -> list[Section]:
@@ -205,6 +291,13 @@ def _failed(result: SplitResult) -> list[Section]:
         Column("reason", "reason", kind="text"),
         Column("accuracy (%)", "accuracy", "on the test images", kind="percent"),
     ]
-    text = Text("They are left out of their ensembles, which have fewer networks for it.", tone="warning")
+    at_most = result.spec.failed_accuracy
+    text = Text(
+        "They are left out of their ensembles, which have fewer networks for it."
+        if at_most is None
+        else f"Networks of an accuracy of at most {100 * at_most:g} % are dropped from their pool before it is cut "
+        "into ensembles, as published; what is said of the others says nothing of how often training fails.",
+        tone="warning",
+    )
     shown: list[Block] = [text, table(result.failed, columns, "", sortable=False)]
     return [Section("failed", "Networks that failed to train", shown)] if result.failed else []

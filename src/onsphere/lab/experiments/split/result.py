@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import computed_field
 
+from onsphere.lab.experiments.split.pools.points import AtTemperatures, Law, Point
 from onsphere.lab.experiments.split.spec import SplitSpec
-from onsphere.lab.keyed import Keyed
 from onsphere.lab.result import Real, Rows, TrainedResult
 from onsphere.results import frame
 
@@ -17,6 +17,9 @@ METRICS = ("accuracy", "nll", "cnll")
 #: What a metric is multiplied by to be large where a split is good, and to be read: accuracy in percent.
 SIGN = {"accuracy": 1.0, "nll": -1.0, "cnll": -1.0}
 SCALE = {"accuracy": 100, "nll": 1, "cnll": 1}
+#: What is measured of splits besides, and decides nothing.
+MORE = ("temperature", "top5", "ece", "ace", "sce", "tace", "auroc")
+
 
 Word = Literal["advantage", "no advantage", "unclear"]
 Advantage = Literal["unclear"] | bool
@@ -29,7 +32,7 @@ class Failed:
     Attributes:
         width: The width of its pool.
         member: Its index in the pool, which is its seed.
-        reason: Either ``non-finite`` or ``chance``.
+        reason: ``non-finite``, ``chance``, or ``accuracy``: not above the accuracy that was asked for.
         accuracy: A fraction of the test images; None where its logits are not finite.
     """
 
@@ -39,76 +42,9 @@ class Failed:
     accuracy: float | None
 
     def __str__(self) -> str:
-        what = "became non-finite" if self.reason == "non-finite" else "predicts at chance"
+        told = {"non-finite": "became non-finite", "chance": "predicts at chance"}
+        what = told.get(self.reason) or f"reached an accuracy of {100 * (self.accuracy or 0):.3g} % only"
         return f"member {self.member} of width {self.width} {what}"
-
-
-@dataclass(frozen=True)
-class Point:
-    """Ensembles of one size of one width.
-
-    Attributes:
-        width: Width of the networks.
-        size: How many of them an ensemble has.
-        groups: How many ensembles; 0 where all subsets of a small pool were taken.
-        mean: Accuracy (fraction), NLL and CNLL (nats).
-        standard_error: Standard error of each mean; None where it is not known.
-    """
-
-    width: int
-    size: int
-    groups: int
-    mean: dict[str, Real]
-    standard_error: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class Fit(Keyed):
-    """A fitted law as the result keeps it; see :class:`onsphere.ensembles.PowerLaw`.
-
-    Attributes:
-        limit: What infinitely many networks reach.
-        scale: Factor of the power.
-        exponent: Exponent of the size, negative.
-        intervals: Ends for each of the three; None where the data do not bound it.
-        confidence: Confidence of the intervals.
-        residual: Root mean square deviation of the values, in their unit.
-        sizes: The sizes fitted to.
-        fixed_exponent: Whether the exponent was given rather than fitted.
-    """
-
-    limit: float
-    scale: float
-    exponent: float
-    intervals: dict[str, tuple[float | None, float | None]]
-    confidence: float
-    residual: Real
-    sizes: tuple[float, ...]
-    fixed_exponent: bool
-
-
-@dataclass(frozen=True)
-class Law:
-    """The law of one width and metric, limit + scale * size^exponent.
-
-    Attributes:
-        width: Width of the networks.
-        metric: ``nll``, ``cnll`` or ``accuracy``.
-        law: The fit; None where none fits.
-        note: Why there is none, or that its exponent was fixed.
-    """
-
-    width: int
-    metric: str
-    law: Fit | None
-    note: str
-
-    def __call__(self, sizes: Any) -> Any:
-        """The law at ensemble sizes; NaN without one."""
-        n = np.asarray(sizes, dtype=np.float64)
-        if self.law is None:
-            return np.full_like(n, np.nan)
-        return self.law.limit + self.law.scale * n**self.law.exponent
 
 
 @dataclass(frozen=True)
@@ -132,7 +68,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one metric says about one budget, by the rules of :mod:`onsphere.lab.experiments.split.decide`.
+    """What one metric says about one budget, by the rules of :mod:`onsphere.lab.experiments.split.pools.decide`.
 
     Attributes:
         metric: ``nll``, ``cnll`` or ``accuracy``.
@@ -168,6 +104,15 @@ class SplitRow:
             seed.
         values: The three for every seed; None where all networks of that seed failed. Empty in a prediction.
         basis: ``trained``, or where a prediction's NLL comes from: ``measured``, ``law``, ``fixed exponent``.
+        temperature: The best temperature, geometric mean over seeds. This and what follows is NaN in a prediction and
+            in results that were made before it was kept.
+        top5: Fraction of test images whose label is among the five most probable classes; NaN with at most five.
+        ece: Expected calibration error; see :mod:`onsphere.ensembles.calibration_errors`, 15 bins, norm l1.
+        ace: Adaptive calibration error, in bins of equally many images.
+        sce: Static calibration error, in bins of equal width.
+        tace: Thresholded adaptive calibration error, of probabilities above 1e-3.
+        auroc: Area under the curve that tells right from wrong predictions by their confidence.
+        spread: Standard errors of those that have one, over seeds.
     """
 
     budget: int
@@ -181,6 +126,14 @@ class SplitRow:
     standard_error: dict[str, float | None]
     values: dict[str, list[float | None]]
     basis: str = "trained"
+    temperature: Real = math.nan
+    top5: Real = math.nan
+    ece: Real = math.nan
+    ace: Real = math.nan
+    sce: Real = math.nan
+    tace: Real = math.nan
+    auroc: Real = math.nan
+    spread: dict[str, float | None] = field(default_factory=dict)
 
     def score(self, metric: str) -> float:
         """One of the three."""
@@ -195,7 +148,8 @@ class BudgetAnswer:
         budget: Parameters (or bytes) of all members together.
         splits: The splits, by members.
         best: Members of the best split by each metric.
-        advantage: Whether splitting pays: true, false or ``"unclear"`` (:mod:`onsphere.lab.experiments.split.decide`).
+        advantage: Whether splitting pays: true, false or ``"unclear"``, by the rules of
+            :mod:`onsphere.lab.experiments.split.pools.decide`.
         verdicts: What each metric says.
     """
 
@@ -249,12 +203,14 @@ class SplitResult(TrainedResult):
         predicted: Whether only four networks a width were trained.
         budgets: One answer a budget, ascending.
         curves: Ensembles of every size measured at every width.
-        laws: The power laws fitted to them.
+        laws: The power laws fitted to them, a width each.
         failed: Networks that failed to train; they are left out of their ensembles.
         networks: How many were trained.
         cost: What that is of training everything.
         input_shape: Shape of one example, after pooling.
         saved: The ensemble's file, or None.
+        wider_laws: Laws over the size of a network and over the budget.
+        fixed_temperatures: NLL at fixed temperatures of the ensembles of ``curves``.
     """
 
     command: ClassVar[str] = "split"
@@ -270,6 +226,8 @@ class SplitResult(TrainedResult):
     cost: Cost
     input_shape: tuple[int, ...]
     saved: str | None
+    wider_laws: list[Law] = field(default_factory=list)
+    fixed_temperatures: list[AtTemperatures] = field(default_factory=list)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -290,6 +248,11 @@ class SplitResult(TrainedResult):
         return self.budgets[0].advantage
 
     @property
+    def parameters(self) -> dict[int, int]:
+        """Parameters of one network, by width."""
+        return {row.width: row.parameters for row in self.rows}
+
+    @property
     def rows(self) -> list[SplitRow]:
         """The splits of all budgets."""
         return [row for answer in self.budgets for row in answer.splits]
@@ -302,7 +265,7 @@ class SplitResult(TrainedResult):
         """
         return frame(
             [
-                {name: value for name, value in vars(row).items() if name not in ("standard_error", "values")}
+                {name: value for name, value in vars(row).items() if name not in ("standard_error", "values", "spread")}
                 | {f"{m}_standard_error": row.standard_error[m] for m in METRICS}
                 for row in self.rows
             ]

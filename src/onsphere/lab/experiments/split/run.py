@@ -16,12 +16,25 @@ from onsphere.ensembles import Split
 from onsphere.lab.calling import takes
 from onsphere.lab.ensemble_files import save_ensemble
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.split import decide
-from onsphere.lab.experiments.split.measure import Pool, curve, fit, networks, of_split, point, trained_pools
 from onsphere.lab.experiments.split.page import printed, report
-from onsphere.lab.experiments.split.result import METRICS, BudgetAnswer, Cost, Law, Point, SplitResult, SplitRow
+from onsphere.lab.experiments.split.pools import decide
+from onsphere.lab.experiments.split.pools.laws import LAWFUL, fit, laws_in_budget, laws_in_size
+from onsphere.lab.experiments.split.pools.measure import (
+    Pool,
+    at_temperatures,
+    curve,
+    mean,
+    mean_temperature,
+    networks,
+    of_split,
+    point,
+    spread,
+    trained_pools,
+)
+from onsphere.lab.experiments.split.pools.points import AtTemperatures, Law, Point
+from onsphere.lab.experiments.split.pools.study import Study, handed_down, prepare
+from onsphere.lab.experiments.split.result import METRICS, MORE, BudgetAnswer, Cost, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import SplitSpec
-from onsphere.lab.experiments.split.study import Study, handed_down, prepare
 from onsphere.lab.experiments.split.words import answer, describe, headline
 from onsphere.lab.training import Data, Model
 
@@ -60,6 +73,8 @@ def measure(session: Session[SplitSpec, Study]) -> dict[str, Any]:
     """Train or find the pools, and answer for every budget."""
     spec, study, pools = session.spec, session.given, trained_pools(session)
     budgets, curves, laws = (predicted if spec.predict else measured)(session, pools)
+    parameters = {split.width: split.parameters for own in study.splits.values() for split in own}
+    wider = [] if spec.predict or not spec.curves else [*laws_in_size(curves, parameters), *laws_in_budget(budgets)]
     trained = {width: len(pool.logits) for width, pool in pools.items()}
     return {
         "predicted": spec.predict,
@@ -71,6 +86,8 @@ def measure(session: Session[SplitSpec, Study]) -> dict[str, Any]:
         "cost": _cost(spec, study, trained),
         "input_shape": study.data.input_shape,
         "saved": None if spec.save is None else saved(session, pools, budgets[-1], Path(spec.save)),
+        "wider_laws": wider,
+        "fixed_temperatures": [] if spec.predict or not spec.curves else fixed_temperatures(session, pools),
     }
 
 
@@ -95,17 +112,39 @@ def measured(session: Session[SplitSpec, Study], pools: Pools) -> Found:
         found = decide.verdicts({m: {s.members: values[s][m] for s in own} for m in METRICS})
         answers.append(BudgetAnswer(budget, rows, {v.metric: v.best for v in found}, decide.advantage(found), found))
         session.progress.finding(headline(answers[-1], spec.metric))
-    for split in (split for own in study.splits.values() for split in own) if spec.curves else ():
-        if max(n for w, n in curves if w == split.width) == split.members:
-            for smaller in curve(pools[split.width], split, spec.seeds, labels, session.stop):
-                curves.setdefault((split.width, smaller.size), smaller)
+    for split in largest(study) if spec.curves else ():
+        for smaller in curve(pools[split.width], split, spec.seeds, labels, session.stop):
+            curves.setdefault((split.width, smaller.size), smaller)
     ordered = [curves[key] for key in sorted(curves) if curves[key].groups]
     laws = []
     for width in sorted(pools):
         along = [p for p in ordered if p.width == width]
         if len(along) > 2:
-            laws += [fit(width, metric, along) for metric in ("nll", "cnll")]
+            laws += [fit(width, metric, along) for metric in LAWFUL]
     return answers, ordered, laws
+
+
+def largest(study: Study) -> list[Split]:
+    """The split of every width that has the most members, by width."""
+    found: dict[int, Split] = {}
+    for split in (split for own in study.splits.values() for split in own):
+        if split.width not in found or split.members > found[split.width].members:
+            found[split.width] = split
+    return [found[width] for width in sorted(found)]
+
+
+def fixed_temperatures(session: Session[SplitSpec, Study], pools: Pools) -> list[AtTemperatures]:
+    """NLL at fixed temperatures, at every width.
+
+    Raises:
+        Interrupted: The run was asked to stop.
+    """
+    spec, study = session.spec, session.given
+    return [
+        one
+        for split in largest(study)
+        for one in at_temperatures(pools[split.width], split, spec.seeds, study.labels, session.stop)
+    ]
 
 
 def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
@@ -135,8 +174,15 @@ def predicted(session: Session[SplitSpec, Study], pools: Pools) -> Found:
 
 def _row(split: Split, scores: Any, errors: Mapping[str, float | None], values: Any, basis: str) -> SplitRow:
     own: dict[str, Any] = {n: getattr(split, n) for n in ("budget", "members", "width", "parameters", "rounding_error")}
-    spread = {m: None if e is None or not math.isfinite(e) else e for m, e in errors.items()}
-    return SplitRow(**own, **scores, standard_error=spread, values=values, basis=basis)
+    known = {m: None if e is None or not math.isfinite(e) else e for m, e in errors.items()}
+    more: dict[str, Any] = {name: mean(values[name]) for name in MORE[1:] if name in values}
+    if values:
+        more |= {
+            "temperature": mean_temperature(values["temperature"]),
+            "spread": {n: spread(values[n]) for n in MORE[1:]},
+        }
+    decisive = {name: values[name] for name in METRICS if name in values}
+    return SplitRow(**own, **scores, standard_error=known, values=decisive, basis=basis, **more)
 
 
 def _cost(spec: SplitSpec, study: Study, trained: Mapping[int, int]) -> Cost:
@@ -151,9 +197,8 @@ def saved(session: Session[SplitSpec, Study], pools: Pools, best: BudgetAnswer, 
     """Keep the best split's ensemble of the first seed that has usable networks as one file, and say where it is."""
     spec, study = session.spec, session.given
     row, shape = best.row(best.best[spec.metric]), list(study.data.input_shape)
-    groups = [range(seed * row.members, (seed + 1) * row.members) for seed in range(spec.seeds)]
-    members = next(usable for group in groups if (usable := pools[row.width].usable(group)))
-    seed = members[0] // row.members
+    pool = pools[row.width]
+    seed, members = next((s, found) for s in range(spec.seeds) if (found := pool.group(s, row.members)))
     metadata = {
         "model": spec.model,
         "options": {"input_shape": shape, "classes": study.family.classes} | study.family.options(row.width),
@@ -162,7 +207,7 @@ def saved(session: Session[SplitSpec, Study], pools: Pools, best: BudgetAnswer, 
         "width": row.width,
         "seeds": members,
         "scores": {m: row.values[m][seed] for m in METRICS},
-        "failed": [str(failed) for failed in pools[row.width].failed if failed.member // row.members == seed],
+        "failed": [str(failed) for failed in pool.failed if pool.dropped or failed.member // row.members == seed],
     }
     if path.exists():  # it was not there at the start, and is not overwritten now
         session.progress.note(

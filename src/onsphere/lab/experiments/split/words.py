@@ -88,10 +88,10 @@ def _cost(result: SplitResult) -> str:
 
 def _failed(result: SplitResult) -> str:
     shown = "; ".join(map(str, result.failed[:6])) + ("; ..." if len(result.failed) > 6 else "")
-    return (
-        f"{len(result.failed)} of {result.networks} networks failed to train and are left out of their ensembles, "
-        f"which have fewer members for it: {shown}."
-    )
+    what = "left out of their ensembles, which have fewer members for it"
+    if result.spec.failed_accuracy is not None:
+        what = "dropped before ensembles are cut from the others"
+    return f"{len(result.failed)} of {result.networks} networks failed to train and are {what}: {shown}."
 
 
 def _amount(answer: BudgetAnswer) -> str:

@@ -35,10 +35,21 @@ from itertools import combinations
 import numpy as np
 
 from onsphere.ensembles import PowerLawError, Split, SplitPrediction, predict_split
-from onsphere.lab.experiments.split.measure import CURVE_REPEATS, Pool, Scores, Stop, ask, law_of, mean, scores
-from onsphere.lab.experiments.split.result import METRICS, SIGN, Advantage, Gain, Law, Point, Verdict, Word
+from onsphere.lab.experiments.split.pools.laws import law_of
+from onsphere.lab.experiments.split.pools.measure import (
+    CURVE_REPEATS,
+    Pool,
+    Scores,
+    Stop,
+    ask,
+    mean,
+    mean_temperature,
+    scores,
+)
+from onsphere.lab.experiments.split.pools.points import Law, Point
+from onsphere.lab.experiments.split.pools.study import Labels
+from onsphere.lab.experiments.split.result import METRICS, SIGN, Advantage, Gain, Verdict, Word
 from onsphere.lab.experiments.split.spec import PREDICTION_POOL
-from onsphere.lab.experiments.split.study import Labels
 from onsphere.lab.intervals import LEVEL, quantile, standard_error
 
 Values = Mapping[int, Sequence[float | None]]
@@ -181,7 +192,8 @@ def points(width: int, measured: Subsets) -> list[Point]:
     for size, means in _by_size(measured).items():
         known = {metric: [own[size][metric] for own in left if size in own] for metric in METRICS}
         errors = {metric: _jackknife(values) if len(values) > 1 else None for metric, values in known.items()}
-        found.append(Point(width, size, 0, means, errors))
+        temperature = mean_temperature([row["temperature"] for some, row in measured.items() if len(some) == size])
+        found.append(Point(width, size, 0, means, errors, temperature))
     return found
 
 

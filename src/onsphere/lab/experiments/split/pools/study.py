@@ -21,15 +21,24 @@ from torch import nn
 from onsphere.ensembles import BudgetError, Split, splits
 from onsphere.lab import models
 from onsphere.lab.data import Dataset
-from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec
+from onsphere.lab.experiments.split.spec import PREDICTION_POOL, SplitSpec, published
 from onsphere.lab.models import ModelError
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem
+from onsphere.lab.population import Copy, Phase, Problem
 from onsphere.lab.preparation import check_output, prepare_model
 from onsphere.lab.progress import Progress
 from onsphere.lab.regime_map import map_run, proposed_by
 from onsphere.lab.store.place import check_destination
-from onsphere.lab.training import Data, Model, check_batch_size, check_device, check_sendable, load_data, prepared
+from onsphere.lab.training import (
+    Data,
+    Model,
+    check_batch_size,
+    check_device,
+    check_images,
+    check_sendable,
+    load_data,
+    prepared,
+)
 
 EPS = 1e-12
 #: Sides of the images that are known by name.
@@ -120,16 +129,16 @@ class Study:
 
 
 def handed_down(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with the ELR that a map hands down in place of the map, so that the run no longer needs it.
+    """The fields with those that a preset or a map hands down, in place of the map, which the run no longer needs.
 
     Args:
         fields: What the user gave.
 
     Raises:
-        InputError: The folder of ``map`` holds no ended regime map or it does not say where convergence ends, or the
-            file of ``save`` could not be written.
+        InputError: There is no published recipe to fill in, the folder of ``map`` holds no ended regime map or it does
+            not say where convergence ends, or the file of ``save`` could not be written.
     """
-    given = dict(fields)
+    given = published(fields) if fields.get("preset") == "paper" else dict(fields)
     if isinstance(given.get("save"), str):
         check_destination(Path(given["save"]), "--save")
     if given.get("map") is None or given.get("elr") is not None or given.get("geometry") != "sphere":
@@ -149,15 +158,18 @@ def prepare(spec: SplitSpec, model: Model, data: Data, progress: Progress) -> St
     check_batch_size(spec.batch_size, dataset)
     check_device(spec.device)
     check_sendable(model, spec.workers)
+    if spec.augment:
+        check_images(dataset)
     family = Family.of(model, spec, dataset)
     splits = splits_of(spec, family)
     every = sorted((split for own in splits.values() for split in own), key=lambda s: (s.width, s.members))
     everything = {split.width: spec.seeds * split.members for split in every}  # the largest split of a width is last
+    options = {width: family.options(width) | _dropout(spec, model, width) for width in everything}
     sphere = spec.geometry == "sphere"
     narrowest = Problem(
         data=dataset,
         model=model,
-        model_options=family.options(min(everything)),
+        model_options=options[min(everything)],
         geometry=spec.geometry,
         radius=1.0 if sphere else None,
         steps=spec.steps,
@@ -166,14 +178,15 @@ def prepare(spec: SplitSpec, model: Model, data: Data, progress: Progress) -> St
         seed=spec.seed,
         dtype=getattr(torch, spec.dtype),
         device=spec.device,
-        schedule="constant" if sphere else spec.schedule,
+        schedule="cosine" if spec.schedule == "cosine" and not sphere else "constant",
+        augment=spec.augment,
         optimizer="sgd" if sphere else spec.optimizer,
     )
     ready = prepared(narrowest, progress, prepare_model if sphere else _prepare_whole)
     return Study(
         family=family,
         splits=splits,
-        problems={width: replace(ready, model_options=family.options(width)) for width in everything},
+        problems={width: replace(ready, model_options=options[width]) for width in everything},
         sizes=dict.fromkeys(everything, PREDICTION_POOL) if spec.predict else everything,
         everything=everything,
     )
@@ -221,10 +234,50 @@ def _prepare_whole(problem: Problem) -> tuple[Problem, list[str]]:
     return replace(problem, trained=trained), []
 
 
-def copies_of(spec: SplitSpec, members: int) -> list[Copy]:
+def _dropout(spec: SplitSpec, model: Model, width: int) -> dict[str, float]:
+    """What the network of a width is told of dropout: nothing where there is none, as before there was the field.
+
+    Raises:
+        InputError: The model takes no dropout.
+    """
+    chance = spec.settings_of(width)["dropout"]
+    if not chance:
+        return {}
+    name, factory = models.resolve(model)
+    parameters = inspect.signature(factory).parameters
+    if "dropout" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise InputError(f"--dropout: {chance:g} is not allowed: {name} takes no dropout (vgg16 and wrn28 do)")
+    return {"dropout": chance}
+
+
+def copies_of(spec: SplitSpec, members: int, width: int) -> list[Copy]:
     """The networks of a pool."""
     if spec.geometry == "sphere":
         assert spec.elr is not None, "the spec or its map says it"
         return [Copy(seed, spec.elr) for seed in range(members)]
+    own = spec.settings_of(width)
     momentum = spec.momentum if spec.optimizer == "sgd" else 0.0
-    return [Copy(seed, spec.lr_used, spec.weight_decay, momentum) for seed in range(members)]
+    phases = paper_phases(own["lr"], spec.steps) if spec.schedule == "paper" else ()
+    return [Copy(seed, own["lr"], own["weight_decay"], momentum, phases) for seed in range(members)]
+
+
+def paper_phases(lr: float, steps: int) -> tuple[Phase, ...]:
+    """The published schedule over ``steps`` (at least 8) steps.
+
+        lr(t) = lr                                  t <= steps / 2
+                lr (1 - 0.99 (t / steps - 0.5) / 0.4)     to 9 / 10 of the steps
+                lr / 100                            after them
+
+    Source: Lobacheva, Chirkova et al. 2020, with epochs in place of steps.
+    """
+
+    def factor(step: int) -> float:
+        return 1 - 0.99 * min(max(step / steps - 0.5, 0.0), 0.4) / 0.4
+
+    fall, late = -(-steps // 2), 9 * steps // 10  # whole steps within the linear part, at both of its ends
+    return (
+        Phase(0, lr),
+        Phase(fall, lr * factor(fall), lr * factor(late), "linear"),
+        Phase(late, lr * factor(late)),
+        Phase(late + 1, lr * factor(steps)),
+    )
