@@ -16,6 +16,7 @@ from onsphere.dynamics.entropy import (
     sphere_entropy,
     sphere_log_area,
 )
+from onsphere.dynamics.entropy_bound import EntropyBound, entropy_bound
 from onsphere.dynamics.equilibria import Equilibrium, equilibrium, intrinsic_lr, steps_to_equilibrium
 from onsphere.dynamics.equivalence import (
     ExponentialSchedule,
@@ -68,6 +69,7 @@ from onsphere.dynamics.thermodynamics import growth_pressure, pressure, stationa
 from onsphere.dynamics.von_mises_fisher import vmf_energy, vmf_entropy, vmf_sample
 
 __all__ = [
+    "EntropyBound",
     "EntropyEstimate",
     "Equilibrium",
     "ExponentialSchedule",
@@ -91,6 +93,7 @@ __all__ = [
     "elr_drop",
     "elr_from_angle",
     "elr_schedule",
+    "entropy_bound",
     "equilibrium",
     "euclidean_entropy",
     "exponential_schedule",

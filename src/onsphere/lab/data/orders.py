@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onsphere.lab.data.checks import DataError, whole_number
 
 # What a stream is for. Each purpose has its own, so adding one changes no other.
-DIGITS_ORDER, TRAIN_ORDER, TEST_ORDER, LABEL_NOISE, BATCHES = 101, 102, 103, 104, 105
+DIGITS_ORDER, TRAIN_ORDER, TEST_ORDER, LABEL_NOISE, BATCHES, INDEPENDENT = 101, 102, 103, 104, 105, 106
 
 
 def stream(purpose: int, key: Sequence[int] = (0,), *counters: int) -> np.random.PCG64:

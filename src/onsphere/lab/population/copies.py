@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from onsphere import make_scale_invariant
 from onsphere.lab import models
-from onsphere.lab.data import Dataset, batch_indices
+from onsphere.lab.data import Dataset, batch_indices, drawn_indices
 from onsphere.lab.population.phases import Phase, check_phases, phase_lrs
 
 # What a seed is used for. Each purpose has its own stream, so adding one changes no other.
@@ -82,6 +82,10 @@ class Problem:
         snapshots: Steps after which the trained tensors are kept; 0 is before the first.
         starts: File of trained tensors [M, ...] (:meth:`ShardFolder.snapshot_path`, :func:`stack_starts`) at whose rows
             the copies begin, instead of their seeds' initial weights; optimiser states begin at zero.
+        keep_elr: Whether in the whole space ``lr`` is the effective learning rate: each step's lr is ``lr |w|²`` of the
+            weights before it, so that weight decay moves the norm alone (:class:`onsphere.RegimeSchedule`).
+        independent: Whether every step draws its examples anew from all of them, with replacement, instead of going
+            through permutations of them.
         offset: The number of the first step in the streams of batches, augmentation and noise, so that a run that
             continues another sees what that one would have seen.
     """
@@ -106,6 +110,8 @@ class Problem:
     snapshots: tuple[int, ...] = ()
     starts: Path | None = None
     offset: int = 0
+    keep_elr: bool = False
+    independent: bool = False
 
     def build(self, seed: int) -> nn.Module:
         """The network of one seed as it is initialised, before its weights are put on the sphere (CPU, float32)."""
@@ -123,7 +129,8 @@ class Problem:
     def batches(self, seed: int, start: int, stop: int) -> Tensor:
         """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""
         key, offset = (self.seed, seed, BATCH_ORDER), self.offset
-        return batch_indices(len(self.data.x_train), self.batch_size, key, start + offset, stop + offset)
+        draw = drawn_indices if self.independent else batch_indices
+        return draw(len(self.data.x_train), self.batch_size, key, start + offset, stop + offset)
 
     def lrs(self, copy: Copy, start: int, stop: int) -> NDArray[np.float64]:
         """A copy's learning rates in steps ``start`` to ``stop``: float64 [stop - start]."""

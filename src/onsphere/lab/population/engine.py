@@ -101,6 +101,7 @@ class Engine:
             loss=problem.loss,
             geometry=problem.geometry,
             optimizer=problem.optimizer,
+            keep_elr=problem.keep_elr,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0

@@ -3,7 +3,7 @@
     loss, error, g = value and gradient on the copy's own minibatch (batch statistics of that minibatch)
     readings       = loss, error, and per tensor |w|², |g|², <w, g>, all taken before the update
     sphere:  w <- radius (w - lr radius² g) / |w - lr radius² g|          (lr is the effective learning rate)
-    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v;  or Adam's rule
+    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v;  or Adam's rule; with keep_elr lr |w|² for lr
 
 The updates are the functional twins of :mod:`onsphere.optim`: they are written there once. A copy whose loss or
 weights stop being finite keeps its last finite weights and is marked dead; it never influences another copy.
@@ -85,6 +85,7 @@ def make_step(
     loss: LossName,
     geometry: Literal["sphere", "space"],
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
+    keep_elr: bool = False,
 ) -> Step:
     """Build the step of one copy.
 
@@ -95,9 +96,10 @@ def make_step(
         loss: Name of the loss, ``cross-entropy`` or ``mse``.
         geometry: Where the weights move.
         optimizer: Which update; on the sphere ``sgd`` only.
+        keep_elr: Whether ``lr`` is the effective learning rate of weights whose norm is free; ``sgd`` in space only.
 
     Raises:
-        ValueError: An update that the geometry does not have.
+        ValueError: An update that the geometry does not have, or an ELR to be kept where it is given or has no meaning.
 
     Returns:
         ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
@@ -107,6 +109,8 @@ def make_step(
         raise ValueError(
             f"optimizer is {optimizer!r}; on the sphere only 'sgd' keeps to a fixed effective learning rate"
         )
+    if keep_elr and (geometry != "space" or optimizer != "sgd"):
+        raise ValueError(f"keep_elr needs 'sgd' in the 'space', and was given {optimizer!r} in the {geometry!r}")
     criterion = loss_function(loss)
 
     def step(state: StepState, constants: list[Tensor], hyper: Hyper, x: Tensor, y: Tensor) -> tuple[StepState, Tensor]:
@@ -127,8 +131,9 @@ def make_step(
                 params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
             )
         elif optimizer == "sgd":
+            lr = hyper.lr * squared_norm(params) if keep_elr else hyper.lr
             new, new_buffers = sgd(
-                params, grads, buffers, lr=hyper.lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
+                params, grads, buffers, lr=lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
             )
         else:
             firsts, seconds = buffers[: len(params)], buffers[len(params) :]
