@@ -179,7 +179,7 @@ def temperatures(population: str, rows: Sequence[ThermoRow]) -> list[Temperature
     means = {w: np.mean([_column(own, w) for own in seeds], axis=0) for w in ("entropy", "bound", "growth")}
     ends = {which: _interval_of(energy, means[which]) for which in ("entropy", "bound")}
     exist = [_interval_of(_column(own, "energy"), _column(own, "entropy")) for own in seeds]
-    step = np.nanmean(np.abs(np.diff(means["entropy"])))
+    step = float(np.mean(np.abs(np.diff(means["entropy"]))))
     found = []
     for i, row in enumerate(seeds[0]):
         own = [runs[i] for runs in seeds]

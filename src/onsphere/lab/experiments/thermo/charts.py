@@ -76,7 +76,9 @@ def entropy_chart(result: ThermoResult) -> Chart:
             bars = [_half(one.entropy) for one in same]
             dots = look.but(marker=_MARKERS[name], size=8)
             marks.append(Points(x, y, dots, [*map(_said, same)], error=bars, entry=entry))
-        axis = Axis("lr / weight decay" if by_lr else "weight decay", log=True)
+        places = sorted({one.rate / one.weight_decay if by_lr else one.weight_decay for one in own})
+        named = {place: format_number(place) for place in places}
+        axis = Axis("lr / weight decay" if by_lr else "weight decay", log=True, ticks=named)
         panels.append(Panel(Axis("entropy S (nats, up to a constant)"), marks, x=axis, title=NAMES[name]))
     return Chart(
         id="entropy-chart",
@@ -101,20 +103,22 @@ def map_chart(one: EnergyMap) -> Chart:
     shade = np.sign(excess) * np.log10(1 + np.abs(excess))
     reach = float(np.nanmax(np.abs(shade), initial=1.0))
     labels = [[f"{value:.0f}" if math.isfinite(value) else "" for value in row] for row in excess]
+    letters = [chr(ord("a") + i % 26) * (1 + i // 26) for i in range(len(names))]
+    many = len(names) > 6
     heat = Heat(
-        names,
-        names,
+        letters if many else names,
+        [f"{letter}: {name}" for letter, name in zip(letters, names, strict=True)] if many else names,
         shade,
-        Scale("log10 of nats", -reach, reach),
+        Scale("± log10 (1 + nats)", -reach, reach),
         labels=labels,
         hover="state of {x} at the settings {y}",
     )
-    axis = "state measured at"
+    key = _RATES.get(one.population, "ELR") + (", wd" if one.settings[0][1] else "")
     return Chart(
         id=f"map-{one.population.replace('_', '-')}-chart",
         title=f"Free energy {one.potential}: {NAMES[one.population]}",
-        x=Axis(axis),
-        panels=[Panel(Axis("hyper-parameters"), [heat])],
+        x=Axis(f"state measured at ({key})"),
+        panels=[Panel(Axis(f"hyper-parameters ({key})"), [heat])],
         caption=(
             f"({one.potential} of the state in the column − {one.potential} of the state in the row) / T at the "
             "hyper-parameters of the row, nats, mean over seeds: positive where the row's own state is the better one."
@@ -133,15 +137,16 @@ def temperature_chart(result: ThermoResult) -> Chart:
         heat.append(
             Line(elrs, [one.law.mean for one in own], look.but(dash="dash"), said, entry=f"{NAMES[name]}, noise")
         )
-        shown = [one for one in own if one.low > 0 and math.isfinite(one.high)]
+        shown = [one for one in own if one.low > 0 and 0 < one.high < math.inf]
         middle = [math.sqrt(one.low * one.high) for one in shown]
-        tops = [max(one.low, one.high) - m for one, m in zip(shown, middle, strict=True)]
-        bottoms = [m - min(one.low, one.high) for one, m in zip(shown, middle, strict=True)]
+        tops = [max(one.low, one.high, m) - m for one, m in zip(shown, middle, strict=True)]
+        bottoms = [m - min(one.low, one.high, m) for one, m in zip(shown, middle, strict=True)]
         hollow = tuple(not (one.low <= one.high and one.stationary) for one in shown)
         at = [one.elr for one in shown]
         entry = f"{NAMES[name]}, slopes"
         said = [*map(_interval_said, shown)]
-        heat.append(Points(at, middle, dots.but(hollow=hollow), said, error=tops, error_down=bottoms, entry=entry))
+        if shown:
+            heat.append(Points(at, middle, dots.but(hollow=hollow), said, error=tops, error_down=bottoms, entry=entry))
         for marks, which in ((ratio, "signal_to_noise"), (energy, "energy")):
             values: list[Interval] = [getattr(one, which) for one in own]
             bars = [_half(one) for one in values]
@@ -201,8 +206,7 @@ def _half(one: Interval) -> float:
 
 def _setting(one: EnergyMap, index: int) -> str:
     rate, decay = one.settings[index]
-    name = f"{_RATES.get(one.population, 'ELR')} {format_number(rate)}"
-    return f"{name}, wd {format_number(decay)}" if decay else name
+    return f"{format_number(rate)}, {format_number(decay)}" if decay else format_number(rate)
 
 
 def _said(one: Setting) -> str:

@@ -65,8 +65,9 @@ def _interval(name: str, digits: int = 3, scale: float = 1) -> Callable[[Any], C
         one: Interval = getattr(row, name)
         if not math.isfinite(one.mean):
             return Cell(MISSING, math.nan)
-        half = scale * (one.high - one.low) / 2
-        return Cell(f"{format_number(scale * one.mean, digits)} ± {format_number(half, 2)}", scale * one.mean)
+        half, value = scale * (one.high - one.low) / 2, scale * one.mean
+        behind = f" ± {format_number(half, 2)}" if half > 1e-9 * abs(value) else ""
+        return Cell(f"{format_number(value, digits)}{behind}", value)
 
     return shown
 
