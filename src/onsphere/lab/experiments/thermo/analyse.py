@@ -36,9 +36,11 @@ from onsphere.lab.experiments.thermo.spec import Protocol
 from onsphere.lab.intervals import Interval, interval
 from onsphere.lab.population import Copy
 
-__all__ = ["curves", "energy_map", "powers", "relation", "row_of", "settings_of", "temperatures"]
+__all__ = ["DRIFT", "curves", "drifted", "energy_map", "powers", "relation", "row_of", "settings_of", "temperatures"]
 
 Array = NDArray[np.float64]
+#: Share of the loss that may come or go within the window of a stationary state.
+DRIFT = 0.05
 _AVERAGED = ("temperature", "energy", "radius", "pressure", "ratio", "gas_law", "signal_to_noise", "entropy", "bound")
 
 
@@ -91,6 +93,11 @@ def row_of(population: str, copy: Copy, found: Measured, train_error: float) -> 
         growth=window.growth,
         train_error=train_error,
     )
+
+
+def drifted(rows: Sequence[ThermoRow]) -> bool:
+    """Whether the loss of the runs of one setting still moves within the window, in the mean over seeds."""
+    return not abs(_column(rows, "energy_drift").mean()) <= DRIFT * _column(rows, "energy").mean()
 
 
 def settings_of(rows: Sequence[ThermoRow]) -> list[Setting]:
@@ -195,7 +202,7 @@ def temperatures(population: str, rows: Sequence[ThermoRow]) -> list[Temperature
                 law=interval([one.temperature for one in own]),
                 signal_to_noise=interval([one.signal_to_noise for one in own]),
                 energy=interval([one.energy for one in own]),
-                stationary=bool(means["growth"][i] < step),
+                stationary=bool(means["growth"][i] < step) and not drifted(own),
             )
         )
     return found

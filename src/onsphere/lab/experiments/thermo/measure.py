@@ -38,7 +38,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run.
+    """What was measured on one run.
 
     Attributes:
         windows: Its windows, the last one last.
@@ -67,10 +67,10 @@ def measured(
 
     Args:
         problem: The problem that was trained.
-        shard: The ended shard.
-        readings: Its readings.
+        shard: The shard, which has ended.
+        readings: The readings of that shard.
         row: The copy's index in it.
-        copy: The copy itself.
+        copy: The copy that is read.
         windows: Steps after which weights were kept, of every window.
         parts: How many windows the run has, the measured ones and others.
         gradients: Batches of each measurement of the noise.

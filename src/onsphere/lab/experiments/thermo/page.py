@@ -22,7 +22,7 @@ from onsphere.lab.report.page import Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import subtitle
 from onsphere.lab.report.table import Column, table
-from onsphere.lab.report.words import MISSING, format_number
+from onsphere.lab.report.words import MISSING, format_interval, format_number
 from onsphere.lab.store import Run
 
 __all__ = ["printed", "report"]
@@ -72,6 +72,14 @@ def _interval(name: str, digits: int = 3, scale: float = 1) -> Callable[[Any], C
     return shown
 
 
+def _bracket(low: float, high: float) -> Cell:
+    """An interval of temperatures; a lower end of 0 and an upper one that is not finite are none."""
+    if low > high:
+        return Cell("none", math.nan)
+    ends = (low if low > 0 else None, high if math.isfinite(high) else None)
+    return Cell(format_interval(*ends), ends[0] or ends[1])
+
+
 _KEYS = (
     Column("fixed", lambda row: NAMES[row.population], kind="tight"),
     Column("rate", "rate", "the lr at a fixed lr, otherwise the ELR"),
@@ -101,14 +109,21 @@ _TEMPERATURES = (
     Column("network", lambda row: NAMES[row.population], kind="tight"),
     Column("ELR", "elr"),
     Column("U", _interval("energy")),
-    Column("T from", "low", "largest slope of U over S towards states of lower S"),
-    Column("to", "high", "smallest slope towards states of higher S"),
-    Column("by bounds", "bound_low", "the same from the bounds"),
-    Column("to", "bound_high"),
+    Column(
+        "T by slopes",
+        lambda row: _bracket(row.low, row.high),
+        "from the largest slope of U over S towards states of lower S to the smallest towards higher S",
+    ),
+    Column("by bounds", lambda row: _bracket(row.bound_low, row.bound_high), "the same from the bounds"),
     Column("seeds", "exists", "in how many single seeds the interval is not empty"),
     Column("T by noise", _interval("law"), "ELR (TrΣ + |∇L|²) / (2 (d − 1))"),
     Column("signal / noise", _interval("signal_to_noise"), "|∇L| / √TrΣ at fixed weights"),
-    Column("stationary", "stationary", "whether the entropy's growth within the window is below a step between ELRs"),
+    Column(
+        "stationary",
+        lambda row: "yes" if row.stationary else "no",
+        "whether neither loss nor entropy moves much within the window",
+        kind="text",
+    ),
 )
 _RUNS = (
     *_KEYS,

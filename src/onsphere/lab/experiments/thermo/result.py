@@ -24,7 +24,7 @@ class Window:
     """Means over a part of a run, and the entropy of the weights that it went through.
 
     Attributes:
-        end: Its last step.
+        end: The last step of the window.
         energy: U, the mean minibatch loss.
         radius: Root mean square of the norm r.
         log_radius: Mean of ln r.
@@ -77,7 +77,7 @@ class ThermoRow:
         gas_law: p V / ((d - 1) T / 2) - 1.
         entropy: S of the weights by neighbours, nats, up to a constant of d and the number of samples.
         bound: What S cannot exceed, from the covariance, nats.
-        effective_dimension: Of the cloud of directions, at most d - 1.
+        effective_dimension: (tr C)² / tr C² of the cloud of directions, at most d - 1.
         growth: How much the entropy of the window exceeds that of its halves, nats.
         train_error: Share of wrong predictions on the training images at the end.
     """
@@ -132,7 +132,7 @@ class Relation:
     """A Maxwell relation, from one regression a seed.
 
     Attributes:
-        population: The protocol.
+        population: The protocol that was trained by.
         name: The derivative, such as "dS/dln wd".
         expected: What the relation says.
         slope: The measured one, from entropies by neighbours.
@@ -159,7 +159,7 @@ class EnergyMap:
         excess: ``[n][n]``, mean over seeds of (the free energy of state j at the hyper-parameters of i, less that of
             state i there) / T_i, nats, by entropies of neighbours: positive where state i is the better one.
         low: Lower ends of the 95 % intervals over seeds.
-        high: Upper ends.
+        high: Upper ends of these intervals.
         bound_excess: The same means from the bounds in place of the entropies.
     """
 
@@ -185,7 +185,7 @@ class Temperature:
     """At which temperatures the state of an ELR minimises U - T S among those of all ELRs.
 
     Attributes:
-        population: The network.
+        population: The network, "under" or "over".
         elr: Its effective learning rate.
         low: Lower end, from means over seeds and entropies by neighbours.
         high: Upper end, not finite at the highest entropy.
@@ -194,8 +194,9 @@ class Temperature:
         exists: In how many seeds the interval by neighbours is not empty.
         law: ELR (TrΣ + |grad L|²) / (2 (d - 1)), mean over seeds with its interval.
         signal_to_noise: |grad L| / sqrt(TrΣ).
-        energy: U.
-        stationary: Whether the entropy's growth within the window is below the mean step to the next ELR.
+        energy: U, the mean minibatch loss.
+        stationary: Whether the loss stays within the window, and the entropy's growth there is below the mean step
+            from one ELR to the next.
     """
 
     population: str
@@ -216,7 +217,7 @@ class PowerLaw:
     """How a temperature grows with the ELR, T ~ ELR^power, fitted in every seed.
 
     Attributes:
-        population: The network.
+        population: The network, "under" or "over".
         by: "slopes" (of energies over entropies) or "noise" (the law).
         power: Mean over seeds with its interval.
         points: ELRs that it is from, in the seed with the fewest.
@@ -233,10 +234,10 @@ class CurvePoint:
     """Energy and entropy of one window of one setting, means over seeds.
 
     Attributes:
-        population: The network.
-        elr: Effective learning rate.
+        population: The network, "under" or "over".
+        elr: The effective learning rate of the runs.
         end: Last step of the window.
-        energy: U.
+        energy: U, the mean minibatch loss.
         entropy: S by neighbours, nats.
     """
 
@@ -252,11 +253,11 @@ class ThermoResult(TrainedResult):
     """What :func:`onsphere.lab.measure_thermo` returns.
 
     Attributes:
-        rows: One a run.
-        settings: One a setting.
+        rows: One for every run.
+        settings: One for every setting.
         relations: Maxwell relations, of the study gas.
         maps: Maps of the free energies, one a population.
-        temperatures: Of the study free-energy, by network and ELR.
+        temperatures: Temperatures of the study free-energy, by network and ELR.
         powers: Power laws of these temperatures.
         curves: Energy and entropy along training, of the study free-energy.
     """

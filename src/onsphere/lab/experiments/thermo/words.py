@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from onsphere.lab.experiments.thermo.analyse import DRIFT, drifted
 from onsphere.lab.experiments.thermo.result import (
     NAMES,
     EnergyMap,
@@ -126,21 +127,15 @@ def _map(one: EnergyMap) -> str:
 
 
 def _drifts(result: ThermoResult) -> list[str]:
-    moved = [one for one in result.settings if _drifted(result, one)]
+    moved = [one for one in result.settings if drifted(_runs(result, one))]
     if not moved:
         return []
     names = ", ".join(f"{NAMES[one.population]} {format_number(one.rate)}" for one in moved[:6])
     more = f" and {len(moved) - 6} more" if len(moved) > 6 else ""
     return [
-        f"Not stationary: the loss of {names}{more} changed by more than 5 % within the last window (mean over seeds); "
-        "more steps are needed there."
+        f"Not stationary: the loss of {names}{more} changed by more than {100 * DRIFT:g} % within the last window (mean "
+        "over seeds); more steps are needed there."
     ]
-
-
-def _drifted(result: ThermoResult, one: Setting) -> bool:
-    own = _runs(result, one)
-    drift = sum(row.energy_drift for row in own) / len(own)
-    return not abs(drift) <= 0.05 * one.energy.mean
 
 
 def _runs(result: ThermoResult, one: Setting) -> list[ThermoRow]:
