@@ -184,7 +184,7 @@ def test_free_energies_are_followed_for_two_networks(energies):
     assert len(energies.temperatures) == 6 and len(energies.powers) == 4 and len(energies.curves) == 12
     assert {one.end for one in energies.curves} == {24, 48} and energies.relations == []
     page = energies.report.read_text(encoding="utf-8")
-    for chart in ("temperature-chart", "curve-chart", "map-under-chart", "map-over-chart"):
+    for chart in ("temperature-chart", "curves-under-chart", "curves-over-chart", "map-under-chart", "map-over-chart"):
         assert f'id="{chart}"' in page
     assert json.loads((energies.run / "result.json").read_text(encoding="utf-8"))["temperatures"][0]["low"] is not None
 

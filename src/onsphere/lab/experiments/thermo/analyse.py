@@ -186,10 +186,11 @@ def temperatures(population: str, rows: Sequence[ThermoRow]) -> list[Temperature
     means = {w: np.mean([_column(own, w) for own in seeds], axis=0) for w in ("entropy", "bound", "growth")}
     ends = {which: _interval_of(energy, means[which]) for which in ("entropy", "bound")}
     exist = [_interval_of(_column(own, "energy"), _column(own, "entropy")) for own in seeds]
-    step = float(np.mean(np.abs(np.diff(means["entropy"]))))
+    step, gaps = float(np.mean(np.abs(np.diff(means["entropy"])))), np.abs(np.diff(energy))
     found = []
     for i, row in enumerate(seeds[0]):
         own = [runs[i] for runs in seeds]
+        still = abs(_column(own, "energy_drift").mean()) < gaps[max(i - 1, 0) : i + 1].min() / 2
         found.append(
             Temperature(
                 population=population,
@@ -202,7 +203,7 @@ def temperatures(population: str, rows: Sequence[ThermoRow]) -> list[Temperature
                 law=interval([one.temperature for one in own]),
                 signal_to_noise=interval([one.signal_to_noise for one in own]),
                 energy=interval([one.energy for one in own]),
-                stationary=bool(means["growth"][i] < step) and not drifted(own),
+                stationary=bool(still and means["growth"][i] < step),
             )
         )
     return found

@@ -171,32 +171,26 @@ def temperature_chart(result: ThermoResult) -> Chart:
     )
 
 
-def curve_chart(result: ThermoResult) -> Chart:
-    """Energy and entropy along training, one frame a network."""
-    populations = list(result.spec.populations())
+def curve_chart(result: ThermoResult, name: str) -> Chart:
+    """Energy and entropy along the training of one network."""
     energy, entropy = list[Mark](), list[Mark]()
-    for frame, name in enumerate(populations):
-        for elr, look in elr_looks(result.spec.elrs_used, marker="circle", size=5).items():
-            own = [one for one in result.curves if (one.population, one.elr) == (name, elr)]
-            steps, entry = [one.end for one in own], f"ELR {format_number(elr)}"
-            for marks, which in ((energy, "energy"), (entropy, "entropy")):
-                values = [getattr(one, which) for one in own]
-                told = f"{entry}<br>window up to step {{x}} · {{y:.4g}}"
-                marks.append(Line(steps, values, look, told, entry=entry, frame=frame))
+    for elr, look in elr_looks(result.spec.elrs_used, marker="circle", size=5).items():
+        own = [one for one in result.curves if (one.population, one.elr) == (name, elr)]
+        steps, entry = [one.end for one in own], f"ELR {format_number(elr)}"
+        for marks, which in ((energy, "energy"), (entropy, "entropy")):
+            told = f"{entry}<br>window up to step {{x}} · {{y:.4g}}"
+            marks.append(Line(steps, [getattr(one, which) for one in own], look, told, entry=entry))
     return Chart(
-        id="curve-chart",
-        title="Energy and entropy along training",
+        id=f"curves-{name}-chart",
+        title=f"Energy and entropy along training: {NAMES[name]}",
         x=Axis("last step of the window"),
         panels=[
             Panel(Axis("energy U (loss)", log=True), energy),
             Panel(Axis("entropy S (nats, up to a constant)"), entropy),
         ],
-        frames=[NAMES[name] for name in populations],
-        frame_name="network",
-        prints=[(f"curves-{name}", frame) for frame, name in enumerate(populations)],
-        height=560,
+        height=520,
         caption="Means over seeds, one point a window.",
-        label="Energy and entropy against steps",
+        label=f"Energy and entropy against steps, {NAMES[name]}",
     )
 
 

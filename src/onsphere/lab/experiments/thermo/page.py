@@ -121,7 +121,7 @@ _TEMPERATURES = (
     Column(
         "stationary",
         lambda row: "yes" if row.stationary else "no",
-        "whether neither loss nor entropy moves much within the window",
+        "whether loss and entropy move less within the window than between ELRs",
         kind="text",
     ),
 )
@@ -162,7 +162,7 @@ def report(run: Run, result: ThermoResult) -> Report:
         heats = table(result.temperatures, _TEMPERATURES)
         sections = [
             Section("temperature", "Temperatures", [temperature_chart(result), heats, caution]),
-            Section("curves", "Along training", [curve_chart(result)]),
+            Section("curves", "Along training", [curve_chart(result, name) for name in spec.populations()]),
             Section("maps", "Free energies", maps),
         ]
     sections.append(Section("runs", "All runs", [table(result.rows, _RUNS)], folded=True))

@@ -195,8 +195,8 @@ class Temperature:
         law: ELR (TrΣ + |grad L|²) / (2 (d - 1)), mean over seeds with its interval.
         signal_to_noise: |grad L| / sqrt(TrΣ).
         energy: U, the mean minibatch loss.
-        stationary: Whether the loss stays within the window, and the entropy's growth there is below the mean step
-            from one ELR to the next.
+        stationary: Whether within the window the loss moves by less than half its difference to the neighbouring ELRs,
+            and the entropy grows by less than the mean step from one ELR to the next.
     """
 
     population: str

@@ -133,8 +133,8 @@ def _drifts(result: ThermoResult) -> list[str]:
     names = ", ".join(f"{NAMES[one.population]} {format_number(one.rate)}" for one in moved[:6])
     more = f" and {len(moved) - 6} more" if len(moved) > 6 else ""
     return [
-        f"Not stationary: the loss of {names}{more} changed by more than {100 * DRIFT:g} % within the last window (mean "
-        "over seeds); more steps are needed there."
+        f"Not stationary: the loss of {names}{more} changed by more than {100 * DRIFT:g} % within the last window "
+        "(mean over seeds); more steps are needed there."
     ]
 
 
