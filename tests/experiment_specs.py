@@ -62,6 +62,10 @@ OPTIONS = {
         f"--batch-size 10 --evaluations 2 {ENGINE}"
     ),
     "split": (f"{DIGITS} --budget 1000,2000 --members 1,2,4 --seeds 2 --steps 24 --batch-size 10 --lr 0.03 {ENGINE}"),
+    "thermo": (
+        f"{DIGITS} --widths 4 --elrs 0.02,0.05 --lrs 0.2 --weight-decays 0.1,0.2 --seeds 2 --steps 48 "
+        f"--batch-size 10 --samples 16 --gradients 3 --evaluations 1 {ENGINE}"
+    ),
     "symmetries": "--model resnet18 --width 2 --input 8x1x8x8 --rows --eps 1e-2 --dtype float64",
     "toy regimes": "--elrs 0.1,0.2 --steps 200 --seeds 2 --backend numpy",
     "toy periods": "--weight-decay 0.1 --floor 1e-6 --steps 900 --backend numpy",
@@ -81,6 +85,7 @@ WRONG = {
     "landscape features": ("--bands 0,2", "--bands"),
     "schedule": ("--end-factor 1", "--end-factor"),
     "split": ("--predict --save best.safetensors", "--save"),
+    "thermo": ("--study free-energy --elrs 0.1,0.2", "--elrs"),
     "symmetries": ("--tokens 4x5", "--vocab"),
     "toy regimes": ("--elrs 0.1 --elr-min 1", "--elr-min"),
     "toy periods": ("--floor 1", "--floor"),

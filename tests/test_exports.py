@@ -24,6 +24,7 @@ LAB = {
     *("toy_periods", "toy_regimes", "toy_thermo", "train_periods", "resume_periods"),
     *("map_spectrum", "resume_spectrum", "drop_elr", "resume_drop", "map_zones", "resume_zones"),
     *("learn_features", "resume_features"),
+    *("measure_thermo", "resume_thermo"),
     *("stabilise", "resume_stabilise", "compare_conventional", "resume_conventional"),
     *("compare_schedules", "resume_schedules", "split_budget", "resume_split"),
     *("save_ensemble", "load_ensemble"),

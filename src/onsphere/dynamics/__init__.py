@@ -16,6 +16,7 @@ from onsphere.dynamics.entropy import (
     sphere_entropy,
     sphere_log_area,
 )
+from onsphere.dynamics.entropy_bound import EntropyBound, entropy_bound
 from onsphere.dynamics.equilibria import Equilibrium, equilibrium, intrinsic_lr, steps_to_equilibrium
 from onsphere.dynamics.equivalence import (
     ExponentialSchedule,
@@ -69,6 +70,7 @@ from onsphere.dynamics.timescales import Timescale, decay_for_angle, timescale
 from onsphere.dynamics.von_mises_fisher import vmf_energy, vmf_entropy, vmf_sample
 
 __all__ = [
+    "EntropyBound",
     "EntropyEstimate",
     "Equilibrium",
     "ExponentialSchedule",
@@ -94,6 +96,7 @@ __all__ = [
     "elr_drop",
     "elr_from_angle",
     "elr_schedule",
+    "entropy_bound",
     "equilibrium",
     "euclidean_entropy",
     "exponential_schedule",

@@ -18,7 +18,9 @@ Caps, or arcs, do as well where neighbours are near. In many dimensions they are
 the length m stand at cosine m² to each other, whatever their number. Chords then have the square 2 (1 - m²), and D ln c
 scales as the entropy does, while the area of a cap of that angle does not: of the difference between von Mises-Fisher
 laws of mean cosine .78 and .50 at d = 1,000 caps show .67 and arcs 1.12. For other laws the bias left is of order
-(k/N)^(2/(d-1)): at d = 20 or more rely on differences between similar laws alone.
+(k/N)^(2/(d-1)): at d = 20 or more rely on differences between similar laws alone. There chords tell the total variance
+of a cloud and answer for a round one, so that of a flat cloud the level is too high by far more than the stated error;
+:mod:`onsphere.dynamics.entropy_bound` sees the shape. Beyond some 50 dimensions the error is too small by a third.
 
 Entropies are differential, in nats, and relative to the area of the surface: they may be negative. Weights of norm r
 rather than 1 have (d - 1) ln r more.

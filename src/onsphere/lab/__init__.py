@@ -3,8 +3,9 @@
 ``map_regimes`` finds the three regimes of a network of yours, ``train_periods`` its periods under weight decay;
 ``map_spectrum``, ``drop_elr``, ``map_zones``, ``stabilise``, ``compare_conventional`` and ``learn_features`` look at
 the regimes from inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget`` splits a memory
-budget; ``symmetries_page`` draws what may be rescaled, ``monitor_page`` what a monitor saw. The same experiments are
-commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
+budget; ``measure_thermo`` reads temperature, pressure and entropy of a stationary state; ``symmetries_page`` draws what
+may be rescaled, ``monitor_page`` what a monitor saw. The same experiments are commands (``onsphere --help``). Needs the
+extra ``onsphere[lab]``.
 """
 
 from importlib import import_module
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from onsphere.lab.experiments.stabilise.run import resume_stabilise as resume_stabilise
     from onsphere.lab.experiments.stabilise.run import stabilise as stabilise
     from onsphere.lab.experiments.symmetries.page import symmetries_page as symmetries_page
+    from onsphere.lab.experiments.thermo.run import measure_thermo as measure_thermo
+    from onsphere.lab.experiments.thermo.run import resume_thermo as resume_thermo
     from onsphere.lab.experiments.toy_periods.run import toy_periods as toy_periods
     from onsphere.lab.experiments.toy_regimes.run import toy_regimes as toy_regimes
     from onsphere.lab.experiments.toy_thermo.run import toy_thermo as toy_thermo

@@ -170,6 +170,17 @@ ENTRIES: tuple[Entry, ...] = (
         """,
     ),
     Entry(
+        "thermo",
+        f"{_ROOMS}.thermo",
+        "ThermoSpec",
+        ("measure_thermo", "resume_thermo"),
+        """A network in its stationary state as an ideal gas: temperature, pressure, entropy, free energies.
+
+        --study gas trains at a fixed ELR, a fixed lr and on a fixed sphere and sets norm, pressure and entropy beside
+        the laws; --study free-energy follows energy and entropy over the ELR, for a small network and a wide one.
+        """,
+    ),
+    Entry(
         "symmetries",
         f"{_ROOMS}.symmetries",
         "SymmetriesSpec",

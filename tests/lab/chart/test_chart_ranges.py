@@ -167,3 +167,12 @@ def test_maps_of_different_names_have_axes_of_their_own() -> None:
         axes = paper.figure(chart, "", 1).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
     assert axes.get_xlim() == (-0.5, 2.5)
+
+
+def test_a_point_whose_bar_leaves_a_logarithmic_axis_is_still_on_it() -> None:
+    shown = spec.Points([1.0], [2.0], error=[5.0])
+    chart = chart_of([shown], spec.Axis("x"), spec.Axis("y", log=True), [])
+    ends = arranged(chart)[0].y_limits
+    assert ends.low < 2 and ends.high > 7
+    with style():
+        paper.figure(chart)

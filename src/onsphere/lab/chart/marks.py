@@ -150,7 +150,7 @@ class Points(Mark):
         """Points and the ends of their error bars."""
         x, y = numbers(self.x), numbers(self.y)
         aside, up, down = self.errors()
-        return [x - aside, x + aside], [y - down, y + up]
+        return [x - aside, x, x + aside], [y - down, y, y + up]  # a bar may leave a logarithmic axis, its point not
 
     def errors(self) -> tuple[Any, Any, Any]:
         """[n] each: lengths of the error bars along x, upwards and downwards, 0 where there is none."""

@@ -9,10 +9,19 @@ writes global random state.
 """
 
 from onsphere.lab.data.arrays import from_arrays
-from onsphere.lab.data.batches import batch_indices
+from onsphere.lab.data.batches import batch_indices, drawn_indices
 from onsphere.lab.data.checks import DataError
 from onsphere.lab.data.dataset import Dataset
 from onsphere.lab.data.named import NAMES, load
 from onsphere.lab.data.redundant import redundant_features
 
-__all__ = ["NAMES", "DataError", "Dataset", "batch_indices", "from_arrays", "load", "redundant_features"]
+__all__ = [
+    "NAMES",
+    "DataError",
+    "Dataset",
+    "batch_indices",
+    "drawn_indices",
+    "from_arrays",
+    "load",
+    "redundant_features",
+]

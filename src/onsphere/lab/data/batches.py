@@ -7,6 +7,9 @@ The stream of examples is one permutation of the training set per epoch, end to 
 of that stream, so every batch is full, a batch may span the border of two epochs, and every example is seen
 equally often. Epoch e's permutation is drawn by numpy's PCG64 from ``SeedSequence(seed)`` with e in the spawn
 key. Nothing is remembered between calls: a run resumed at step t reads on where it would have been.
+
+Independent batches take the same stream's place where noise must not remember an epoch: each element is drawn anew from
+all examples, the i-th of the stream by PCG64's i-th word.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from onsphere.lab.data.checks import Seed, integer, seed_words
-from onsphere.lab.data.orders import BATCHES, stream
+from onsphere.lab.data.orders import BATCHES, INDEPENDENT, stream, uniform
 
 
 def batch_indices(examples: int, batch_size: int, seed: Seed, start: int, stop: int) -> Tensor:
@@ -60,6 +63,32 @@ def batch_indices(examples: int, batch_size: int, seed: Seed, start: int, stop: 
     offset = begin - first_epoch * examples
     indices = epochs.reshape(-1)[offset : offset + end - begin]
     return torch.from_numpy(indices.reshape(stop - start, batch_size).copy())
+
+
+def drawn_indices(examples: int, batch_size: int, seed: Seed, start: int, stop: int) -> Tensor:
+    """Indices of examples that are drawn independently, with replacement, in the steps ``start`` to ``stop``.
+
+    Args:
+        examples: Number of training examples N.
+        batch_size: Examples a step, B, at least 1.
+        seed: A non-negative integer or a non-empty sequence of them.
+        start: First step, from 0.
+        stop: Step after the last one, at least ``start``.
+
+    Returns:
+        int64 [stop - start, B] on the CPU, each entry uniform on 0 to N - 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    examples = _at_least("examples", examples, 1)
+    batch_size = _at_least("batch_size", batch_size, 1)
+    start = _at_least("start", start, 0)
+    stop = _at_least("stop", stop, start)
+    bits = stream(INDEPENDENT, seed_words(seed, ValueError))
+    bits.advance(start * batch_size)
+    drawn = (uniform(bits, (stop - start) * batch_size) * examples).astype(np.int64)
+    return torch.from_numpy(drawn.reshape(stop - start, batch_size))
 
 
 def _at_least(field: str, value: int, smallest: int) -> int:

@@ -24,7 +24,8 @@ from onsphere.lab.data.checks import DataError, whole_number
 
 # What a stream is for. Each purpose has its own, so adding one changes no other.
 DIGITS_ORDER, TRAIN_ORDER, TEST_ORDER, LABEL_NOISE, BATCHES = 101, 102, 103, 104, 105
-REDUNDANT, REDRAWN = 106, 107
+# The two that share a number differ in their counters: one has none, the other always has.
+INDEPENDENT, REDUNDANT, REDRAWN = 106, 106, 107
 
 
 def stream(purpose: int, key: Sequence[int] = (0,), *counters: int) -> np.random.PCG64:

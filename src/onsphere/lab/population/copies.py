@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from onsphere import make_scale_invariant
 from onsphere.lab import models
-from onsphere.lab.data import Dataset, batch_indices
+from onsphere.lab.data import Dataset, batch_indices, drawn_indices
 from onsphere.lab.population.phases import Phase, check_phases, phase_lrs
 from onsphere.lab.population.spheres import Spheres
 
@@ -86,6 +86,10 @@ class Problem:
             the copies begin, instead of their seeds' initial weights; optimiser states begin at zero, but for momentum
             buffers that the file has as ``buffer0/NAME``.
         scaled: What initial weights are multiplied by, by name.
+        keep_elr: Whether in the whole space ``lr`` is the effective learning rate: each step's lr is ``lr |w|²`` of the
+            weights before it, so that weight decay moves the norm alone (:class:`onsphere.RegimeSchedule`).
+        independent: Whether every step draws its examples anew from all of them, with replacement, instead of going
+            through permutations of them.
         offset: The number of the first step in the streams of batches, augmentation and noise, so that a run that
             continues another sees what that one would have seen.
         subsets: Whether evaluations also measure right and wrong training labels apart, where there are both.
@@ -114,6 +118,8 @@ class Problem:
     starts: Path | None = None
     offset: int = 0
     scaled: dict[str, float] = field(default_factory=dict)
+    keep_elr: bool = False
+    independent: bool = False
     subsets: bool = False
     running: bool = False
     spheres: Spheres = field(default_factory=Spheres)
@@ -143,7 +149,8 @@ class Problem:
     def batches(self, seed: int, start: int, stop: int) -> Tensor:
         """Indices of the training examples of steps ``start`` to ``stop``: int64 [stop - start, batch_size]."""
         key, offset = (self.seed, seed, BATCH_ORDER), self.offset
-        return batch_indices(len(self.data.x_train), self.batch_size, key, start + offset, stop + offset)
+        draw = drawn_indices if self.independent else batch_indices
+        return draw(len(self.data.x_train), self.batch_size, key, start + offset, stop + offset)
 
     def lrs(self, copy: Copy, start: int, stop: int) -> NDArray[np.float64]:
         """A copy's learning rates in steps ``start`` to ``stop``: float64 [stop - start]."""

@@ -111,6 +111,7 @@ class Engine:
             optimizer=problem.optimizer,
             spheres=problem.spheres if several else None,
             recorder=Recorder(self.template, norms) if norms else None,
+            keep_elr=problem.keep_elr,
         )
         self._shared_batch = len(self.seeds) == 1
         data_axis = None if self._shared_batch else 0

@@ -4,7 +4,7 @@
     readings       = loss, error, and per tensor |w|², |g|², <w, g>, all taken before the update
     sphere:  w <- radius (w - lr radius² g) / |w - lr radius² g|          (lr is the effective learning rate)
              or, on several spheres, with momentum, or with other tensors besides, :mod:`.spheres`
-    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v;  or Adam's rule
+    space:   v <- momentum v + g + weight_decay w;  w <- w - lr v;  or Adam's rule; with keep_elr lr |w|² for lr
 
 The updates are the functional twins of :mod:`onsphere.optim`: they are written there once. A copy whose loss or
 weights stop being finite keeps its last finite weights and is marked dead; it never influences another copy.
@@ -91,6 +91,7 @@ def make_step(
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
     spheres: Spheres | None = None,
     recorder: Recorder | None = None,
+    keep_elr: bool = False,
 ) -> Step:
     """Build the step of one copy.
 
@@ -103,9 +104,10 @@ def make_step(
         optimizer: Which update; on the sphere ``sgd`` only.
         spheres: On which spheres the tensors are; None: on one, all of them, and without momentum.
         recorder: Sees what enters the template's norms; None: no running statistics are kept.
+        keep_elr: Whether ``lr`` is the effective learning rate of weights whose norm is free; ``sgd`` in space only.
 
     Raises:
-        ValueError: An update that the geometry does not have.
+        ValueError: An update that the geometry does not have, or an ELR to be kept where it is given or has no meaning.
 
     Returns:
         ``step(state, frozen values, hyper, x [B, ...], y [B]) -> (state, readings [2 + 3 L])``, usable under
@@ -115,6 +117,8 @@ def make_step(
         raise ValueError(
             f"optimizer is {optimizer!r}; on the sphere only 'sgd' keeps to a fixed effective learning rate"
         )
+    if keep_elr and (geometry != "space" or optimizer != "sgd"):
+        raise ValueError(f"keep_elr needs 'sgd' in the 'space', and was given {optimizer!r} in the {geometry!r}")
     criterion = loss_function(loss)
     recorded = len(trained) - (len(spheres.free) if spheres is not None else 0)
 
@@ -141,8 +145,9 @@ def make_step(
                 params, grads, buffers, lr=hyper.lr, radius=hyper.radius, momentum=hyper.momentum
             )
         elif optimizer == "sgd":
+            lr = hyper.lr * squared_norm(params) if keep_elr else hyper.lr
             new, new_buffers = sgd(
-                params, grads, buffers, lr=hyper.lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
+                params, grads, buffers, lr=lr, momentum=hyper.momentum, weight_decay=hyper.weight_decay
             )
         else:
             firsts, seconds = buffers[: len(params)], buffers[len(params) :]
