@@ -62,7 +62,7 @@ def test_the_mean_of_the_matrix_is_that_of_the_rows(dropped):
 
 def test_going_on_at_the_same_elr_is_not_stopping_at_all(dropped, tmp_path):
     """The control without a drop has the bits of one uninterrupted run of all steps."""
-    problem = prepare(DropSpec(**SMALL), "mlp", "digits", Progress())
+    problem = prepare(DropSpec(**SMALL), "mlp", "digits", Progress()).problem
     whole = type(problem)(**{**vars(problem), "steps": 64, "snapshots": ()})
     assert run_shard(Shard("whole", (Copy(1, 1e-2), Copy(0, 1e-2))), whole, Plan("vmap", 6), tmp_path / "whole")
     expected = ShardFolder(tmp_path / "whole").weights()["linear1.weight"][0]

@@ -72,13 +72,14 @@ class Ready:
     invariant: tuple[str, ...]
 
 
-def ready(problem: Problem, setup: Setup, progress: Progress) -> Ready:
+def ready(problem: Problem, setup: Setup, progress: Progress, *, any_network: bool = False) -> Ready:
     """Give a problem the network of a set-up, and name its trained and its scale-invariant tensors.
 
     Args:
         problem: A problem that is not yet prepared.
         setup: The set-up whose network it gets.
         progress: Told what was changed in the network.
+        any_network: Whether a network all of whose parameters are trained may have nothing that is scale-invariant.
 
     Raises:
         InputError: The network cannot be trained so, or nothing in it is scale-invariant.
@@ -92,7 +93,7 @@ def ready(problem: Problem, setup: Setup, progress: Progress) -> Ready:
         network = given.build(0)
         check_output(given, network)
         found, rest = split_trainable(given, network)
-        if not found:
+        if not found and not any_network:
             raise ModelError(
                 "no trainable tensor is scale-invariant: follow linear or convolution layers by norm layers"
             )
