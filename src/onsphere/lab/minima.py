@@ -63,7 +63,7 @@ class Minima:
     Attributes:
         problem: The problem that was trained.
         invariant: Names of the scale-invariant tensors among the trained ones; on the sphere all of them.
-        seed: The copies' seed.
+        seed: Seed of the copies, from which their other tensors follow.
         examples: Training images, the first so many, for paths and sharpness; None for all.
     """
 

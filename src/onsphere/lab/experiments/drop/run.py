@@ -26,6 +26,8 @@ from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.drop.analyse import allowed_barrier, analyse, staged_start, threshold
 from onsphere.lab.experiments.drop.analyse.labels import gradient_norms, slow_ones_apart, space_cells
+from onsphere.lab.experiments.drop.analyse.matched import at_matched_loss, cells_at_loss, flatness_of
+from onsphere.lab.experiments.drop.analyse.norms import group_norms
 from onsphere.lab.experiments.drop.page import printed, report
 from onsphere.lab.experiments.drop.result import Average, Continuation, DropResult, PathBarrier, PathKind
 from onsphere.lab.experiments.drop.spec import ORDINARY_EPS, DropSpec, Staged
@@ -36,7 +38,7 @@ from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.minima import Minima, Place, Point
 from onsphere.lab.networks import Evaluation
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Phase, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
@@ -50,7 +52,7 @@ class Measured:
         paths: The paths between its ends.
         angles: Final rates, and the angle from the drop to the end, radians; None if not finite or not defined.
         sharpness: Final rates, and the sharpness at the end; None where not measured.
-        more: The other averages.
+        more: The averages of further numbers of snapshots.
     """
 
     average: Average | None
@@ -114,10 +116,11 @@ def prepare(spec: DropSpec, model: Model, data: Data, progress: Progress) -> Rea
         return Ready(problem, problem.trained)
     problem = replace(problem, geometry="space", radius=None, optimizer=spec.optimizer)
     found = ready(problem, "all-parameters", progress, any_network=True)
-    if spec.sharpness and not found.invariant:
+    asked = {"sharpness": spec.sharpness, "matched-loss": spec.matched_loss is not None, "norms": spec.norms}
+    for name in (name for name, there in asked.items() if there and not found.invariant):
         raise InputError(
-            "--sharpness: is not allowed with this network: it is measured on the sphere of the scale-invariant "
-            "weights, of which there are none"
+            f"--{name}: is not allowed with this network: it is measured on the scale-invariant weights, of "
+            "which there are none"
         )
     return found
 
@@ -148,6 +151,7 @@ def measure(session: Session[DropSpec, Ready]) -> dict[str, Any]:
         session.kept(f"measured/{number:05d}", Measured, partial(_measured, session, *origin), units=0, key="")
         for number, origin in session.each(list(enumerate(zip(copies, places, continued, strict=True))))
     ]
+    measured = [_counted(one, len(given.problem.snapshots)) for one in measured]
     continuations = _continuations(given, after, copies, measured)
     rows: dict[str, Any] = {
         "cells": sorted(slow_ones_apart(cells), key=lambda cell: (cell.elr, cell.seed)),
@@ -158,7 +162,18 @@ def measure(session: Session[DropSpec, Ready]) -> dict[str, Any]:
         own = range(single + number * spec.seeds, single + (number + 1) * spec.seeds)
         staged.append(staged_start(one, **_rows(continuations, measured, own), single=rows["continuations"]))
     problem, invariant = given.problem, None if spec.training == "sphere" else list(given.invariant)
-    facts = {"snapshots": list(problem.snapshots), "radius": problem.radius, "invariant": invariant, "staged": staged}
+    at_loss = []
+    if spec.matched_loss is not None:
+        at_loss = at_matched_loss(session, _second(session), after, copies[:single])
+    facts: dict[str, Any] = {
+        "snapshots": list(problem.snapshots),
+        "radius": problem.radius,
+        "invariant": invariant,
+        "staged": staged,
+    }
+    if spec.norms:
+        facts |= group_norms(given, copies[:single], places)
+    facts |= {"at_loss": at_loss, "at_loss_cells": cells_at_loss(at_loss), "flatness": flatness_of(at_loss)}
     return vars(analyse(**rows)) | rows | facts
 
 
@@ -172,6 +187,13 @@ def _staged_copy(spec: DropSpec, seed: int, staged: Staged) -> Copy:
     begins = accumulate((0, *staged.lengths[:-1]))
     phases = tuple(Phase(begin, rate) for begin, rate in zip(begins, staged.rates, strict=True))
     return replace(_copy(spec, seed, staged.rates[-1]), phases=phases)
+
+
+def _counted(one: Measured, number: int) -> Measured:
+    """With the number of snapshots in its average, which an older version did not write down."""
+    if one.average is None or one.average.snapshots is not None:
+        return one
+    return replace(one, average=replace(one.average, snapshots=number))
 
 
 def _rows(
@@ -197,9 +219,15 @@ def _drop(session: Session[DropSpec, Ready], before: Sequence[ShardFolder], copi
         kept = [(shard.weights(), len(shard.copies())) for shard in before]
         names = problem.trained
         stack_starts(path, [{name: one[name][k] for name in names} for one, count in kept for k in range(count)])
-    problem = replace(problem, steps=spec.drop_steps, snapshots=(), starts=path, offset=spec.steps)
     wanted = [_copy(spec, copy.seed, end, row) for end in spec.ends for row, copy in enumerate(copies)]
-    return session.train(problem, "drop", wanted, "after the drop")
+    return session.train(_second(session), "drop", wanted, "after the drop")
+
+
+def _second(session: Session[DropSpec, Ready]) -> Problem:
+    """The problem of the second round."""
+    path = (session.run.folder / "starts.safetensors").resolve()
+    steps, offset = session.spec.drop_steps, session.spec.steps
+    return replace(session.given.problem, steps=steps, snapshots=(), starts=path, offset=offset)
 
 
 def _measured(session: Session[DropSpec, Ready], copy: Copy, origin: Place, continued: dict[float, Place]) -> Measured:

@@ -24,6 +24,8 @@ from onsphere.lab.options import (
 
 #: Batch-norm eps of ordinary training: torch's own.
 ORDINARY_EPS = 1e-5
+#: Steps of the running loss by which runs at matched loss are found.
+WINDOW = 20
 
 
 def _alone(value: Any) -> Any:
@@ -133,6 +135,12 @@ class DropOptions(Options):
     """Also measure losses and errors of all test images on the paths."""
     chords: bool = False
     """On the sphere, also measure the straight lines between the same ends, as the published code does."""
+    norms: bool = False
+    """Also measure, before the drop, the norm of every group of weights that can be rescaled by itself (the filters and
+    units ahead of a batch norm, otherwise tensors), as histograms."""
+    matched_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Also meet every continuation where its train loss is this, by training it once more to there, and measure test
+    error and sharpness at equal loss (default: not)."""
     augment: bool = False
     """Flip training images at random and crop them at random from zero padding; minibatch losses are then those of
     augmented images, all others are not."""
@@ -153,6 +161,16 @@ class DropSpec(EngineOptions, DropOptions, TrainingOptions, ModelOptions, DataOp
             raise ValueError(
                 f"--every: {self.every} is not allowed: {most} snapshots that far apart do not fit into --steps, which "
                 f"is {self.steps}"
+            )
+        if self.matched_loss is not None and self.augment:
+            raise ValueError(
+                f"--matched-loss: {self.matched_loss:g} is not allowed with --augment: the losses along training, by "
+                "which the place is found, are then those of other images"
+            )
+        if self.matched_loss is not None and self.drop_steps < 2 * WINDOW:
+            raise ValueError(
+                f"--matched-loss: {self.matched_loss:g} is not allowed with fewer than {2 * WINDOW} --drop-steps, of "
+                f"which there are {self.drop_steps}"
             )
         for flag, there in (("--test-barriers", self.test_barriers), ("--chords", self.chords)):
             if there and not self.barriers:

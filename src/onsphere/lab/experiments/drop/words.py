@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from onsphere.lab.experiments.drop.analyse import WITHIN
-from onsphere.lab.experiments.drop.result import Analysis, Best, Difference, DropResult, StartClass, Threshold
+from onsphere.lab.experiments.drop.result import Analysis, Best, Difference, DropResult, Flatness, StartClass, Threshold
 from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "describe", "describe_threshold", "described_classes", "interval"]
@@ -26,6 +27,7 @@ def answer(result: DropResult) -> list[str]:
     sentences = [_headline(best, rate), _constant(result, rate), _selection(best), _bracket(result, best, rate)]
     sentences += [_other(other, rate) for other in result.best if other is not best]
     sentences.append(_stages(result, rate))
+    sentences += [_flatness(result, found, rate) for found in result.flatness]
     sentences.append(_average(result, len(result.snapshots), rate))
     if result.paths:
         sentences.append(f"Starts by class: {described_classes(result.classes)}.")
@@ -127,6 +129,20 @@ def _stages(result: DropResult, rate: str) -> str:
     return (
         f"Of starts in stages {one.name}, then {rate} {format_number(cell.end)}, is best, {_percent(cell.test_error)}; "
         f"minus the test error after as many steps {', '.join(beside)} points (95 % intervals)."
+    )
+
+
+def _flatness(result: DropResult, found: Flatness, rate: str) -> str:
+    """Whether flat goes with good at one train loss."""
+    mean, low, high = found.correlation.mean, found.correlation.low, found.correlation.high
+    where = f"At a train loss of {format_number(result.spec.matched_loss)} after the drop to {rate} "
+    where += f"{format_number(found.end)}, over {found.starts} starts"
+    if math.isnan(mean):
+        return f"{where}, sharpness and test error have no rank correlation in every seed."
+    said = "" if found.correlation.clear else ", which is not clear"
+    return (
+        f"{where}, the rank correlation of sharpness and test error is {mean:.2f} (95 % interval {low:.2f} to "
+        f"{high:.2f}, {found.correlation.seeds} seeds){said}."
     )
 
 

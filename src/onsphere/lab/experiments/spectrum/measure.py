@@ -18,8 +18,9 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.spectrum.result import Pair, Point
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.networks import batches, criterion, evaluate, network
-from onsphere.lab.population import Engine, Problem, ShardFolder
+from onsphere.lab.population import Copy, Engine, Problem, ShardFolder
 from onsphere.lab.store.files import read_tensors, write_tensors
 from onsphere.landscape import angle, barrier
 from onsphere.normalisation import without_running_statistics
@@ -48,6 +49,7 @@ Weights = Mapping[str, Tensor]  # trained tensors, without a leading axis
 Minibatches = Sequence[tuple[Tensor, Tensor]]
 Array = NDArray[np.float64]
 Key = tuple[float, int]  # ELR, seed
+K = TypeVar("K", bound=Hashable)
 
 
 def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: int, step: int) -> Point:
@@ -182,45 +184,72 @@ class Match:
     weights: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Search(Generic[K]):
+    """Among which runs, and how, those at matched loss are looked for.
+
+    Attributes:
+        problem: The problem of their round.
+        window: Steps of the running loss.
+        gradients: Minibatches of the train loss at fixed weights.
+        key: What a copy is called in the losses and among what is found.
+    """
+
+    problem: Problem
+    window: int
+    gradients: int
+    key: Callable[[Copy], K]
+
+
 def matched_weights(
-    session: Session[SpectrumSpec, Problem], shards: Sequence[ShardFolder], losses: Mapping[Key, Array], target: float
-) -> dict[Key, Match]:
+    session: Session[Any, Any],
+    search: Search[K],
+    shards: Sequence[ShardFolder],
+    losses: Mapping[K, Array],
+    target: float,
+) -> dict[K, Match]:
     """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
 
-    Those of the shards of the grid whose running loss, of ``losses`` [T], never reaches the target are left out.
+    Those of the shards of a round that have no ``losses`` [T], or whose running loss never reaches the target, are left
+    out.
 
     Raises:
         Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.
     """
-    wanted, window = [], session.spec.window
+    wanted = []
     for shard in shards:
-        keys = [(copy.lr, copy.seed) for copy in shard.copies()]
-        own = {k: steps for k, key in enumerate(keys) if (steps := candidates(losses[key], window, target))}
+        keys = [search.key(copy) for copy in shard.copies()]
+        looked = {k: candidates(losses[key], search.window, target) for k, key in enumerate(keys) if key in losses}
+        own = {k: steps for k, steps in looked.items() if steps}
         if own:
             wanted.append((shard, keys, own, len(keys) * max(max(steps) for steps in own.values())))
     session.progress.begin("weights at matched loss", sum(work for *_, work in wanted))
-    found: dict[Key, Match] = {}
+    found: dict[K, Match] = {}
     for shard, keys, own, work in wanted:
         path = shard.folder / FILE
         if path.exists():
             session.progress.advance(work)
         else:
-            closest = _closest(session, shard, own, target)
+            closest = _closest(session, search, shard, own, target)
             kept = {f"{k}/{name}": value for k, match in closest.items() for name, value in match.weights.items()}
             write_tensors(path, kept, {"steps": json.dumps({str(k): match.step for k, match in closest.items()})})
         tensors, metadata = read_tensors(path)
         for k, step in json.loads(metadata["steps"]).items():
-            weights = {name: tensors[f"{k}/{name}"] for name in session.given.trained}
+            weights = {name: tensors[f"{k}/{name}"] for name in search.problem.trained}
             found[keys[int(k)]] = Match(step, weights)
     return found
 
 
 def _closest(
-    session: Session[SpectrumSpec, Problem], shard: ShardFolder, looks: Mapping[int, Sequence[int]], target: float
+    session: Session[Any, Any],
+    search: Search[K],
+    shard: ShardFolder,
+    looks: Mapping[int, Sequence[int]],
+    target: float,
 ) -> dict[int, Match]:
     """Train a shard again and keep each copy where it is closest, by its place in the shard."""
-    problem, copies = session.given, tuple(shard.copies())
-    loss_at = TrainLoss(problem, session.spec.gradients)
+    problem, copies = search.problem, tuple(shard.copies())
+    loss_at = TrainLoss(problem, search.gradients)
     engine = Engine(problem, copies, session.execution.plan)
     state = engine.initial_state()
     ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)

@@ -76,7 +76,8 @@ def gradient_norms(readings: Readings, given: Ready) -> np.ndarray:
         return readings.effective_gradient_norm
     if not given.invariant:
         return np.full(readings.loss.shape, np.nan)
-    return np.sqrt(_moment(readings, "norm2", given) * _moment(readings, "gradient2", given))
+    norms: np.ndarray = np.sqrt(_moment(readings, "norm2", given) * _moment(readings, "gradient2", given))
+    return norms
 
 
 def slow_ones_apart(cells: Sequence[Cell]) -> list[Cell]:

@@ -77,7 +77,7 @@ def averages_chart(result: DropResult) -> Chart:
         spread = [100 * standard_error(errors[number][start]) for number in there]
         name = f"{rate} {format_number(start)}"
         told = f"average of {{x:.0f}} at {name}<br>test error {{y:.2f}} %"
-        kept += [] if labels[start] == "3" else means
+        kept += [] if labels[start] == "3" else _reach(means, spread)
         marks += [Line(there, means, look, told, error=spread, entry=name)] if there else []
     values = [best, *(kept or [value for mark in marks for value in mark.y])]
     ticks = {float(number): str(number) for number in numbers}
@@ -112,7 +112,8 @@ def stages_chart(result: DropResult) -> Chart:
         to = format_number(end)
         told = f"{rate} {{x:.3g}} alone, to {to}<br>test error {{y:.2f}} %"
         marks = [replace(curve_of(result, end, "test_error", looks[None], told, scale=100), entry="single stage")]
-        shown = [100 * result.at(stage, end).test_error for one in result.staged for stage in one.rates]
+        alone = [result.at(stage, end) for one in result.staged for stage in one.rates]
+        shown = _reach([100 * cell.test_error for cell in alone], [100 * cell.test_error_se for cell in alone])
         for then, own in later.items():
             cells = [one.matrix[place] for one in own]
             values = [100 * cell.test_error for cell in cells]
@@ -120,8 +121,8 @@ def stages_chart(result: DropResult) -> Chart:
             look, bars = looks[then].but(marker="diamond", size=9, dash="dash"), [100 * c.test_error_se for c in cells]
             rates = [one.rates[0] for one in own]
             marks.append(Line(rates, values, look, told_each, error=bars, entry=f"then {then}"))
-            shown += values
-        low = min(float(np.nanmin(mark.y)) for mark in marks)
+            shown += _reach(values, bars)
+        low = min(float(np.nanmin(down)) for mark in marks for down in mark.reach()[1])
         axis = Axis("test error (%)", range=_padded([low, *shown]), over="other starts above are left out")
         panels.append(Panel(axis, marks, title=f"to {rate} {to}"))
     return Chart(
@@ -138,6 +139,13 @@ def stages_chart(result: DropResult) -> Chart:
         rules=rules_of(result),
         spans=spans_of(result),
     )
+
+
+def _reach(values: Sequence[float], errors: Sequence[float]) -> list[float]:
+    """The ends of error bars."""
+    return [
+        value + side * float(np.nan_to_num(se)) for value, se in zip(values, errors, strict=True) for side in (-1, 1)
+    ]
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

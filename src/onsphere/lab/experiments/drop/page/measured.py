@@ -5,6 +5,7 @@ from __future__ import annotations
 from onsphere.lab.experiments.drop.analyse import CONNECTED_ERROR
 from onsphere.lab.experiments.drop.result import DropResult
 from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.report.words import format_number
 
 NO_ANGLES = (
     "No trained tensor of this network is scale-invariant, so that it has no sphere: angles, effective gradient norms "
@@ -28,6 +29,10 @@ _ORDINARY = [
     ),
     ("optimiser", "begins anew at the drop, without momentum or moments, in the control without a drop as well"),
 ]
+_MATCHED = (
+    "mean over 16 minibatches at fixed weights, with the batch statistics of each; every continuation is trained "
+    "once more to where its running loss over 20 steps comes near, and the step closest to the loss is taken"
+)
 _AVERAGE = {
     True: "of the directions of the last snapshots before the drop, put back onto the sphere",
     False: "plain mean of all weights of the last snapshots before the drop, batch statistics re-estimated",
@@ -58,6 +63,19 @@ def rule(result: DropResult) -> str:
     )
 
 
+def missed(result: DropResult) -> str:
+    """How many continuations are not at matched train loss, and why."""
+    wanted = sum(row.finite for row in result.continuations)
+    loss = f"a train loss of {format_number(result.spec.matched_loss)}"
+    left = wanted - len(result.at_loss)
+    if not left:
+        return f"All {wanted} continuations came within 10 % of {loss}."
+    return (
+        f"{left} of {wanted} continuations are left out: at no step looked at was their loss within 10 % of {loss}; "
+        "they lie below it from the drop on, stay above it, or pass it between two steps."
+    )
+
+
 def measurements(result: DropResult) -> list[tuple[str, str]]:
     """Every quantity of the page and what it is."""
     sphere = result.spec.training == "sphere"
@@ -69,6 +87,7 @@ def measurements(result: DropResult) -> list[tuple[str, str]]:
         ("convergence", _CONVERGENCE),
         *([] if sphere else _ORDINARY),
         *(_on_the_weights(result) if result.angled else [("angle", NO_ANGLES)]),
+        *([] if result.spec.matched_loss is None else [("matched train loss", _MATCHED)]),
         ("average", _AVERAGE[sphere]),
         ("barrier", f"largest excess of training error or loss over the line between the ends of {_PATH[sphere]}"),
     ]

@@ -9,6 +9,7 @@ from statistics import fmean
 from onsphere.lab.chart.theme import REGIME_NAMES
 from onsphere.lab.experiments.drop.analyse import errors_of, paired
 from onsphere.lab.experiments.drop.result import (
+    AtLossCell,
     Average,
     Best,
     Difference,
@@ -162,6 +163,38 @@ def stages_table(result: DropResult) -> Table:
     return table(rows, columns, caption, sortable=False)
 
 
+def norms_table(result: DropResult) -> Table:
+    """The norms of groups of weights of every start."""
+    columns = [
+        Column(
+            f"at {result.spec.rate}",
+            lambda one: "at initialisation" if one.start is None else format_number(one.start),
+            kind="text",
+        ),
+        Column("groups", lambda one: sum(one.counts), "of all seeds together"),
+        Column("smallest", "smallest", "over the joint norm; so are the others"),
+        Column("median", "median"),
+        Column("largest", "largest"),
+    ]
+    return table(result.norms, columns, "Norms of the groups of weights before the drop.", sortable=False)
+
+
+def at_loss_table(result: DropResult) -> Table:
+    """Every start and final rate at matched train loss."""
+    rate = result.spec.rate
+    columns = [
+        Column(f"from {rate}", "start"),
+        Column(f"to {rate}", "end"),
+        Column("seeds", "seeds", "runs that came within 10 % of the loss"),
+        Column("step", "step", "mean, after the drop", form=".0f"),
+        Column("train loss", "batch_loss", "mean, at fixed weights, batch statistics of each minibatch"),
+        Column("top eigenvalue", lambda c: _with_error(c.sharpness, c.sharpness_se), "geometric mean ± standard error"),
+        Column("test error (%)", share, "mean over seeds ± one standard error"),
+        Column("test loss", lambda c: _with_error(c.test_loss, c.test_loss_se), "mean ± one standard error"),
+    ]
+    return table(result.at_loss_cells, columns, "One row a pair at matched train loss. Click a heading to sort.")
+
+
 def paths_table(result: DropResult) -> Table:
     """Barriers of every start, pair of ends and kind of path."""
     named: dict[tuple[float, str, str], list[PathBarrier]] = {(p.start, p.pair, p.path): [] for p in result.paths}
@@ -214,22 +247,26 @@ def average_column(result: DropResult, heading: str) -> Column:
     )
 
 
-def share(of: Best | MatrixCell, name: str = "test_error") -> Cell:
+def share(of: Best | MatrixCell | AtLossCell, name: str = "test_error") -> Cell:
     """A test error in percent with its standard error."""
     value, error = getattr(of, name), getattr(of, f"{name}_se")
-    return Cell(f"{100 * value:.2f} ± {100 * error:.2f}", value)
+    return Cell(f"{100 * value:.2f} ± {MISSING if math.isnan(error) else f'{100 * error:.2f}'}", value)
 
 
 def _mean(name: str) -> Callable[[MatrixCell], Cell]:
     """What shows a mean of the matrix with its standard error."""
 
     def shown(cell: MatrixCell) -> Cell:
-        value, error = getattr(cell, name), getattr(cell, f"{name}_se")
-        if value is None or math.isnan(value):
-            return Cell(MISSING, math.nan)
-        return Cell(f"{format_number(value)} ± {format_number(error, 2)}", value)
+        return _with_error(getattr(cell, name), getattr(cell, f"{name}_se"))
 
     return shown
+
+
+def _with_error(value: float | None, error: float) -> Cell:
+    """A mean with its standard error."""
+    if value is None or math.isnan(value):
+        return Cell(MISSING, math.nan)
+    return Cell(f"{format_number(value)} ± {format_number(error, 2)}", value)
 
 
 def _points(found: Difference | None) -> Cell:

@@ -7,10 +7,12 @@ from typing import ClassVar
 
 from onsphere.lab.experiments.drop.result.analysis import (
     Analysis,
+    AtLossCell,
     Best,
     BestAverage,
     BestConstant,
     Difference,
+    Flatness,
     Label,
     MatrixCell,
     StageDifference,
@@ -18,22 +20,14 @@ from onsphere.lab.experiments.drop.result.analysis import (
     StartClass,
     Threshold,
 )
-from onsphere.lab.experiments.drop.result.rows import Average, Continuation, PathBarrier, PathKind
+from onsphere.lab.experiments.drop.result.rows import AtLoss, Average, Continuation, GroupNorms, PathBarrier, PathKind
 from onsphere.lab.experiments.drop.spec import DropSpec
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.result import Rows, TrainedResult
 
-__all__ = ["Analysis", "Average", "Best", "BestAverage", "BestConstant", "Continuation", "Difference", "DropResult"]
-__all__ += [
-    "Label",
-    "MatrixCell",
-    "PathBarrier",
-    "PathKind",
-    "StageDifference",
-    "StagedStart",
-    "StartClass",
-    "Threshold",
-]
+__all__ = ["Analysis", "AtLoss", "AtLossCell", "Average", "Best", "BestAverage", "BestConstant", "Continuation"]
+__all__ += ["Difference", "DropResult", "Flatness", "GroupNorms", "Label", "MatrixCell", "PathBarrier", "PathKind"]
+__all__ += ["StageDifference", "StagedStart", "StartClass", "Threshold"]
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -49,6 +43,11 @@ class DropResult(Analysis, TrainedResult):
         radius: Radius of the sphere, or None where each run kept its initial norm, and in ordinary training.
         invariant: Names of the scale-invariant tensors in ordinary training; None on the sphere, where all are.
         staged: The starts in several stages.
+        norms: The norms of the groups of weights at initialisation and before the drop, by start.
+        norm_edges: The ends of the bins of their histograms, ascending.
+        at_loss: The continuations at matched train loss, by final rate, then start, then seed.
+        at_loss_cells: Their means over seeds.
+        flatness: Whether sharpness and test error go together at that loss, for each final rate.
     """
 
     command: ClassVar[str] = "landscape drop"
@@ -63,6 +62,11 @@ class DropResult(Analysis, TrainedResult):
     radius: float | None
     invariant: list[str] | None = None
     staged: list[StagedStart] = field(default_factory=list)
+    norms: list[GroupNorms] = field(default_factory=list)
+    norm_edges: list[float] = field(default_factory=list)
+    at_loss: list[AtLoss] = field(default_factory=list)
+    at_loss_cells: list[AtLossCell] = field(default_factory=list)
+    flatness: list[Flatness] = field(default_factory=list)
 
     @property
     def analysis(self) -> Analysis:

@@ -94,7 +94,7 @@ class Best:
     """The best start for one final rate, by mean test error.
 
     Attributes:
-        end: The final rate.
+        end: Learning rate after the drop.
         start: The best learning rate before the drop.
         test_error: Mean test error from that start.
         test_error_se: Standard error of that mean.
@@ -125,7 +125,7 @@ class BestConstant:
     """The best of the final rates without any drop.
 
     Attributes:
-        elr: The learning rate.
+        elr: Learning rate from the first step to the last.
         test_error: Its mean test error after as many steps as a drop has.
         drop: Test error of the best drop of all minus that.
     """
@@ -140,7 +140,7 @@ class BestAverage:
     """The start whose averages of snapshots, without any drop, have the lowest mean test error.
 
     Attributes:
-        start: Its learning rate.
+        start: Learning rate before the drop.
         test_error: Mean test error of the averages there.
         test_error_se: Standard error of that mean.
         over_drop: Test error of these averages minus that of the best drop of all.
@@ -159,7 +159,7 @@ class StartClass:
     """The class of one start.
 
     Attributes:
-        start: Its learning rate.
+        start: Learning rate before the drop.
         label: One of 1, 2A, 2B, 3; 2 if no paths were measured.
         regimes: How many seeds were in which regime before the drop.
         connected: In how many seeds all paths are connected.
@@ -221,6 +221,47 @@ class StagedStart:
     differences: list[StageDifference]
     connected: int
     measured: int
+
+
+@dataclass(frozen=True)
+class AtLossCell:
+    """The continuations of a start and final rate at matched train loss: means over seeds, standard errors ``*_se``.
+
+    Attributes:
+        start: Learning rate before the drop.
+        end: Learning rate after it.
+        seeds: How many runs came close enough to the loss.
+        step: Mean steps after the drop.
+        sharpness: Geometric mean of the top eigenvalues.
+        sharpness_se: Its standard error by that of the logarithms.
+    """
+
+    start: float
+    end: float
+    seeds: int
+    step: Real
+    batch_loss: Real
+    sharpness: Real
+    sharpness_se: Real
+    test_error: Real
+    test_error_se: Real
+    test_loss: Real
+    test_loss_se: Real
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """Whether flat is good at one train loss: rank correlation of sharpness and test error over starts, by final rate.
+
+    Attributes:
+        end: Learning rate after the drop.
+        starts: How many starts every seed has at the loss.
+        correlation: Spearman's, mean over seeds with its interval; NaN where a seed has no two different values.
+    """
+
+    end: float
+    starts: int
+    correlation: Difference
 
 
 @dataclass(frozen=True)

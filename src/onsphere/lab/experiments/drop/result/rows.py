@@ -69,6 +69,50 @@ class Average:
 
 
 @dataclass(frozen=True)
+class AtLoss:
+    """A continuation where its train loss is the asked one; losses and errors as in a continuation.
+
+    Attributes:
+        start: Learning rate before the drop.
+        end: Learning rate after it.
+        seed: Index of the seed.
+        step: Steps after the drop.
+        batch_loss: Mean over minibatches of training examples, with the batch statistics of each: what is matched.
+        sharpness: Top eigenvalue of the training-mode Hessian on the unit sphere.
+    """
+
+    start: float
+    end: float
+    seed: int
+    step: int
+    batch_loss: Real
+    sharpness: Real
+    train_loss: Real
+    train_error: Real
+    test_loss: Real
+    test_error: Real
+
+
+@dataclass(frozen=True)
+class GroupNorms:
+    """The norms of the groups of weights that can be rescaled by themselves, over the joint norm, of all seeds.
+
+    Attributes:
+        start: Learning rate before the drop, at whose end they are measured; None for the initial weights.
+        counts: How many groups lie between each two of the result's ``norm_edges``.
+        smallest: Smallest of these norms.
+        median: Half of these norms are below it.
+        largest: Largest of these norms.
+    """
+
+    start: float | None
+    counts: list[int]
+    smallest: Real
+    median: Real
+    largest: Real
+
+
+@dataclass(frozen=True)
 class PathBarrier:
     """The path between two ends of one start and seed, on training examples.
 
