@@ -12,12 +12,15 @@ from torch import nn
 from onsphere.lab import InputError, Interrupted
 from onsphere.lab.cli import run_command
 from onsphere.lab.experiments.drop.analyse.labels import slow_ones_apart
-from onsphere.lab.experiments.drop.charts import averages_chart, barrier_chart, stages_chart
+from onsphere.lab.experiments.drop.analyse.matched import cells_at_loss, flatness_of
+from onsphere.lab.experiments.drop.analyse.norms import norms_of
+from onsphere.lab.experiments.drop.charts import at_loss_chart, averages_chart, barrier_chart, norms_chart, stages_chart
 from onsphere.lab.experiments.drop.page import printed
-from onsphere.lab.experiments.drop.result import DropResult
+from onsphere.lab.experiments.drop.result import AtLoss, DropResult
 from onsphere.lab.experiments.drop.run import drop_elr, resume_drop
 from onsphere.lab.experiments.drop.words import answer
 from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.population import ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.store import Run
 from pictures import undrawn
@@ -121,9 +124,11 @@ def test_without_scale_invariant_weights_angles_are_left_out_with_a_sentence(uns
     assert DropResult.load(Run(unscaled.run)).continuations[0].test_error == unscaled.continuations[0].test_error
 
 
-def test_sharpness_of_a_network_without_scale_invariant_weights_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--sharpness: is not allowed with this network"):
-        drop_elr(plain, **FEW, training="space", sharpness=True, out=tmp_path / "run")
+@pytest.mark.parametrize("asked", [{"sharpness": True}, {"matched_loss": 0.1, "drop_steps": 40}, {"norms": True}])
+def test_what_needs_scale_invariant_weights_is_refused_without_them(tmp_path, asked):
+    name = next(iter(asked)).replace("_", "-")
+    with pytest.raises(InputError, match=f"--{name}: is not allowed with this network"):
+        drop_elr(plain, **FEW | asked, training="space", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -146,7 +151,8 @@ BAD = {
     "an average of one of several": ("--averaged 1,2", "--averaged"),
     "averages that are too long": ("--steps 100 --averaged 2,50", "there are not 50 snapshots"),
     "averages that do not fit": ("--steps 100 --averaged 2,50 --every 3", "--every"),
-    "augmented rows": ("--augment --model plain-mlp --data nothing", "nothing"),
+    "few steps to a loss": ("--matched-loss 0.1 --drop-steps 30", "--matched-loss"),
+    "a loss of augmented images": ("--matched-loss 0.1 --augment", "--matched-loss"),
 }
 
 
@@ -236,3 +242,84 @@ def test_runs_that_guess_below_those_that_learn_are_slow_and_not_divergent():
     assert slow.regime == "convergence" and slow.reason.startswith("too slow: guesses")
     assert others == [learns, wild]
     assert slow_ones_apart([cell, wild]) == [cell, wild]
+
+
+LATER = FEW | {
+    **{"widths": [8], "starts": [0.2, 0.5], "ends": [2e-2], "drop_steps": 44, "averaged": 0, "barriers": False},
+    **{"norms": True, "matched_loss": 1.2, "stages": ["0.5:4+0.2"]},
+}
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory):
+    """With continuations at matched train loss, and the norms of rows before the drop."""
+    with undrawn():
+        return drop_elr(**LATER, out=tmp_path_factory.mktemp("later") / "run")
+
+
+def test_a_continuation_at_matched_loss_is_the_one_that_ends_there(later, tmp_path, undrawn):
+    """A drop of as many steps, without looking for a loss, has its numbers to the bit."""
+    assert len(later.at_loss) > 2
+    row = later.at_loss[-1]
+    assert 8 < row.step <= 44 and abs(math.log(row.batch_loss / 1.2)) <= 0.1
+    fields = LATER | {"matched_loss": None, "norms": False, "stages": (), "sharpness": True, "drop_steps": row.step}
+    again = drop_elr(**fields, out=tmp_path / "run")
+    (same,) = (r for r in again.continuations if (r.start, r.end, r.seed) == (row.start, row.end, row.seed))
+    for name in ("train_loss", "train_error", "test_loss", "test_error"):
+        assert getattr(same, name) == getattr(row, name)
+    assert same.sharpness == pytest.approx(row.sharpness, rel=1e-6)
+
+
+def test_every_row_at_matched_loss_is_close_to_it_and_the_page_says_who_is_missing(later):
+    assert {row.start for row in later.at_loss} <= set(later.starts)
+    assert all(row.step > 0 and abs(math.log(row.batch_loss / 1.2)) <= 0.1 for row in later.at_loss)
+    page, left = page_of(later), len(later.continuations) - len(later.at_loss)
+    assert (f"{left} of 6 continuations are left out" if left else "All 6 continuations came within 10 %") in page
+    (panel,) = at_loss_chart(later).panels
+    assert [list(mark.x) for mark in panel.marks] == [[cell.sharpness] for cell in later.at_loss_cells]
+
+
+def rows_at_loss(values):
+    """Rows from {seed: [(sharpness, test error) of each start]}."""
+    return [
+        AtLoss(float(start), 1e-2, seed, 9, 0.5, sharpness, 0.5, 0.1, 1.0, error)
+        for seed, own in values.items()
+        for start, (sharpness, error) in enumerate(own, 1)
+    ]
+
+
+def test_flat_and_good_are_ranked_seed_by_seed_over_the_starts_that_all_have():
+    with_trend = {0: [(1, 0.1), (10, 0.2), (100, 0.3), (5, 0.5)], 1: [(1, 0.1), (10, 0.3), (100, 0.2)]}
+    (found,) = flatness_of(rows_at_loss(with_trend))
+    assert found.starts == 3  # the fourth is in one seed only
+    assert found.correlation.mean == pytest.approx((1.0 + 0.5) / 2) and found.correlation.seeds == 2
+    assert not flatness_of(rows_at_loss({0: [(1, 0.1), (2, 0.1)], 1: [(1, 0.1), (2, 0.1)]}))
+    (level,) = flatness_of(rows_at_loss({0: [(1, 0.1), (2, 0.1), (3, 0.1)]}))
+    assert math.isnan(level.correlation.mean)
+    first, *_ = cells_at_loss(rows_at_loss(with_trend))
+    assert (first.start, first.seeds, first.sharpness) == (1.0, 2, pytest.approx(1.0))
+
+
+def test_the_norms_before_the_drop_are_those_of_the_rows(later):
+    """Counted anew from the weights on disk: eight units, two seeds."""
+    assert [one.start for one in later.norms] == [None, 0.02, 0.2, 0.5]
+    found = {}
+    for shard in map(ShardFolder, sorted((later.run / "shards").glob("start-*"))):
+        weights = shard.weights()["linear1.weight"].double()
+        for k, copy in enumerate(shard.copies()):
+            if not copy.phases:
+                norms = [float(sum(value**2 for value in row.tolist())) ** 0.5 for row in weights[k]]
+                found.setdefault(copy.lr, []).extend(norms)
+    for one in later.norms[1:]:
+        assert sum(one.counts) == len(found[one.start]) == 16
+        assert (one.smallest, one.largest) == pytest.approx((min(found[one.start]), max(found[one.start])), rel=1e-6)
+        inside = np.histogram(np.clip(found[one.start], later.norm_edges[0], later.norm_edges[-1]), later.norm_edges)[0]
+        assert one.counts == inside.tolist()
+    (panel,) = norms_chart(later).panels
+    assert [sum(mark.y) for mark in panel.marks] == pytest.approx([100.0] * 4)
+
+
+def test_groups_that_are_no_rows_count_by_their_tensors():
+    weights = {"a": torch.tensor([[3.0, 4.0], [0.0, 0.0]]), "b": torch.tensor([2.0]), "c": torch.tensor([[1.0]])}
+    norms = norms_of(weights, ["a"], [["b", "c"]])
+    assert norms == pytest.approx(np.sqrt([25 / 30, 0.0, 5 / 30]))
