@@ -77,7 +77,7 @@ def plain(classes):
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory):
     """A small vision transformer, which is partly scale-invariant, by Adam."""
-    fields = FEW | {"training": "space", "optimizer": "adam", "sharpness": True}
+    fields = FEW | {"training": "space", "optimizer": "adam", "sharpness": True, "augment": True}
     with undrawn():
         return drop_elr(vit, **fields, out=tmp_path_factory.mktemp("vit") / "run")
 
@@ -108,7 +108,7 @@ def test_a_transformer_is_measured_over_its_scale_invariant_weights(transformer)
         assert row.finite and 0 < row.angle < math.pi and row.gradient_norm > 0 and row.sharpness is not None
     assert {path.path for path in transformer.paths} == {"chord"}
     page = page_of(transformer)
-    assert "ordinary training by adam, weight decay 0.0001" in page
+    assert "ordinary training by adam, weight decay 0.0001, augmented" in page
     assert f"the scale-invariant weights, {len(transformer.invariant)} tensors taken together" in page
     assert "straight line" in page and "great circle" not in page and "begins anew at the drop" in page
 

@@ -64,9 +64,10 @@ class Measured:
 
 @takes(DropSpec)
 def drop_elr(model: Model = "mlp", data: Data = "digits", **given: Any) -> DropResult:
-    """Train at one ELR, go on at a smaller one, and see from which starting ELR the best minima come.
+    """Train at one rate, go on at a smaller one, and see from which start the best minima come.
 
-    A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
+    On the sphere, a network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`); in
+    ordinary training (``training="space"``) one of your own is taken as it is.
 
     Args:
         model: The network, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,12 +25,13 @@ def barrier_chart(result: DropResult) -> Chart:
     """Error and loss barriers against the start, one curve a pair of ends and kind of path; there has to be a path."""
     looks = series_looks(PAIR_NAMES, marker="circle", size=6)
     kinds = sorted({path.path for path in result.paths}, key=lambda kind: kind != path_of(result.paths))
-    lines = [(pair, kind) for kind in kinds for pair in PAIR_NAMES]
 
-    def curves(name: str, scale: float, floor: float, unit: str) -> list[Line]:
-        """Barriers by start, none below a floor, so that a logarithmic axis shows all of them."""
+    def curves(
+        name: str, scale: float, floor: float, unit: str, told: str = "barrier", of: Sequence[str] = kinds
+    ) -> list[Line]:
+        """Means by start, none below a floor, so that a logarithmic axis shows all of them."""
         found = []
-        for pair, kind in lines:
+        for pair, kind in ((pair, kind) for kind in of for pair in PAIR_NAMES):
             entry = PAIR_NAMES[pair].format(rate=result.spec.rate) + (", chord" if kind != kinds[0] else "")
             look = looks[pair] if kind == kinds[0] else looks[pair].but(dash="dash", marker="diamond", hollow=True)
             rows = _by_start(result, name, scale, kind, pair)
@@ -41,7 +42,7 @@ def barrier_chart(result: DropResult) -> Chart:
                 list(rows),
                 shown,
                 look,
-                f"from {{x:.3g}} · {entry}<br>barrier {{mean:.3g}}{unit}",
+                f"from {{x:.3g}} · {entry}<br>{told} {{mean:.3g}}{unit}",
                 columns={"mean": means},
                 error=spread,
                 error_down=[min(se, value - floor) for se, value in zip(spread, shown, strict=True)],
@@ -67,6 +68,8 @@ def barrier_chart(result: DropResult) -> Chart:
     if result.tested:
         tested = curves("test_error_barrier", 100.0, 0.01, " %")
         panels.append(Panel(Axis("error barrier (% of test images)", log=True), tested))
+    if result.angled:
+        panels.append(Panel(Axis("angle (rad)", holds=(0.0,)), curves("angle", 1.0, 0.0, " rad", "angle", kinds[:1])))
     dashed = " Dashed with diamonds: the same on straight lines (chords)." if len(kinds) > 1 else ""
     return Chart(
         "barrier-chart",
@@ -78,14 +81,14 @@ def barrier_chart(result: DropResult) -> Chart:
             f"between the ends of {WAYS[kinds[0]]}, batch statistics re-estimated at every point; mean over seeds ± "
             "one standard error. Smaller barriers, and none, are drawn at 0.01 % and 0.0001. On top the class of each "
             "start."
-            f"{dashed}"
+            f"{dashed}{' Last: the angle between the ends.' if result.angled else ''}"
         ),
         "Error and loss barriers between continuations and average against the start",
         rules=rules,
         spans=spans,
         note="; ".join(note),
         file="barriers",
-        height=320 * len(panels),
+        height=max(640, 260 * len(panels)),
     )
 
 
