@@ -150,7 +150,8 @@ class Points(Mark):
         """Points and the ends of their error bars."""
         x, y = numbers(self.x), numbers(self.y)
         aside, up, down = self.errors()
-        return [x - aside, x + aside], [y - down, y + up]
+        # the points themselves too: a bar that reaches zero has no lower end on a logarithmic axis
+        return [x - aside, x, x + aside], [y - down, y, y + up]
 
     def errors(self) -> tuple[Any, Any, Any]:
         """[n] each: lengths of the error bars along x, upwards and downwards, 0 where there is none."""

@@ -31,7 +31,7 @@ from onsphere.lab.experiments.conventional.result import ConventionalResult, Con
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.words import answer, describe
 from onsphere.lab.experiments.periods.setups import Ready, ready
-from onsphere.lab.experiments.regimes.classify import Cell, Regime, classify, finite_mean
+from onsphere.lab.experiments.regimes.classify import Cell, finite_mean, label
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.population import Copy, Problem, ShardFolder
@@ -39,7 +39,6 @@ from onsphere.lab.population.course import courses_of
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
 
-GUESSING = 0.9  # of the error of guessing
 TITLES = {"sphere": "sphere", "invariant": "whole space", "all": "ordinary network"}
 
 
@@ -180,19 +179,6 @@ def space_runs(
             )
         )
     return found
-
-
-def label(
-    angular_update: float | None, train_error: float, trend: float, finite: bool, classes: int
-) -> tuple[Regime, str]:
-    """The regime of a run and why; without an angular update by the error of guessing."""
-    if angular_update is not None:
-        return classify(angular_update=angular_update, train_error=train_error, trend=trend, finite=finite)
-    guessing = GUESSING * (1 - 1 / classes)
-    if finite and train_error > guessing:
-        return "divergence", f"guesses: training error {100 * train_error:.2g} % > {100 * guessing:.2g} %"
-    regime, reason = classify(angular_update=math.nan, train_error=train_error, trend=trend, finite=finite)
-    return regime, reason.replace(", angular update nan rad", "")
 
 
 def _finite(value: float | None) -> float | None:

@@ -6,7 +6,7 @@ measured/       averages, angles, paths and sharpness from the weights of both, 
 
 Training is on the sphere at effective learning rates, or ordinary (``--training space``). The average is that of the
 last snapshots before the drop; paths lie between the continuations at the smallest and the largest final rate and the
-average. What they are in either geometry says :mod:`onsphere.lab.minima`.
+average. What they are in either geometry says :mod:`onsphere.lab.networks.minima`.
 
 Source: Sadrtdinov, Kodryan et al., NeurIPS 2024 (averages and barriers after a drop; the practical setting).
 """
@@ -35,8 +35,8 @@ from onsphere.lab.experiments.drop.words import answer, describe, describe_thres
 from onsphere.lab.experiments.periods.setups import Ready, ready
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.minima import Minima, Place, Point
 from onsphere.lab.networks import Evaluation
+from onsphere.lab.networks.minima import Minima, Place, Point
 from onsphere.lab.options import InputError
 from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress

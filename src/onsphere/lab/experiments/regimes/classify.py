@@ -42,6 +42,7 @@ VERBS: dict[BoundaryName, str] = {"convergence": "convergence ends", "divergence
 ORTHOGONAL_STEP = 1.2  # radians
 INTERPOLATES = 0.01  # fraction of training examples
 STILL_FALLS = 0.93
+GUESSING = 0.9  # of the error of guessing
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,19 @@ def classify(*, angular_update: float, train_error: float, trend: float, finite:
         f"levelled off: Q4/Q3 {trend:.2f}, training error {100 * train_error:.2g} %, "
         f"angular update {angular_update:.2g} rad",
     )
+
+
+def label(
+    angular_update: float | None, train_error: float, trend: float, finite: bool, classes: int
+) -> tuple[Regime, str]:
+    """The regime of a run and why; without an angular update by the error of guessing."""
+    if angular_update is not None:
+        return classify(angular_update=angular_update, train_error=train_error, trend=trend, finite=finite)
+    guessing = GUESSING * (1 - 1 / classes)
+    if finite and train_error > guessing:
+        return "divergence", f"guesses: training error {100 * train_error:.2g} % > {100 * guessing:.2g} %"
+    regime, reason = classify(angular_update=math.nan, train_error=train_error, trend=trend, finite=finite)
+    return regime, reason.replace(", angular update nan rad", "")
 
 
 def summarise(

@@ -17,9 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from onsphere.lab.experiments.conventional.run import label
 from onsphere.lab.experiments.periods.setups import Ready
-from onsphere.lab.experiments.regimes.classify import Cell, finite_mean
+from onsphere.lab.experiments.regimes.classify import Cell, finite_mean, label
 from onsphere.lab.population import Readings, ShardFolder
 
 GUESSES = "guesses"  # how the reason of such a label begins

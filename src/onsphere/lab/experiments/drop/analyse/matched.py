@@ -2,7 +2,7 @@
 
 A run counts if a step after the drop was found at which its loss, at fixed weights, is within 10 % of the asked one: a
 start that is below it already at the drop never is. The search is that of
-:mod:`onsphere.lab.experiments.spectrum.measure`.
+:mod:`onsphere.lab.networks.matched`.
 
 Source: Sadrtdinov, Kodryan et al., NeurIPS 2024 (sharpness and test error at one training loss after fine-tuning).
 """
@@ -22,9 +22,9 @@ from onsphere.lab.experiments.drop.analyse import difference
 from onsphere.lab.experiments.drop.result import AtLoss, AtLossCell, Flatness
 from onsphere.lab.experiments.drop.spec import WINDOW, DropSpec
 from onsphere.lab.experiments.periods.setups import Ready
-from onsphere.lab.experiments.spectrum.measure import Match, Search, TrainLoss, matched_weights
 from onsphere.lab.intervals import geometric_mean, standard_error
-from onsphere.lab.minima import Minima
+from onsphere.lab.networks.matched import Match, Search, TrainLoss, matched_weights
+from onsphere.lab.networks.minima import Minima
 from onsphere.lab.population import Copy, Problem, ShardFolder
 
 CLOSE = 0.1  # of the asked loss, on the logarithmic scale
@@ -49,7 +49,15 @@ def at_matched_loss(
     """
     target = session.spec.matched_loss
     assert target is not None
-    search: Search[Key] = Search(problem, WINDOW, GRADIENTS, lambda copy: (copy.start, copy.lr))
+    search: Search[Key] = Search(
+        problem=problem,
+        window=WINDOW,
+        gradients=GRADIENTS,
+        key=lambda copy: (copy.start, copy.lr),
+        plan=session.execution.plan,
+        progress=session.progress,
+        stop=session.stop,
+    )
     losses: dict[Key, NDArray[np.float64]] = {}
     for shard in after:
         readings = shard.readings()
@@ -57,7 +65,7 @@ def at_matched_loss(
         for k, copy in enumerate(shard.copies()):
             if copy.start < len(copies) and finite[k]:
                 losses[search.key(copy)] = readings.loss[:, k]
-    found = sorted(matched_weights(session, search, after, losses, target).items())
+    found = sorted(matched_weights(search, after, losses, target).items())
     loss_at = TrainLoss(problem, GRADIENTS)
     session.progress.begin("sharpness at matched loss", len(found))
     rows = list[AtLoss]()

@@ -19,7 +19,7 @@ from torch import Tensor
 from onsphere import sphere_groups
 from onsphere.lab.experiments.drop.result import GroupNorms
 from onsphere.lab.experiments.periods.setups import Ready
-from onsphere.lab.minima import Place
+from onsphere.lab.networks.minima import Place
 from onsphere.lab.population import Copy
 from onsphere.lab.preparation import PROBE
 
