@@ -38,11 +38,15 @@ def error_chart(result: DropResult) -> Chart:
                 entry=f"average of {result.number}, no drop",
             )
         )
+    # on the sphere a start in divergence comes back after the drop; in the whole space it may be lost for good
+    lost = [] if result.spec.training == "sphere" else [one.start for one in result.classes if one.label == "3"]
+    lost = lost if len(lost) < len(result.starts) else []
+    over = "divergent starts and averages" if lost else "averages"
     return Chart(
         "error-chart",
         f"Test error after a drop of the {rate}",
         x_axis(result),
-        [Panel(Axis("test error (%)", range=_range(marks), over="averages above are left out"), marks)],
+        [Panel(Axis("test error (%)", range=_range(marks, lost), over=f"{over} above are left out"), marks)],
         (
             f"Mean over seeds, bars one standard error. Solid: after the drop to the {rate} named. Dashed: that "
             f"{rate} from the first step on, with as many steps in all. Dotted: average of the last snapshots "
@@ -56,11 +60,15 @@ def error_chart(result: DropResult) -> Chart:
     )
 
 
-def _range(marks: Sequence[Line]) -> tuple[float, float]:
-    """From the lowest of all to the highest of the continuations: averages may lie far above what is of interest."""
+def _range(marks: Sequence[Line], lost: Sequence[float]) -> tuple[float, float]:
+    """From the lowest of all to the highest of the continuations that are not from ``lost`` starts.
+
+    Averages may lie far above what is of interest.
+    """
     drops = [mark for mark in marks if mark.look.dash != "dot"]
     low = min(float(np.nanmin(reach)) for mark in marks for reach in mark.reach()[1])
-    high = max(float(np.nanmax(reach)) for mark in drops for reach in mark.reach()[1])
+    kept = [reach[~np.isin(mark.x, lost)] for mark in drops for reach in mark.reach()[1]]
+    high = max(float(np.nanmax(reach)) for reach in kept if len(reach))
     pad = 0.08 * max(high - low, 0.5)
     return max(min(0.0, low), low - pad), high + pad
 
