@@ -167,3 +167,10 @@ def test_maps_of_different_names_have_axes_of_their_own() -> None:
         axes = paper.figure(chart, "", 1).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
     assert axes.get_xlim() == (-0.5, 2.5)
+
+
+def test_a_bar_that_reaches_zero_leaves_its_point_in_sight_on_a_logarithmic_axis():
+    """The mean of one run that is not zero and one that is has itself for its standard error."""
+    shown = spec.Line([1, 2], [1.0, 10.0], error=[1.0, 1.0])
+    (place,) = arranged(chart_of([shown], spec.Axis("x"), spec.Axis("y", log=True), []))
+    assert place.y_limits.low < 1.0

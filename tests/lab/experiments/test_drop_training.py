@@ -213,27 +213,6 @@ def test_the_page_shows_all_of_it_and_the_result_is_read_again(rich):
     assert json.loads((rich.run / "result.json").read_text())["spec"]["averaged"] == [2, 3]
 
 
-def test_interrupted_and_resumed_it_is_the_same(rich, tmp_path, undrawn):
-    class Stopper(Progress):
-        here, asked = False, 0
-
-        def begin(self, title, copy_steps):
-            self.here = title == "before the drop"
-
-    def stop():
-        stopper.asked += stopper.here
-        return stopper.asked > 9
-
-    stopper = Stopper()
-    with pytest.raises(Interrupted):
-        drop_elr(**RICH, out=tmp_path / "run", progress=stopper, stop=stop)
-    again = resume_drop(Run(tmp_path / "run"))
-    passing = {"run", "report", "seconds", "cpu_seconds"}
-    assert {k: v for k, v in again.to_dict().items() if k not in passing} == {
-        k: v for k, v in rich.to_dict().items() if k not in passing
-    }
-
-
 def test_runs_that_guess_below_those_that_learn_are_slow_and_not_divergent():
     cell = Cell(1e-3, 0, "divergence", "guesses: 90 %", 2, 2, 2, 0.9, 0.9, math.nan, 1, 1, True, 0)
     learns = replace(cell, elr=1e-2, regime="convergence", reason="interpolates")
@@ -323,3 +302,28 @@ def test_groups_that_are_no_rows_count_by_their_tensors():
     weights = {"a": torch.tensor([[3.0, 4.0], [0.0, 0.0]]), "b": torch.tensor([2.0]), "c": torch.tensor([[1.0]])}
     norms = norms_of(weights, ["a"], [["b", "c"]])
     assert norms == pytest.approx(np.sqrt([25 / 30, 0.0, 5 / 30]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "whole", "stage"),
+    [(RICH, "rich", "before the drop"), (LATER, "later", "weights at matched loss")],
+    ids=["rich", "later"],
+)
+def test_interrupted_and_resumed_it_is_the_same(request, tmp_path, undrawn, fields, whole, stage):
+    class Stopper(Progress):
+        here, asked = False, 0
+
+        def begin(self, title, copy_steps):
+            self.here = title == stage
+
+    def stop():
+        stopper.asked += stopper.here
+        return stopper.asked > 1
+
+    stopper, passing = Stopper(), {"run", "report", "seconds", "cpu_seconds"}
+    with pytest.raises(Interrupted):
+        drop_elr(**fields, out=tmp_path / "run", progress=stopper, stop=stop)
+    again, expected = resume_drop(Run(tmp_path / "run")), request.getfixturevalue(whole)
+    assert {k: v for k, v in again.to_dict().items() if k not in passing} == {
+        k: v for k, v in expected.to_dict().items() if k not in passing
+    }
