@@ -91,8 +91,8 @@ def prepare(spec: DropSpec, model: Model, data: Data, progress: Progress) -> Rea
     """The problem of the first round, with the steps whose weights are averaged.
 
     Raises:
-        InputError: There are not two such steps, sharpness is asked of a network without scale-invariant weights, or
-            data, batch size, device or model are not usable.
+        InputError: There are fewer such steps than an average takes, or they reach beyond the last stage; something is
+            asked of a network that has no scale-invariant weights; data, batch size, device or model are not usable.
     """
     sphere = spec.training == "sphere"
     problem = problem_of(spec, model, data, eps=None if sphere else ORDINARY_EPS, augment=spec.augment)
