@@ -99,7 +99,8 @@ ENTRIES: tuple[Entry, ...] = (
         """Train at one effective learning rate, go on at a smaller one: from which starts do the best minima come?
 
         The whole matrix of starting and final ELRs beside training without a drop, weight averages, and the paths
-        between them, which tell the subregimes 2A and 2B apart. The defaults take about a minute.
+        between them, which tell the subregimes 2A and 2B apart. The defaults take about a minute. With --training
+        space the same of ordinary training at ordinary learning rates.
         """,
     ),
     Entry(

@@ -62,7 +62,7 @@ def test_the_mean_of_the_matrix_is_that_of_the_rows(dropped):
 
 def test_going_on_at_the_same_elr_is_not_stopping_at_all(dropped, tmp_path):
     """The control without a drop has the bits of one uninterrupted run of all steps."""
-    problem = prepare(DropSpec(**SMALL), "mlp", "digits", Progress())
+    problem = prepare(DropSpec(**SMALL), "mlp", "digits", Progress()).problem
     whole = type(problem)(**{**vars(problem), "steps": 64, "snapshots": ()})
     assert run_shard(Shard("whole", (Copy(1, 1e-2), Copy(0, 1e-2))), whole, Plan("vmap", 6), tmp_path / "whole")
     expected = ShardFolder(tmp_path / "whole").weights()["linear1.weight"][0]
@@ -151,12 +151,14 @@ def test_sharpness_and_barriers_are_drawn_where_they_were_measured(dropped):
     assert len(after_chart(dropped).panels) == 2
     blunt = replace(dropped, matrix=[replace(cell, sharpness=None, sharpness_se=None) for cell in dropped.matrix])
     assert len(after_chart(blunt).panels) == 1
-    error, loss = barrier_chart(dropped).panels
+    error, loss, apart = barrier_chart(dropped).panels
     low_high = [path.error_barrier for path in dropped.paths if (path.pair, path.start) == ("low-high", 0.1)]
     assert error.marks[0].columns["mean"][2] == pytest.approx(100 * np.mean(low_high))
     assert error.marks[0].y[2] == max(error.marks[0].columns["mean"][2], 0.01)
     assert [f"<b>{one.label}</b>" for one in dropped.classes] == [rule.name for rule in error.rules]
-    assert len(loss.marks) == 3
+    assert len(loss.marks) == len(apart.marks) == 3
+    angles = [path.angle for path in dropped.paths if (path.pair, path.start) == ("low-high", 0.1)]
+    assert apart.marks[0].y[2] == pytest.approx(np.mean(angles))
 
 
 def test_the_command_repeats_the_run(dropped):

@@ -23,7 +23,7 @@ from onsphere.lab.experiments.spectrum.charts import (
     pairs_chart,
     sharpness_chart,
 )
-from onsphere.lab.experiments.spectrum.measure import TrainLoss, candidates, lowest_common, running_loss
+from onsphere.lab.experiments.spectrum.measure import lowest_common
 from onsphere.lab.experiments.spectrum.page import printed
 from onsphere.lab.experiments.spectrum.result import (
     Pair,
@@ -39,6 +39,7 @@ from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.experiments.spectrum.words import answer, describe, warnings_of
 from onsphere.lab.frame import repeated
 from onsphere.lab.networks import criterion, network
+from onsphere.lab.networks.matched import TrainLoss, candidates, running_loss
 from onsphere.lab.population import Engine, Plan, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.result import Engine as Executed

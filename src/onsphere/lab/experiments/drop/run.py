@@ -1,75 +1,46 @@
-"""Train at every starting ELR, go on at every final one, then measure averages and paths.
+"""Train at every starting rate, go on at every final one, then measure averages and paths.
 
-round "start"   every starting effective learning rate x seed, with snapshots at its end
-round "drop"    from the end of each, at every final effective learning rate; the batch order goes on
+round "start"   every starting (effective) learning rate x seed, with snapshots at its end
+round "drop"    from the end of each, at every final rate; the batch order goes on, the optimiser begins anew
 measured/       averages, angles, paths and sharpness from the weights of both, one file a run of the first round
 
-The average is that of the last snapshots before the drop, put back onto the sphere. Paths are great circles between
-the continuations at the smallest and the largest final effective learning rate and the average; losses and errors on
-them are those of training examples, batch statistics re-estimated at every point.
+Training is on the sphere at effective learning rates, or ordinary (``--training space``). The average is that of the
+last snapshots before the drop; paths lie between the continuations at the smallest and the largest final rate and the
+average. What they are in either geometry says :mod:`onsphere.lab.networks.minima`.
 
-Source: Sadrtdinov, Kodryan et al., NeurIPS 2024 (averages and barriers after a drop).
+Source: Sadrtdinov, Kodryan et al., NeurIPS 2024 (averages and barriers after a drop; the practical setting).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations
-from pathlib import Path
+from itertools import accumulate, combinations
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from torch import Tensor, nn
 
-from onsphere.curvature import top_eigenvalues
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.drop.analyse import allowed_barrier, analyse, threshold
+from onsphere.lab.experiments.drop.analyse import allowed_barrier, analyse, staged_start, threshold
+from onsphere.lab.experiments.drop.analyse.labels import gradient_norms, slow_ones_apart, space_cells
+from onsphere.lab.experiments.drop.analyse.matched import at_matched_loss, cells_at_loss, flatness_of
+from onsphere.lab.experiments.drop.analyse.norms import group_norms
 from onsphere.lab.experiments.drop.page import printed, report
-from onsphere.lab.experiments.drop.result import Average, Continuation, DropResult, PathBarrier
-from onsphere.lab.experiments.drop.spec import DropSpec
+from onsphere.lab.experiments.drop.result import Average, Continuation, DropResult, PathBarrier, PathKind
+from onsphere.lab.experiments.drop.spec import ORDINARY_EPS, DropSpec, Staged
 from onsphere.lab.experiments.drop.words import answer, describe, describe_threshold
+from onsphere.lab.experiments.periods.science.setups import Ready, ready
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.networks import Evaluation, batches, criterion, evaluate, network
+from onsphere.lab.networks import Evaluation
+from onsphere.lab.networks.minima import Minima, Place, Point
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
-from onsphere.landscape import angle, average, barrier
-
-SHARPNESS_TOLERANCE = 1e-2  # relative
-Point = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the weights of one copy lie: the folder of its shard, and its row there."""
-
-    shard: ShardFolder
-    row: int
-
-    def weights(self, names: Sequence[str]) -> Point:
-        """Those of some names at the end of training."""
-        return self._read(self.shard.folder / "weights.safetensors", names)
-
-    def snapshot(self, step: int, names: Sequence[str]) -> Point:
-        """Those of some names after a step."""
-        return self._read(self.shard.snapshot_path(step), names)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the copy stayed finite."""
-        return bool(self.weights(("alive",))["alive"])
-
-    def _read(self, path: Path, names: Sequence[str]) -> Point:
-        """The copy's tensors, without reading those of the others."""
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_slice(name)[self.row : self.row + 1][0].clone() for name in names}
 
 
 @dataclass(frozen=True)
@@ -77,23 +48,26 @@ class Measured:
     """What the weights of one run before the drop and of those that continue it say.
 
     Attributes:
-        average: The average of its snapshots, or None.
+        average: The average of its snapshots, or None; of several the first.
         paths: The paths between its ends.
-        angles: Final effective learning rates, and the angle from the drop to the end, radians; None if not finite.
-        sharpness: Final effective learning rates, and the sharpness at the end; None where not measured.
+        angles: Final rates, and the angle from the drop to the end, radians; None if not finite or not defined.
+        sharpness: Final rates, and the sharpness at the end; None where not measured.
+        more: The averages of further numbers of snapshots.
     """
 
     average: Average | None
     paths: list[PathBarrier]
     angles: list[tuple[float, float | None]]
     sharpness: list[tuple[float, float | None]]
+    more: list[Average] = field(default_factory=list)
 
 
 @takes(DropSpec)
 def drop_elr(model: Model = "mlp", data: Data = "digits", **given: Any) -> DropResult:
-    """Train at one ELR, go on at a smaller one, and see from which starting ELR the best minima come.
+    """Train at one rate, go on at a smaller one, and see from which start the best minima come.
 
-    A network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`).
+    On the sphere, a network that is not fully scale-invariant is made so (:func:`onsphere.make_scale_invariant`); in
+    ordinary training (``training="space"``) one of your own is taken as it is.
 
     Args:
         model: The network, as :meth:`Experiment.start <onsphere.lab.experiment.Experiment.start>` takes it.
@@ -113,36 +87,63 @@ def drop_elr(model: Model = "mlp", data: Data = "digits", **given: Any) -> DropR
     return EXPERIMENT.start(model, data, **given)
 
 
-def prepare(spec: DropSpec, model: Model, data: Data, progress: Progress) -> Problem:
+def prepare(spec: DropSpec, model: Model, data: Data, progress: Progress) -> Ready:
     """The problem of the first round, with the steps whose weights are averaged.
 
     Raises:
-        InputError: There are not two such steps, or data, batch size, device or model are not usable.
+        InputError: There are fewer such steps than an average takes, or they reach beyond the last stage; something is
+            asked of a network that has no scale-invariant weights; data, batch size, device or model are not usable.
     """
-    problem = problem_of(spec, model, data)
+    sphere = spec.training == "sphere"
+    problem = problem_of(spec, model, data, eps=None if sphere else ORDINARY_EPS, augment=spec.augment)
     snapshots = spec.snapshots(len(problem.data.x_train))
-    if spec.averaged and len(snapshots) < 2:
+    needed = max(spec.averages) if len(spec.averages) > 1 else 2
+    if spec.averages and len(snapshots) < needed:
         raise InputError(
-            f"--averaged: {spec.averaged} is not allowed: in {spec.steps} steps there are not two passes over "
-            f"{len(problem.data.x_train)} images; give --every, a longer --steps, or 0 for no average"
+            f"--averaged: {','.join(map(str, spec.averages))} is not allowed: in {spec.steps} steps there "
+            f"are not {needed} snapshots {spec.apart(len(problem.data.x_train))} steps apart; give --every, a longer "
+            "--steps, or 0 for no average"
         )
-    return prepared(replace(problem, snapshots=snapshots), progress)
+    for staged in spec.staged():
+        if snapshots and snapshots[0] <= spec.steps - staged.lengths[-1]:
+            raise InputError(
+                f"--stages: {staged.name!r} is not allowed: its last stage has {staged.lengths[-1]} steps, fewer than "
+                f"the {spec.steps - snapshots[0] + 1} from which snapshots are averaged; make it longer, or --every or "
+                "--averaged smaller"
+            )
+    problem = replace(problem, snapshots=snapshots)
+    if sphere:
+        problem = prepared(problem, progress)
+        return Ready(problem, problem.trained)
+    problem = replace(problem, geometry="space", radius=None, optimizer=spec.optimizer)
+    found = ready(problem, "all-parameters", progress, any_network=True)
+    asked = {"sharpness": spec.sharpness, "matched-loss": spec.matched_loss is not None, "norms": spec.norms}
+    for name in (name for name, there in asked.items() if there and not found.invariant):
+        raise InputError(
+            f"--{name}: is not allowed with this network: it is measured on the scale-invariant weights, of "
+            "which there are none"
+        )
+    return found
 
 
-def measure(session: Session[DropSpec, Problem]) -> dict[str, Any]:
+def measure(session: Session[DropSpec, Ready]) -> dict[str, Any]:
     """Train both rounds, measure what lies between them, and analyse the rows."""
-    spec, problem = session.spec, session.given
-    copies = [Copy(seed=seed, lr=elr) for elr in spec.all_starts() for seed in range(spec.seeds)]
+    spec, given = session.spec, session.given
+    copies = [_copy(spec, seed, rate) for rate in spec.all_starts() for seed in range(spec.seeds)]
+    single = len(copies)
+    copies += [_staged_copy(spec, seed, staged) for staged in spec.staged() for seed in range(spec.seeds)]
     cells: list[Cell] = []
 
     def told(ended: list[ShardFolder]) -> str:
-        cells.extend(read_cells(ended[-1], 0))
-        return describe_threshold(threshold(cells))
+        shard = ended[-1]
+        found = read_cells(shard, 0) if spec.training == "sphere" else space_cells(given, shard)
+        cells.extend(cell for cell, copy in zip(found, shard.copies(), strict=True) if not copy.phases)
+        return describe_threshold(threshold(slow_ones_apart(cells)), spec.rate)
 
-    before = session.train(problem, "start", copies, "before the drop", told=told)
+    before = session.train(given.problem, "start", copies, "before the drop", told=told)
     after = _drop(session, before, copies)
     places = [Place(shard, row) for shard in before for row in range(len(shard.copies()))]
-    continued: list[dict[float, Place]] = [{} for _ in places]  # by final effective learning rate
+    continued: list[dict[float, Place]] = [{} for _ in places]  # by final rate
     for shard in after:
         for row, copy in enumerate(shard.copies()):
             continued[copy.start][copy.lr] = Place(shard, row)
@@ -151,98 +152,153 @@ def measure(session: Session[DropSpec, Problem]) -> dict[str, Any]:
         session.kept(f"measured/{number:05d}", Measured, partial(_measured, session, *origin), units=0, key="")
         for number, origin in session.each(list(enumerate(zip(copies, places, continued, strict=True))))
     ]
+    measured = [_counted(one, len(given.problem.snapshots)) for one in measured]
+    continuations = _continuations(given, after, copies, measured)
     rows: dict[str, Any] = {
-        "cells": sorted(cells, key=lambda cell: (cell.elr, cell.seed)),
-        "continuations": _continuations(after, copies, measured),
-        "paths": [path for one in measured for path in one.paths],
-        "averages": [one.average for one in measured if one.average is not None],
+        "cells": sorted(slow_ones_apart(cells), key=lambda cell: (cell.elr, cell.seed)),
+        **_rows(continuations, measured, range(single)),
     }
-    return vars(analyse(**rows)) | rows | {"snapshots": list(problem.snapshots), "radius": problem.radius}
+    staged = []
+    for number, one in enumerate(spec.staged()):
+        own = range(single + number * spec.seeds, single + (number + 1) * spec.seeds)
+        staged.append(staged_start(one, **_rows(continuations, measured, own), single=rows["continuations"]))
+    problem, invariant = given.problem, None if spec.training == "sphere" else list(given.invariant)
+    at_loss = []
+    if spec.matched_loss is not None:
+        at_loss = at_matched_loss(session, _second(session), after, copies[:single])
+    facts: dict[str, Any] = {
+        "snapshots": list(problem.snapshots),
+        "radius": problem.radius,
+        "invariant": invariant,
+        "staged": staged,
+    }
+    if spec.norms:
+        facts |= group_norms(given, copies[:single], places)
+    facts |= {"at_loss": at_loss, "at_loss_cells": cells_at_loss(at_loss), "flatness": flatness_of(at_loss)}
+    return vars(analyse(**rows)) | rows | facts
 
 
-def _drop(session: Session[DropSpec, Problem], before: Sequence[ShardFolder], copies: list[Copy]) -> list[ShardFolder]:
-    """The second round: every run of the first goes on at every final effective learning rate."""
-    spec, path = session.spec, (session.run.folder / "starts.safetensors").resolve()
+def _copy(spec: DropSpec, seed: int, rate: float, start: int = 0) -> Copy:
+    """A run at a rate, begun at a row of the problem's starts."""
+    return Copy(seed, rate, weight_decay=spec.decay_used, momentum=spec.momentum_used, start=start)
+
+
+def _staged_copy(spec: DropSpec, seed: int, staged: Staged) -> Copy:
+    """A run in stages; its label is the last one's rate."""
+    begins = accumulate((0, *staged.lengths[:-1]))
+    phases = tuple(Phase(begin, rate) for begin, rate in zip(begins, staged.rates, strict=True))
+    return replace(_copy(spec, seed, staged.rates[-1]), phases=phases)
+
+
+def _counted(one: Measured, number: int) -> Measured:
+    """With the number of snapshots in its average, which an older version did not write down."""
+    if one.average is None or one.average.snapshots is not None:
+        return one
+    return replace(one, average=replace(one.average, snapshots=number))
+
+
+def _rows(
+    continuations: Sequence[tuple[int, Continuation]], measured: Sequence[Measured], own: Sequence[int]
+) -> dict[str, Any]:
+    """The rows of some of the runs before the drop, by their numbers."""
+    mine = [measured[number] for number in own]
+    return {
+        "continuations": [row for number, row in continuations if number in own],
+        "paths": [path for one in mine for path in one.paths],
+        "averages": [
+            *(one.average for one in mine if one.average is not None),
+            *(average for one in mine for average in one.more),
+        ],
+    }
+
+
+def _drop(session: Session[DropSpec, Ready], before: Sequence[ShardFolder], copies: list[Copy]) -> list[ShardFolder]:
+    """The second round: every run of the first goes on at every final rate."""
+    spec, problem = session.spec, session.given.problem
+    path = (session.run.folder / "starts.safetensors").resolve()
     if not path.exists():
         kept = [(shard.weights(), len(shard.copies())) for shard in before]
-        names = session.given.trained
+        names = problem.trained
         stack_starts(path, [{name: one[name][k] for name in names} for one, count in kept for k in range(count)])
-    problem = replace(session.given, steps=spec.drop_steps, snapshots=(), starts=path, offset=spec.steps)
-    wanted = [Copy(seed=copy.seed, lr=end, start=row) for end in spec.ends for row, copy in enumerate(copies)]
-    return session.train(problem, "drop", wanted, "after the drop")
+    wanted = [_copy(spec, copy.seed, end, row) for end in spec.ends for row, copy in enumerate(copies)]
+    return session.train(_second(session), "drop", wanted, "after the drop")
 
 
-def _measured(
-    session: Session[DropSpec, Problem], copy: Copy, origin: Place, continued: dict[float, Place]
-) -> Measured:
+def _second(session: Session[DropSpec, Ready]) -> Problem:
+    """The problem of the second round."""
+    path = (session.run.folder / "starts.safetensors").resolve()
+    steps, offset = session.spec.drop_steps, session.spec.steps
+    return replace(session.given.problem, steps=steps, snapshots=(), starts=path, offset=offset)
+
+
+def _measured(session: Session[DropSpec, Ready], copy: Copy, origin: Place, continued: dict[float, Place]) -> Measured:
     """The average, the paths, angles and sharpness of one run before the drop and of those that continue it."""
-    spec, problem, names, loss = session.spec, session.given, session.given.trained, criterion(session.given)
+    spec, given, names = session.spec, session.given, session.given.problem.trained
+    minima = Minima(given.problem, given.invariant, copy.seed, spec.examples)
     after = {end: place.weights(names) for end, place in sorted(continued.items()) if place.alive}
-    images = batches(problem, "train", examples=spec.examples)
     before, points = origin.weights(names), list[Point]()
     if origin.alive:
-        points = [origin.snapshot(step, names) for step in problem.snapshots]
+        points = [origin.snapshot(step, names) for step in given.problem.snapshots]
 
-    def built(point: Point) -> nn.Module:
-        return network(problem, {name: tensor[None] for name, tensor in point.items()}, 0, copy.seed)
-
-    def path(pair: Any, a: Point, b: Point) -> PathBarrier:
-        found = barrier(built(a), built(a), built(b), loss, images, points=spec.points, parameters=names)
+    def path(pair: Any, kind: PathKind, a: Point, b: Point) -> PathBarrier:
+        found = minima.path(a, b, spec.points, kind)
         assert found.errors is not None and found.error_barrier is not None  # labels are classes
         allowed = allowed_barrier(float(found.errors[0]), float(found.errors[-1]), found.examples)
         barriers = (found.loss_barrier, found.error_barrier)
-        return PathBarrier(copy.lr, copy.seed, pair, found.angle, *barriers, allowed)
+        row = PathBarrier(copy.lr, copy.seed, pair, minima.angle(a, b), *barriers, allowed, kind)
+        if not spec.test_barriers:
+            return row
+        test = minima.path(a, b, spec.points, kind, "test")
+        return replace(row, test_loss_barrier=test.loss_barrier, test_error_barrier=test.error_barrier)
 
-    def sharpness(end: float) -> float | None:
-        if not spec.sharpness or end not in after:
-            return None
-        options: dict[str, Any] = {"parameters": list(names), "sphere": True, "tolerance": SHARPNESS_TOLERANCE}
-        return top_eigenvalues(built(after[end]), loss, images, **options).values[0]
-
-    mean, ends = average(points) if points else None, dict[str, Point]()
-    if mean is not None:
-        ends["average"] = mean
+    means = [(minima.mean(points[-number:]), points[-number:]) for number in spec.averages] if points else []
+    ends = {"average": means[0][0]} if means else dict[str, Point]()
     finals = sorted(continued)
     for name, end in zip(("low", "high"), sorted({finals[0], finals[-1]}), strict=False):
         if end in after:
             ends[name] = after[end]
-    averaged = None
-    if mean is not None:
-        spread = sum(angle(mean, point) for point in points) / len(points)
-        averaged = Average(copy.lr, copy.seed, **evaluate(problem, built(mean)).to_dict(), spread=spread)
+    averages = []
+    for mean, own in means:
+        spread = sum(minima.angle(mean, point) for point in own) / len(own)
+        found = minima.evaluated(mean).to_dict()
+        averages.append(Average(copy.lr, copy.seed, **found, spread=spread, snapshots=len(own)))
+    kinds: list[PathKind] = [minima.kind, "chord"] if spec.chords else [minima.kind]
+    between = [(kind, a, b) for kind in kinds for a, b in combinations(ends, 2)] if spec.barriers else []
     return Measured(
-        average=averaged,
-        paths=[path(f"{a}-{b}", ends[a], ends[b]) for a, b in combinations(ends, 2)] if spec.barriers else [],
-        angles=[(end, angle(before, after[end]) if end in after else None) for end in continued],
-        sharpness=[(end, sharpness(end)) for end in continued],
+        average=averages[0] if averages else None,
+        more=averages[1:],
+        paths=[path(f"{a}-{b}", kind, ends[a], ends[b]) for kind, a, b in between],
+        angles=[(end, minima.angle(before, after[end]) if end in after else None) for end in continued],
+        sharpness=[
+            (end, minima.sharpness(after[end]) if spec.sharpness and end in after else None) for end in continued
+        ],
     )
 
 
 def _continuations(
-    after: Sequence[ShardFolder], copies: Sequence[Copy], measured: Sequence[Measured]
-) -> list[Continuation]:
-    """The runs after the drop, by final, then starting effective learning rate, then seed."""
+    given: Ready, after: Sequence[ShardFolder], copies: Sequence[Copy], measured: Sequence[Measured]
+) -> list[tuple[int, Continuation]]:
+    """The runs after the drop, by final, then starting rate, then seed, each with the number of its origin."""
     rows = []
     for shard in after:
         readings, (_, evaluations) = shard.readings(), shard.evaluations()
-        late = readings.effective_gradient_norm[-(len(readings.values) // 4) :]
+        late = gradient_norms(readings, given)[-(len(readings.values) // 4) :]
         finite = np.isfinite(readings.values).all(axis=(0, 2))
         for k, copy in enumerate(shard.copies()):
             found = measured[copy.start]
             angle = dict(found.angles)[copy.lr]
-            rows.append(
-                Continuation(
-                    start=copies[copy.start].lr,
-                    end=copy.lr,
-                    seed=copy.seed,
-                    **Evaluation(*map(float, evaluations[-1, k])).to_dict(),
-                    gradient_norm=float(late[:, k].mean()),
-                    angle=math.nan if angle is None else angle,
-                    sharpness=dict(found.sharpness)[copy.lr],
-                    finite=bool(finite[k]),
-                )
+            row = Continuation(
+                start=copies[copy.start].lr,
+                end=copy.lr,
+                seed=copy.seed,
+                **Evaluation(*map(float, evaluations[-1, k])).to_dict(),
+                gradient_norm=float(late[:, k].mean()),
+                angle=math.nan if angle is None else angle,
+                sharpness=dict(found.sharpness)[copy.lr],
+                finite=bool(finite[k]),
             )
-    return sorted(rows, key=lambda row: (row.end, row.start, row.seed))
+            rows.append((copy.start, row))
+    return sorted(rows, key=lambda each: (each[1].end, each[1].start, each[1].seed))
 
 
 EXPERIMENT = Experiment(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from onsphere.lab.experiments.drop.analyse import WITHIN
-from onsphere.lab.experiments.drop.result import Analysis, Best, Difference, DropResult, StartClass, Threshold
+from onsphere.lab.experiments.drop.result import Analysis, Best, Difference, DropResult, Flatness, StartClass, Threshold
 from onsphere.lab.report.words import format_number
 
 __all__ = ["answer", "describe", "describe_threshold", "described_classes", "interval"]
@@ -22,9 +23,12 @@ _MEANINGS = {
 def answer(result: DropResult) -> list[str]:
     """The finding first, then how far it may be trusted, then what the geometry says."""
     best = result.lowest
-    sentences = [_headline(best), _constant(result), _selection(best), _bracket(result, best)]
-    sentences += [_other(other) for other in result.best if other is not best]
-    sentences.append(_average(result, len(result.snapshots)))
+    rate = result.spec.rate
+    sentences = [_headline(best, rate), _constant(result, rate), _selection(best), _bracket(result, best, rate)]
+    sentences += [_other(other, rate) for other in result.best if other is not best]
+    sentences.append(_stages(result, rate))
+    sentences += [_flatness(result, found, rate) for found in result.flatness]
+    sentences.append(_average(result, len(result.snapshots), rate))
     if result.paths:
         sentences.append(f"Starts by class: {described_classes(result.classes)}.")
     return [sentence for sentence in sentences if sentence]
@@ -32,13 +36,13 @@ def answer(result: DropResult) -> list[str]:
 
 def describe(result: DropResult) -> str:
     """The result in one line."""
-    return _headline(result.lowest)
+    return _headline(result.lowest, result.spec.rate)
 
 
-def describe_threshold(found: Threshold) -> str:
+def describe_threshold(found: Threshold, rate: str = "ELR") -> str:
     """Where convergence ends, so far, in one line."""
     ends = ["?" if end is None else f"{end:.2g}" for end in (found.low, found.high)]
-    return f"convergence ends between ELR {ends[0]} and {ends[1]}"
+    return f"convergence ends between {rate} {ends[0]} and {ends[1]}"
 
 
 def described_classes(classes: Sequence[StartClass]) -> str:
@@ -63,15 +67,14 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _headline(best: Best) -> str:
+def _headline(best: Best, rate: str) -> str:
     end = format_number(best.end)
     if best.gain is None:
-        return (
-            f"No start is better than none: ELR {end} throughout has the lowest test error, {_percent(best.no_drop)}."
-        )
+        told = f"{rate} {end} throughout has the lowest test error, {_percent(best.no_drop)}"
+        return f"No start is better than none: {told}."
     return (
-        f"Training at ELR {format_number(best.start)} and then at {end} gives the lowest mean test error, "
-        f"{_percent(best.test_error)}, against {_percent(best.no_drop)} at ELR {end} throughout with as many steps: "
+        f"Training at {rate} {format_number(best.start)} and then at {end} gives the lowest mean test error, "
+        f"{_percent(best.test_error)}, against {_percent(best.no_drop)} at {rate} {end} throughout with as many steps: "
         f"{_points(best.gain)}."
     )
 
@@ -100,25 +103,56 @@ def _selection(best: Best) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
-def _bracket(analysis: Analysis, best: Best) -> str:
+def _bracket(analysis: Analysis, best: Best, rate: str) -> str:
     limits = analysis.threshold
     if limits.value is None:
         side = "No start converges" if limits.low is None else "Every start converges"
         return f"{side} in most seeds before the drop, so the convergence threshold is not bracketed."
-    ends = f"Convergence ends between ELR {format_number(limits.low)} and {format_number(limits.high)}"
+    ends = f"Convergence ends between {rate} {format_number(limits.low)} and {format_number(limits.high)}"
     fitted = "" if limits.fitted else " (judged by the falling loss: no run fits its training images before the drop)"
     ratio = f"the best start is {format_number(best.start / limits.value, 2)} times the former"
     inside = "within" if best.within else "outside"
     return f"{ends}{fitted}; {ratio}, {inside} the range from 1 to {WITHIN:g} times."
 
 
-def _average(analysis: Analysis, snapshots: int) -> str:
+def _stages(result: DropResult, rate: str) -> str:
+    """The best of the starts in stages beside its stages alone."""
+    found = [(cell, one) for one in result.staged for cell in one.matrix if cell.seeds]
+    if not found:
+        return ""
+    cell, one = min(found, key=lambda each: each[0].test_error)
+    beside = [
+        f"at {format_number(each.rate)} alone {interval(each.difference)}"
+        for each in one.differences
+        if each.end == cell.end
+    ]
+    return (
+        f"Of starts in stages {one.name}, then {rate} {format_number(cell.end)}, is best, {_percent(cell.test_error)}; "
+        f"minus the test error after as many steps {', '.join(beside)} points (95 % intervals)."
+    )
+
+
+def _flatness(result: DropResult, found: Flatness, rate: str) -> str:
+    """Whether flat goes with good at one train loss."""
+    mean, low, high = found.correlation.mean, found.correlation.low, found.correlation.high
+    where = f"At a train loss of {format_number(result.spec.matched_loss)} after the drop to {rate} "
+    where += f"{format_number(found.end)}, over {found.starts} starts"
+    if math.isnan(mean):
+        return f"{where}, sharpness and test error have no rank correlation in every seed."
+    said = "" if found.correlation.clear else ", which is not clear"
+    return (
+        f"{where}, the rank correlation of sharpness and test error is {mean:.2f} (95 % interval {low:.2f} to "
+        f"{high:.2f}, {found.correlation.seeds} seeds){said}."
+    )
+
+
+def _average(analysis: Analysis, snapshots: int, rate: str) -> str:
     best = analysis.average
     if best is None:
         return ""
-    over = best.over_drop
+    over, snapshots = best.over_drop, best.snapshots or snapshots
     found = (
-        f"Without a drop, the average of the last {snapshots} snapshots is best at ELR {format_number(best.start)}, "
+        f"Without a drop, the average of the last {snapshots} snapshots is best at {rate} {format_number(best.start)}, "
         f"{_percent(best.test_error)}:"
     )
     mean, *ends = (100 * value for value in (over.mean, over.low, over.high))
@@ -130,21 +164,21 @@ def _average(analysis: Analysis, snapshots: int) -> str:
     return f"{found} {beside} than the best drop (95 % interval {low:.2f} to {high:.2f})."
 
 
-def _constant(analysis: Analysis) -> str:
+def _constant(analysis: Analysis, rate: str) -> str:
     best = analysis.constant
     if best is None or best.elr == analysis.lowest.end:
         return ""
-    found = f"The best of the final ELRs without a drop is {format_number(best.elr)}, {_percent(best.test_error)}"
+    found = f"The best of the final {rate}s without a drop is {format_number(best.elr)}, {_percent(best.test_error)}"
     if best.drop.mean < 0:
         return f"{found}: beside it the drop has {_points(best.drop)}."
     return f"{found}, which no drop beats."
 
 
-def _other(best: Best) -> str:
+def _other(best: Best, rate: str) -> str:
     end = format_number(best.end)
     if best.gain is None:
-        return f"To ELR {end}: no start is better than none ({_percent(best.no_drop)})."
+        return f"To {rate} {end}: no start is better than none ({_percent(best.no_drop)})."
     return (
-        f"To ELR {end}: best from {format_number(best.start)}, {_percent(best.test_error)} against "
+        f"To {rate} {end}: best from {format_number(best.start)}, {_percent(best.test_error)} against "
         f"{_percent(best.no_drop)}, {_points(best.gain)}."
     )

@@ -1,52 +1,29 @@
-"""What a network is like at given weights, what lies between two minima, and where runs are at matched loss.
+"""What a network is like at given weights, and what lies between two minima.
 
 Gradient norms and sharpness are those of training: on the sphere, batch norm with the statistics of each batch.
 Losses, errors and barriers are those of evaluation: batch statistics re-estimated over training images.
-
-Matched are the weights of every run where its train loss was closest to the target, by training to there once more:
-
-    running loss   mean of the minibatch losses of ``window`` consecutive steps: where to look
-    train loss     at fixed weights, mean over given minibatches with their own batch statistics: what is matched
-
-The running loss alone would not do: a minibatch is met just before its step and long after its last one, so that the
-loss of the weights themselves is lower, the more so the larger the steps. Training is a function of seed and step to
-the last bit, so the second pass meets the weights of the first.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from onsphere.curvature import gradient_noise, top_eigenvalues
-from onsphere.lab.execution import Interrupted
-from onsphere.lab.experiment import Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.spectrum.result import Pair, Point
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.networks import batches, criterion, evaluate, network
-from onsphere.lab.population import Engine, Problem, ShardFolder
-from onsphere.lab.store.files import read_tensors, write_tensors
+from onsphere.lab.networks.matched import Array, Weights, mean_loss, minibatches_of, running_loss
+from onsphere.lab.population import Problem
 from onsphere.landscape import angle, barrier
 from onsphere.normalisation import without_running_statistics
 
 TOLERANCE = 1e-2  # of the sharpness, relative
 BATCH = 512  # images of a batch of the sharpness
-PIECE = 256  # steps between two looks at ``stop``
-LOOKS = 30  # steps of a run at which its train loss is measured
-EARLY = 1.6  # times the target: the running loss from where on
-FILE = "matched.safetensors"
-Weights = Mapping[str, Tensor]  # trained tensors, without a leading axis
-Minibatches = Sequence[tuple[Tensor, Tensor]]
-Array = NDArray[np.float64]
 Key = tuple[float, int]  # ELR, seed
 
 
@@ -56,7 +33,7 @@ def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: 
     The minibatches of its gradient norm and batch loss are those of the first steps of the seed's training.
     """
     model, loss = _network(problem, weights, seed), criterion(problem)
-    minibatches = _minibatches(problem, seed, spec.gradients)
+    minibatches = minibatches_of(problem, seed, spec.gradients)
     noise = gradient_noise(model, loss, minibatches, parameters=problem.trained, sphere=True)
     top = top_eigenvalues(
         model,
@@ -70,7 +47,7 @@ def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: 
     travelled = angle(model, problem.build(seed).to(problem.device, problem.dtype), problem.trained)
     return Point(
         step=step,
-        batch_loss=_mean_loss(without_running_statistics(copy.deepcopy(model)), loss, minibatches),
+        batch_loss=mean_loss(without_running_statistics(copy.deepcopy(model)), loss, minibatches),
         gradient_norm=noise.mean_gradient_norm,
         gradient_norm_error=noise.mean_gradient_norm_error,
         sharpness=top.values[0],
@@ -78,36 +55,6 @@ def measure_point(spec: SpectrumSpec, problem: Problem, weights: Weights, seed: 
         **evaluate(problem, model).to_dict(),
         angle=travelled,
     )
-
-
-def _minibatches(problem: Problem, seed: int, count: int) -> Minibatches:
-    x, y = batches(problem, size=len(problem.data.x_train))[0]
-    return [(x[row], y[row]) for row in problem.batches(seed, 0, count).to(x.device)]
-
-
-class TrainLoss:
-    """The train loss of given weights: mean over the minibatches of a seed, batch statistics of each.
-
-    Args:
-        problem: The problem that was trained.
-        count: How many minibatches are averaged over.
-    """
-
-    def __init__(self, problem: Problem, count: int) -> None:
-        self.problem, self.count, self.loss = problem, count, criterion(problem)
-        self.known: dict[int, tuple[nn.Module, Minibatches]] = {}
-
-    @torch.no_grad()
-    def __call__(self, weights: Weights, seed: int) -> float:
-        """The loss of the trained tensors ``weights`` of a seed's network."""
-        if seed not in self.known:
-            model = self.problem.build(seed).to(self.problem.device, self.problem.dtype).eval()
-            self.known[seed] = (without_running_statistics(model), _minibatches(self.problem, seed, self.count))
-        model, minibatches = self.known[seed]
-        own = dict(model.named_parameters())
-        for name in self.problem.trained:
-            own[name].copy_(weights[name])
-        return _mean_loss(model, self.loss, minibatches)
 
 
 def measure_pair(
@@ -124,38 +71,6 @@ def _network(problem: Problem, weights: Weights, seed: int) -> nn.Module:
     return network(problem, {name: weights[name].unsqueeze(0) for name in problem.trained}, 0, seed)
 
 
-@torch.no_grad()
-def _mean_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], minibatches: Minibatches) -> float:
-    return sum(float(loss(model(x), y)) for x, y in minibatches) / len(minibatches)
-
-
-def running_loss(loss: Array, window: int) -> Array:
-    """Means over ``window`` consecutive steps [T - window + 1], NaN where one of them is not finite."""
-    clean = np.where(np.isfinite(loss), loss, 0.0)
-    sums = np.cumsum(np.concatenate([[0.0], clean]))
-    bad = np.cumsum(np.concatenate([[0], ~np.isfinite(loss)]))
-    means = (sums[window:] - sums[:-window]) / window
-    return np.where(bad[window:] == bad[:-window], means, np.nan)
-
-
-def candidates(loss: Array, window: int, target: float) -> list[int]:
-    """Steps at which to look for the target: evenly spaced around where the running loss first reaches it.
-
-    They go from where it first reaches :data:`EARLY` times the target to a window after it reaches the target, because
-    the loss at fixed weights is lower than the running one: half of the minibatches were seen a moment ago.
-
-    Returns:
-        At most :data:`LOOKS` steps, ascending; none if the running loss never reaches the target.
-    """
-    running = running_loss(loss, window)
-    below = np.flatnonzero(running <= target)
-    if not len(below):
-        return []
-    first = int(np.flatnonzero(running <= EARLY * target)[0])
-    last = min(int(below[0]) + 2 * window, len(loss))
-    return [int(step) for step in np.unique(np.linspace(first, last, LOOKS).round())]
-
-
 def lowest_common(losses: Mapping[Key, Array], cells: Sequence[Cell], window: int) -> float | None:
     """The lowest running loss that every run in convergence reaches; None without such a run.
 
@@ -167,77 +82,3 @@ def lowest_common(losses: Mapping[Key, Array], cells: Sequence[Cell], window: in
         if cell.regime == "convergence" and cell.finite
     ]
     return max(lowest, default=None)
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """A run at matched loss.
-
-    Attributes:
-        step: The step of the weights.
-        weights: Its trained tensors there, without a leading axis.
-    """
-
-    step: int
-    weights: dict[str, Tensor]
-
-
-def matched_weights(
-    session: Session[SpectrumSpec, Problem], shards: Sequence[ShardFolder], losses: Mapping[Key, Array], target: float
-) -> dict[Key, Match]:
-    """Every run at the step, of those looked at, whose train loss is closest to the target on the logarithmic scale.
-
-    Those of the shards of the grid whose running loss, of ``losses`` [T], never reaches the target are left out.
-
-    Raises:
-        Interrupted: The run was asked to stop; shards whose weights are on disk are not trained again.
-    """
-    wanted, window = [], session.spec.window
-    for shard in shards:
-        keys = [(copy.lr, copy.seed) for copy in shard.copies()]
-        own = {k: steps for k, key in enumerate(keys) if (steps := candidates(losses[key], window, target))}
-        if own:
-            wanted.append((shard, keys, own, len(keys) * max(max(steps) for steps in own.values())))
-    session.progress.begin("weights at matched loss", sum(work for *_, work in wanted))
-    found: dict[Key, Match] = {}
-    for shard, keys, own, work in wanted:
-        path = shard.folder / FILE
-        if path.exists():
-            session.progress.advance(work)
-        else:
-            closest = _closest(session, shard, own, target)
-            kept = {f"{k}/{name}": value for k, match in closest.items() for name, value in match.weights.items()}
-            write_tensors(path, kept, {"steps": json.dumps({str(k): match.step for k, match in closest.items()})})
-        tensors, metadata = read_tensors(path)
-        for k, step in json.loads(metadata["steps"]).items():
-            weights = {name: tensors[f"{k}/{name}"] for name in session.given.trained}
-            found[keys[int(k)]] = Match(step, weights)
-    return found
-
-
-def _closest(
-    session: Session[SpectrumSpec, Problem], shard: ShardFolder, looks: Mapping[int, Sequence[int]], target: float
-) -> dict[int, Match]:
-    """Train a shard again and keep each copy where it is closest, by its place in the shard."""
-    problem, copies = session.given, tuple(shard.copies())
-    loss_at = TrainLoss(problem, session.spec.gradients)
-    engine = Engine(problem, copies, session.execution.plan)
-    state = engine.initial_state()
-    ring = torch.empty((PIECE, len(copies), engine.columns), dtype=problem.dtype, device=problem.device)
-    found: dict[int, Match] = {}
-    misses = dict.fromkeys(looks, math.inf)
-    for step in sorted({step for steps in looks.values() for step in steps}):
-        while state.step < step:
-            if session.stop():
-                raise Interrupted
-            before = state.step
-            state = engine.advance(state, min(step, before + PIECE), ring)
-            session.progress.advance((state.step - before) * len(copies))
-        for k in (k for k, steps in looks.items() if step in steps):
-            weights = {name: values[k] for name, values in zip(problem.trained, state.params, strict=True)}
-            loss = loss_at(weights, copies[k].seed)
-            miss = abs(math.log(loss / target)) if loss > 0 and math.isfinite(loss) else math.inf
-            if miss < misses[k]:
-                kept = {name: value.cpu().contiguous().clone() for name, value in weights.items()}
-                misses[k], found[k] = miss, Match(step, kept)
-    return found

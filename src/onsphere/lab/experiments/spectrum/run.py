@@ -20,11 +20,12 @@ from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.regimes.classify import Cell
 from onsphere.lab.experiments.regimes.run import read_cells
-from onsphere.lab.experiments.spectrum.measure import Key, lowest_common, matched_weights, measure_pair, measure_point
+from onsphere.lab.experiments.spectrum.measure import Key, lowest_common, measure_pair, measure_point
 from onsphere.lab.experiments.spectrum.page import printed, report
 from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult, SpectrumRun, trends_of
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.experiments.spectrum.words import answer, describe
+from onsphere.lab.networks.matched import Search, matched_weights
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
@@ -65,7 +66,16 @@ def measure(session: Session[SpectrumSpec, Problem]) -> dict[str, Any]:
     shards = session.train(problem, "spectrum", copies, "grid")
     cells, losses = _read(shards)
     target = spec.target if spec.target is not None else lowest_common(losses, cells, spec.window)
-    matched = {} if target is None else matched_weights(session, shards, losses, target)
+    search: Search[Key] = Search(
+        problem=problem,
+        window=spec.window,
+        gradients=spec.gradients,
+        key=lambda copy: (copy.lr, copy.seed),
+        plan=session.execution.plan,
+        progress=session.progress,
+        stop=session.stop,
+    )
+    matched = {} if target is None else matched_weights(search, shards, losses, target)
     finals = {
         (copy.lr, copy.seed): {name: weights[name][k] for name in problem.trained}
         for shard in shards

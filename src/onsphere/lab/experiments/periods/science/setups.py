@@ -79,7 +79,7 @@ class Ready:
     widths: dict[int, Problem] = field(default_factory=dict)
 
 
-def ready(problem: Problem, setup: Setup, progress: Progress, only: Only = None) -> Ready:
+def ready(problem: Problem, setup: Setup, progress: Progress, only: Only = None, *, any_network: bool = False) -> Ready:
     """Give a problem the network of a set-up, and name its trained and its scale-invariant tensors.
 
     Args:
@@ -87,6 +87,7 @@ def ready(problem: Problem, setup: Setup, progress: Progress, only: Only = None)
         setup: The set-up whose network it gets.
         progress: Told what was changed in the network.
         only: Which of the scale-invariant tensors count, as for :func:`onsphere.sphere_groups`; None: all.
+        any_network: Whether a network all of whose parameters are trained may have nothing that is scale-invariant.
 
     Raises:
         InputError: The network cannot be trained so, nothing in it is scale-invariant, or what counts is not so by
@@ -101,7 +102,7 @@ def ready(problem: Problem, setup: Setup, progress: Progress, only: Only = None)
         network = given.build(0)
         check_output(given, network)
         found, rest = split_trainable(given, network)
-        if not found:
+        if not found and not any_network:
             raise ModelError(
                 "no trainable tensor is scale-invariant: follow linear or convolution layers by norm layers"
             )

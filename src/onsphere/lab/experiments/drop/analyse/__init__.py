@@ -3,15 +3,15 @@
 Means and standard errors are over seeds. Two starts are compared seed by seed: the differences d_i of n seeds give the
 95 % interval mean(d) ± t(n - 1) sd(d) / √n, and a difference is *clear* if zero lies outside.
 
-Convergence threshold: the largest starting effective learning rate up to which most seeds converge in the first phase
+Convergence threshold: the largest starting learning rate up to which most seeds converge in the first phase
 (rules of :mod:`onsphere.lab.experiments.regimes.classify`); the true one lies between it and the next start.
 
 Class of a start, after Sadrtdinov, Kodryan et al., NeurIPS 2024; the rule is ours:
 
     1    most seeds converge before the drop
     3    most seeds diverge before the drop
-    2A   neither, and in most seeds all paths between the continuations at the smallest and the largest final effective
-         learning rate and the average of the last snapshots are connected: one basin
+    2A   neither, and in most seeds all paths between the continuations at the smallest and the largest final rate and
+         the average of the last snapshots are connected: one basin. Paths are great circles, chords in the whole space
     2B   neither, and they are not
 
 A path is connected if its error barrier is at most 1 % of the training examples or, if that is more, two standard
@@ -38,9 +38,13 @@ from onsphere.lab.experiments.drop.result import (
     Label,
     MatrixCell,
     PathBarrier,
+    PathKind,
+    StageDifference,
+    StagedStart,
     StartClass,
     Threshold,
 )
+from onsphere.lab.experiments.drop.spec import Staged
 from onsphere.lab.experiments.regimes.classify import REGIMES, Cell, Regime
 from onsphere.lab.intervals import quantile, standard_error
 from onsphere.lab.options import InputError
@@ -75,7 +79,7 @@ def analyse(
 
 
 def errors_of(rows: Sequence[Continuation]) -> dict[float, dict[float, Errors]]:
-    """Test errors of the runs that stayed finite, by final, then starting effective learning rate, then seed."""
+    """Test errors of the runs that stayed finite, by final, then starting rate, then seed."""
     found: dict[float, dict[float, Errors]] = {}
     for row in sorted(rows, key=lambda row: (row.start, row.seed)):
         if row.finite:
@@ -84,21 +88,21 @@ def errors_of(rows: Sequence[Continuation]) -> dict[float, dict[float, Errors]]:
 
 
 def _best_constant(best: Sequence[Best], drop: Best, errors: Mapping[float, Mapping[float, Errors]]) -> BestConstant:
-    """The best final effective learning rate without a drop, beside the best drop of all."""
+    """The best final rate without a drop, beside the best drop of all."""
     found = min(best, key=lambda one: one.no_drop)
     return BestConstant(found.end, found.no_drop, paired(errors[drop.end][drop.start], errors[found.end][found.end]))
 
 
 def _best_average(averages: Sequence[Average], drop: Errors) -> BestAverage | None:
     """The best average of snapshots beside the best drop of all."""
-    errors: dict[float, Errors] = {}
+    errors: dict[tuple[float, int | None], Errors] = {}
     for one in averages:
-        errors.setdefault(one.start, {})[one.seed] = one.test_error
+        errors.setdefault((one.start, one.snapshots), {})[one.seed] = one.test_error
     if not errors:
         return None
-    start = min(errors, key=lambda s: _mean(list(errors[s].values())))
-    values = list(errors[start].values())
-    return BestAverage(start, _mean(values), standard_error(values), paired(errors[start], drop))
+    best = min(errors, key=lambda which: _mean(list(errors[which].values())))
+    values, (start, number) = list(errors[best].values()), best
+    return BestAverage(start, _mean(values), standard_error(values), paired(errors[best], drop), number)
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -135,7 +139,7 @@ def threshold(cells: Sequence[Cell]) -> Threshold:
 
 
 def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> Best:
-    """The best start for one final effective learning rate, whose continuations are ``rows``, and how sure that is.
+    """The best start for one final rate, whose continuations are ``rows``, and how sure that is.
 
     Raises:
         InputError: Every run that stays at ``end`` became non-finite.
@@ -143,7 +147,7 @@ def best_start(rows: Sequence[Continuation], end: float, limits: Threshold) -> B
     errors = errors_of(rows).get(end, {})
     if end not in errors:
         raise InputError(
-            f"--ends: {end:g} is not allowed: every run that stays at that ELR became non-finite, so that there is "
+            f"--ends: {end:g} is not allowed: every run that stays at that rate became non-finite, so that there is "
             "nothing to compare a drop with; start a new run with smaller ones"
         )
     starts = list(errors)
@@ -187,18 +191,22 @@ def allowed_barrier(first: float, second: float, examples: int) -> float:
     return max(CONNECTED_ERROR, CONNECTED_NOISE * math.sqrt(p * (1 - p) / examples))
 
 
+def path_of(paths: Sequence[PathBarrier]) -> PathKind:
+    """The kind of path that classes follow from: the great circle where there is one, else the chord."""
+    return "geodesic" if any(path.path == "geodesic" for path in paths) else "chord"
+
+
 def classify_start(start: float, cells: Sequence[Cell], paths: Sequence[PathBarrier]) -> StartClass:
     """The class of a start by the rule of this module."""
     before = [cell for cell in cells if cell.elr == start]
-    own = [path for path in paths if path.start == start]
-    seeds = sorted({path.seed for path in own})
-    connected = sum(all(path.connected for path in own if path.seed == seed) for seed in seeds)
+    own = [path for path in paths if path.start == start and path.path == path_of(paths)]
+    connected, measured = connected_seeds(own)
     regime = majority(before)
     label: Label = "2"
     if regime != "chaotic_equilibrium":
         label = "1" if regime == "convergence" else "3"
-    elif seeds:
-        label = "2A" if connected > len(seeds) / 2 else "2B"
+    elif measured:
+        label = "2A" if connected > measured / 2 else "2B"
 
     def means(name: str) -> dict[str, float]:
         return {p.pair: _mean([getattr(other, name) for other in own if other.pair == p.pair]) for p in own}
@@ -208,10 +216,47 @@ def classify_start(start: float, cells: Sequence[Cell], paths: Sequence[PathBarr
         label=label,
         regimes={name: count for name in REGIMES if (count := sum(cell.regime == name for cell in before))},
         connected=connected,
-        measured=len(seeds),
+        measured=measured,
         barriers=means("error_barrier"),
         loss_barriers=means("loss_barrier"),
         angles=means("angle"),
+    )
+
+
+def connected_seeds(paths: Sequence[PathBarrier]) -> tuple[int, int]:
+    """In how many seeds all of these paths are connected, and how many seeds there are."""
+    own = [path for path in paths if path.path == path_of(paths)]
+    seeds = sorted({path.seed for path in own})
+    return sum(all(path.connected for path in own if path.seed == seed) for seed in seeds), len(seeds)
+
+
+def staged_start(
+    staged: Staged,
+    continuations: Sequence[Continuation],
+    averages: Sequence[Average],
+    paths: Sequence[PathBarrier],
+    single: Sequence[Continuation],
+) -> StagedStart:
+    """A start in stages from its own rows, and beside the starts of a single stage."""
+    errors, own = errors_of(single), errors_of(continuations)
+    last, ends = staged.rates[-1], sorted({row.end for row in continuations})
+    rates = sorted(set(staged.rates))
+    connected, measured = connected_seeds(paths)
+    return StagedStart(
+        name=staged.name,
+        rates=list(staged.rates),
+        lengths=list(staged.lengths),
+        continuations=sorted(continuations, key=lambda row: (row.end, row.seed)),
+        averages=list(averages),
+        paths=list(paths),
+        matrix=[_cell([row for row in continuations if row.end == end], last, end) for end in ends],
+        differences=[
+            StageDifference(end, rate, paired(own.get(end, {}).get(last, {}), errors.get(end, {}).get(rate, {})))
+            for end in ends
+            for rate in rates
+        ],
+        connected=connected,
+        measured=measured,
     )
 
 
