@@ -1,0 +1,318 @@
+"""The three regimes of training on the sphere at fixed effective learning rates, with cross-entropy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onsphere.lab.claims.rules import MOST_SEEDS, above, below, within
+from onsphere.lab.claims.study import REGIMES, Claim, Evidence, Study, Variant
+from onsphere.lab.claims.topics.settings import (
+    CIFAR_10,
+    CIFAR_100,
+    CONVNET,
+    DIGITS,
+    ENGINE,
+    EPOCH,
+    FASHION,
+    FASHION_14,
+    PAPER,
+    RESNET,
+)
+
+if TYPE_CHECKING:
+    from onsphere.lab.experiments.regimes.classify import Cell
+    from onsphere.lab.experiments.regimes.result import RegimesResult
+
+_RANK = {"convergence": 0, "chaotic_equilibrium": 1, "divergence": 2}
+_WIDE = ENGINE | {"widths": (64, 64), "refine": 0}
+
+MAP = Study(
+    "regimes",
+    "A grid of effective learning rates on the unit sphere, all seeds at each.",
+    "regimes",
+    (
+        Variant(
+            DIGITS,
+            _WIDE | {"elr_min": 5e-4, "elr_max": 0.8, "elrs": 9},
+            {"low": 1.26e-3, "fast": 3.16e-3, "middle": 2e-2, "upper": 5.03e-2, "high": 0.318},
+        ),
+        Variant(
+            FASHION,
+            _WIDE
+            | FASHION_14
+            | {"train": 1000, "steps": 2000, "batch_size": 128, "elr_min": 4.3e-4, "elr_max": 1.0, "elrs": 9},
+            {"low": 4.3e-4, "fast": 2.99e-3, "middle": 2.07e-2, "upper": 5.47e-2, "high": 0.38},
+        ),
+    ),
+    paper=(
+        Variant(
+            CIFAR_10,
+            CONVNET | PAPER | {"elr_min": 1e-5, "elr_max": 1.0, "elrs": 11, "steps": 1000 * EPOCH, "refine": 0},
+            {"low": 1e-4, "fast": 3.16e-4, "middle": 3.16e-3, "upper": 1e-2, "high": 0.1},
+        ),
+        Variant(
+            CIFAR_100,
+            RESNET
+            | PAPER
+            | {"data": "cifar100", "elr_min": 1e-5, "elr_max": 1.0, "elrs": 11, "steps": 1000 * EPOCH, "refine": 0},
+            {"low": 3.16e-5, "fast": 1e-4, "middle": 1e-2, "upper": 3.16e-2, "high": 0.316},
+        ),
+    ),
+    figures=("overview",),
+)
+
+CLEAN = Study(
+    "regimes-clean",
+    "All digits with their own labels, which the network interpolates soon.",
+    "regimes",
+    (
+        Variant(
+            DIGITS,
+            ENGINE
+            | {"train": None, "label_noise": 0.0, "widths": (32, 32), "steps": 3000, "batch_size": 128, "refine": 0}
+            | {"elr_min": 1e-3, "elr_max": 1.0, "elrs": 7},
+            {"low": 1e-3, "fast": 1e-2, "high": 1.0},
+        ),
+    ),
+    figures=("overview",),
+)
+
+
+def cells(evidence: Evidence, place: str) -> list[Cell]:
+    """The cells at a place, by seed.
+
+    Raises:
+        LookupError: The grid has no such effective learning rate.
+    """
+    result: RegimesResult = evidence.result
+    elr = evidence.places[place]
+    found = sorted((c for c in result.cells if abs(c.elr / elr - 1) < 0.05), key=lambda cell: cell.seed)
+    if len(found) != len(result.seeds):
+        raise LookupError(f"{result.run} has no effective learning rate {elr:g}")
+    return found
+
+
+def in_order(evidence: Evidence) -> list[float]:
+    """1 for a seed whose labels rise with the ELR, all three among them, at most one cell out of order; else 0."""
+    result: RegimesResult = evidence.result
+    found = []
+    for seed in result.seeds:
+        ranks = [_RANK[c.regime] for c in sorted(result.cells, key=lambda c: c.elr) if c.seed == seed]
+        longest = [1] * len(ranks)
+        for i, rank in enumerate(ranks):
+            longest[i] = 1 + max((longest[j] for j in range(i) if ranks[j] <= rank), default=0)
+        found.append(float(len(ranks) - max(longest) <= 1 and set(ranks) == {0, 1, 2}))
+    return found
+
+
+def divergence_begins(evidence: Evidence) -> list[float]:
+    """The geometric middle of each seed's bracket of the second boundary; NaN where there is none."""
+    result: RegimesResult = evidence.result
+    found = []
+    for bracket in sorted(result.boundaries["divergence"].per_seed, key=lambda one: one.seed):
+        known = bracket.low is not None and bracket.high is not None
+        found.append((bracket.low * bracket.high) ** 0.5 if known else float("nan"))  # type: ignore[operator]
+    return found
+
+
+def is_labelled(evidence: Evidence, *wanted: tuple[str, str]) -> list[float]:
+    """1 for a seed whose runs have the wanted labels at the places, else 0."""
+    rows = [[cell.regime == regime for cell in cells(evidence, place)] for place, regime in wanted]
+    return [float(all(row)) for row in zip(*rows, strict=True)]
+
+
+CLAIMS = (
+    Claim(
+        "regimes.three",
+        "With a growing effective learning rate training on the sphere converges, levels off above zero, diverges.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "1 where the labels rise with the ELR through all three, at most one cell out of order",
+        in_order,
+        MOST_SEEDS,
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.convergence-fits",
+        "At a small ELR training fits its data, wrong labels included.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "training error (fraction)",
+        lambda e: [cell.train_error for cell in cells(e, "low")],
+        below(0.01, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.convergence-loss",
+        "At a small ELR the loss falls to a small part of what it was.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "loss of the last quarter over that at initialisation",
+        lambda e: [cell.relative_loss for cell in cells(e, "low")],
+        below(0.02, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.larger-elr-fits-better",
+        "Within the convergence regime a larger ELR reaches a lower training loss in as many steps.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "loss at the larger ELR over that at the smaller",
+        lambda e: [a.loss / b.loss for a, b in zip(cells(e, "fast"), cells(e, "low"), strict=True)],
+        below(1.0),
+        {DIGITS: "not decided", FASHION: "not decided"},
+    ),
+    Claim(
+        "regimes.larger-elr-flatter",
+        "Within the convergence regime a larger ELR ends at a lower effective gradient norm.",
+        f"{REGIMES}, Fig. 1 and 2",
+        MAP,
+        "gradient norm at the larger ELR over that at the smaller",
+        lambda e: [a.gradient_norm / b.gradient_norm for a, b in zip(cells(e, "fast"), cells(e, "low"), strict=True)],
+        below(1.0),
+        {DIGITS: "not decided", FASHION: "not decided"},
+        note="At equal steps, not at equal loss; spectrum.* compare at equal loss.",
+    ),
+    Claim(
+        "regimes.larger-elr-generalises",
+        "Within the convergence regime a larger ELR ends at a lower test error.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "test error at the larger ELR minus that at the smaller (points)",
+        lambda e: [100 * (a.test_error - b.test_error) for a, b in zip(cells(e, "fast"), cells(e, "low"), strict=True)],
+        below(0.0),
+        {DIGITS: "not decided", FASHION: "not decided"},
+    ),
+    Claim(
+        "regimes.equilibrium-levels-off",
+        "In the chaotic equilibrium the loss levels off.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "loss of the last quarter over that of the quarter before",
+        lambda e: [cell.trend for cell in cells(e, "middle")],
+        within(0.93, 1.07, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.equilibrium-above-zero",
+        "The level of the chaotic equilibrium is well above zero and well below that of random weights.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "loss of the last quarter over that at initialisation",
+        lambda e: [cell.relative_loss for cell in cells(e, "middle")],
+        within(0.05, 0.45, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.equilibrium-never-fits",
+        "In the chaotic equilibrium training does not fit its data, however long it goes on.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "training error (fraction)",
+        lambda e: [cell.train_error for cell in cells(e, "middle")],
+        above(0.1, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.equilibrium-rises",
+        "In the chaotic equilibrium a larger ELR has a higher level of the loss.",
+        f"{REGIMES}, Fig. 2",
+        MAP,
+        "loss at the larger ELR over that at the smaller",
+        lambda e: [a.loss / b.loss for a, b in zip(cells(e, "upper"), cells(e, "middle"), strict=True)],
+        above(1.0),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.equilibrium-steps",
+        "In the chaotic equilibrium steps are far from small: tenths of a radian, and far from orthogonal.",
+        REGIMES,
+        MAP,
+        "angular update (rad)",
+        lambda e: [cell.angular_update for cell in cells(e, "middle")],
+        within(0.1, 0.6, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.divergence-orthogonal",
+        "In divergence every step leads to a direction nearly orthogonal to the last.",
+        f"{REGIMES}, regime 3",
+        MAP,
+        "angular update (rad)",
+        lambda e: [cell.angular_update for cell in cells(e, "high")],
+        above(1.4, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.divergence-random-loss",
+        "In divergence the loss stays at or above that of random weights.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "loss of the last quarter over that at initialisation",
+        lambda e: [cell.relative_loss for cell in cells(e, "high")],
+        above(0.8, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.divergence-guesses",
+        "In divergence the network guesses.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "training error (fraction)",
+        lambda e: [cell.train_error for cell in cells(e, "high")],
+        above(0.7, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "regimes.divergence-sharp",
+        "Divergence begins at a definite ELR, here between 0.04 and 0.4 whatever the data.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "middle of the bracket in which divergence begins (ELR)",
+        divergence_begins,
+        within(4e-2, 4e-1, origin="earlier seeds"),
+        {DIGITS: "holds", FASHION: "holds"},
+        note="The place is that of these perceptrons; the published ConvNet has it at 2e-2.",
+    ),
+    Claim(
+        "regimes.clean-fits",
+        "A network that fits its data at once converges at an ELR of 0.01 without a wrong label.",
+        f"{REGIMES}, Fig. 1",
+        CLEAN,
+        "training error (fraction)",
+        lambda e: [cell.train_error for cell in cells(e, "fast")],
+        below(0.005, origin="earlier seeds"),
+        {DIGITS: "holds"},
+    ),
+    Claim(
+        "regimes.clean-loss",
+        "On clean labels the loss at an ELR of 0.01 falls below a hundredth of what it was.",
+        f"{REGIMES}, Fig. 1",
+        CLEAN,
+        "loss of the last quarter over that at initialisation",
+        lambda e: [cell.relative_loss for cell in cells(e, "fast")],
+        below(0.01, origin="earlier seeds"),
+        {DIGITS: "holds"},
+    ),
+    Claim(
+        "regimes.clean-ends",
+        "On clean labels too, small ELRs converge and large ones diverge.",
+        f"{REGIMES}, Fig. 1",
+        CLEAN,
+        "1 where ELR 1e-3 and 1e-2 converge and 1 diverges",
+        lambda e: is_labelled(e, ("low", "convergence"), ("fast", "convergence"), ("high", "divergence")),
+        MOST_SEEDS,
+        {DIGITS: "holds"},
+        note="Between them the chaotic equilibrium is half a decade wide and metastable; its label is not asked.",
+    ),
+    Claim(
+        "regimes.clean-divergence-sharp",
+        "On clean labels divergence begins between 0.04 and 0.4 as well.",
+        f"{REGIMES}, Fig. 1",
+        CLEAN,
+        "middle of the bracket in which divergence begins (ELR)",
+        divergence_begins,
+        within(4e-2, 4e-1, origin="earlier seeds"),
+        {DIGITS: "holds"},
+    ),
+)
