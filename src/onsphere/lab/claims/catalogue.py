@@ -1,22 +1,42 @@
-"""All claims and studies, in the order in which they are told; new topics are added to ``TOPICS``."""
+"""All claims and studies, in the order in which they are told.
+
+A new module of :mod:`onsphere.lab.claims.topics` is named in ``_MODULES``, its topics in ``TOPICS``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from onsphere.lab.claims.study import Claim, Study
-from onsphere.lab.claims.topics import regimes, squared
+from onsphere.lab.claims.topics import drop, equilibrium, laws, minima, periods, regimes, rotation, split, squared, toys
 from onsphere.lab.options import InputError
 
 #: The first part of the claims' identifiers, and what the page calls it.
 TOPICS = {
     "regimes": "The three regimes",
     "squared": "The squared loss",
+    "spectrum": "Minima of the convergence regime",
+    "zones": "The zone of high sharpness",
+    "stabilise": "The stationary regimes from inside",
+    "conventional": "Ordinary training",
+    "drop": "Where large learning rates lead",
+    "schedule": "A schedule from the map",
+    "periods": "Periods under weight decay",
+    "minima": "The minima of the periods",
+    "threshold": "The threshold of the jumps",
+    "equilibrium": "The equilibrium under weight decay",
+    "rotation": "Rotation under momentum and AdamW",
+    "laws": "Exact laws",
+    "toys": "Toys",
+    "split": "Memory splits",
+    "power-laws": "Power laws of ensembles",
 }
 
-CLAIMS: tuple[Claim, ...] = (
-    *regimes.CLAIMS,
-    *squared.CLAIMS,
+_MODULES = (regimes, squared, minima, equilibrium, drop, periods, rotation, laws, toys, split)
+_ORDER = list(TOPICS)
+
+CLAIMS: tuple[Claim, ...] = tuple(
+    sorted((claim for module in _MODULES for claim in module.CLAIMS), key=lambda claim: _ORDER.index(claim.topic))
 )
 
 

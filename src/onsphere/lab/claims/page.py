@@ -53,18 +53,9 @@ MEASURED = (
     ("does not hold", "the whole interval lies on the wrong side"),
     ("not decided", "the interval holds the bound, or there are too few seeds for one"),
     ("not run", "its data are not on this machine"),
-    *(
-        (f"bound: {words}", said)
-        for words, said in zip(
-            ORIGINS.values(),
-            (
-                "the statement itself says which side, such as more or less",
-                "a law says the number, and the tolerance was chosen before these runs",
-                "an earlier check of the same phenomenon had this margin, wide of what it saw; some of its seeds are among these",
-            ),
-            strict=True,
-        )
-    ),
+    (f"bound: {ORIGINS['statement']}", "the statement itself says which side, such as more or less"),
+    (f"bound: {ORIGINS['derived']}", "a law says the number; the tolerance is not from these runs"),
+    (f"bound: {ORIGINS['earlier seeds']}", "wide of what was seen then; some of the seeds are among these"),
 )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Laboratory:
     seeds: int = 5
     workers: int = 1
     data_dir: str | None = None
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     stop: Stop = never
 
     def seeds_of(self, study: Study) -> int:
@@ -70,7 +71,7 @@ class Laboratory:
 
     def places(self, study: Study, variant: Variant) -> list[Path]:
         """The folders of all runs of a study on one data set."""
-        if study.function is not None:
+        if study.function:
             return [self.place(study, variant)]
         return [self.place(study, variant, part) for part in self.fields(study, variant)]
 
@@ -81,8 +82,8 @@ class Laboratory:
             InputError: Its data are not here, or its folder holds something else.
             Interrupted: ``stop`` returned True; the next call goes on.
         """
-        if study.function is not None:
-            return Evidence({}, self._values(study, variant, study.function), variant.places)
+        if study.function:
+            return Evidence({}, self._values(study, variant), variant.places)
         found: dict[str, Any] = {}
         for part, fields in self.fields(study, variant).items():
             if self.stop():
@@ -101,14 +102,16 @@ class Laboratory:
         other = [name for name, value in asked.items() if _counts(name) and run.manifest["spec"].get(name) != value]
         if other:
             raise InputError(
-                f"{place} holds a run with another {other[0].replace('_', ' ')}, of another version of onsphere; give a "
-                "new folder with --out, or remove that one"
+                f"{place} holds a run with another {other[0].replace('_', ' ')}, of another version of onsphere; "
+                "give a new folder with --out, or remove that one"
             )
         resumed: ExperimentResult = experiment.resume(run, progress=self.progress, stop=self.stop)
         return resumed
 
-    def _values(self, study: Study, variant: Variant, function: Callable[..., Values]) -> dict[str, list[float]]:
+    def _values(self, study: Study, variant: Variant) -> dict[str, list[float]]:
         """The values of a library study: a file for every seed, so that an interrupted one goes on."""
+        module, name = study.function.split(":")
+        function: Callable[..., Values] = getattr(import_module(f"onsphere.lab.claims.measures.{module}"), name)
         place = self.place(study, variant)
         place.mkdir(parents=True, exist_ok=True)
         rows: list[Mapping[str, float]] = []
@@ -134,7 +137,7 @@ class Laboratory:
 
     def commands(self, study: Study, variant: Variant) -> list[str]:
         """The commands that repeat a study's runs by themselves; that of the first seed where it is repeated."""
-        if study.function is not None:
+        if study.function:
             return []
         entry = _entry(study)
         texts = []

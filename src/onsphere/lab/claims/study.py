@@ -60,9 +60,8 @@ class Evidence:
 
     @property
     def result(self) -> Any:
-        """The result of a study of one run."""
-        (only,) = self.parts.values()
-        return only
+        """The result of the first part."""
+        return next(iter(self.parts.values()))
 
     @property
     def each(self) -> list[Any]:
@@ -82,7 +81,8 @@ class Study:
         paper: Those at the scale ``paper``; empty where the papers have no such run.
         repeat: Whether the experiment runs once a seed, with the field ``seed``, because its result is over seeds.
         least_seeds: The fewest seeds that the experiment takes.
-        function: Of a library study: from a seed and a variant's fields to numbers.
+        function: Of a library study: ``MODULE:NAME`` in :mod:`onsphere.lab.claims.measures`, from a seed and a
+            variant's fields to numbers.
         figures: Names of the experiment's figures (without suffix) that the page shows.
     """
 
@@ -93,7 +93,7 @@ class Study:
     paper: tuple[Variant, ...] = ()
     repeat: bool = False
     least_seeds: int = 1
-    function: Callable[..., Values] | None = None
+    function: str = ""
     figures: tuple[str, ...] = ()
 
     def variants(self, scale: Scale) -> tuple[Variant, ...]:

@@ -1,8 +1,8 @@
 """One HTML page that carries everything: text, tables, charts, scripts and styles; it asks no server.
 
 A `Page` is a title, an answer and a list of `Section`s, each a list of blocks: `Text`, `Facts`, `Table`, `Chart`,
-`Picture`, `Code`. Experiments say what goes into them; the templates beside this module say how they look. A content security
-policy in the page forbids the browser every outside request, so "offline" is enforced, not promised.
+`Picture`, `Code`. Experiments say what goes into them; the templates beside this module say how they look. A content
+security policy in the page forbids the browser every outside request, so "offline" is enforced, not promised.
 """
 
 from __future__ import annotations
