@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onsphere.lab.claims.study import Claim, Study
-from onsphere.lab.claims.topics import drop, equilibrium, laws, minima, periods, regimes, rotation, split, squared, toys
+from onsphere.lab.claims.topics import (
+    drop,
+    equilibrium,
+    laws,
+    minima,
+    periods,
+    regimes,
+    rotation,
+    schedule,
+    split,
+    squared,
+    toys,
+)
 from onsphere.lab.options import InputError
 
 #: The first part of the claims' identifiers, and what the page calls it.
@@ -32,7 +44,7 @@ TOPICS = {
     "power-laws": "Power laws of ensembles",
 }
 
-_MODULES = (regimes, squared, minima, equilibrium, drop, periods, rotation, laws, toys, split)
+_MODULES = (regimes, squared, minima, equilibrium, drop, schedule, periods, rotation, laws, toys, split)
 _ORDER = list(TOPICS)
 
 CLAIMS: tuple[Claim, ...] = tuple(

@@ -10,7 +10,7 @@ from onsphere import __version__
 from onsphere.lab.claims.catalogue import CLAIMS, TOPICS, studies
 from onsphere.lab.claims.record import Outcome, as_rows, counts, told
 from onsphere.lab.claims.rules import ORIGINS, Verdict
-from onsphere.lab.claims.study import Study
+from onsphere.lab.claims.study import SCALES, Study
 from onsphere.lab.report.page import Block, Cell, Code, Page, Picture, Section, Text
 from onsphere.lab.report.sections import measured_section
 from onsphere.lab.report.table import Column, table
@@ -37,10 +37,11 @@ SUMMARY = (
 )
 NUMBERS = (
     Column("claim", "id", kind="tight"),
-    Column("what was measured", lambda one: Cell(one.number, hint=one.says), "one number a seed", kind="text"),
+    Column("statement", lambda one: Cell(one.says, hint=one.source), "its source, at the pointer", kind="text"),
+    Column("what was measured", "number", "one number a seed", kind="text"),
     Column("seen (95 % interval)", lambda one: Cell(one.seen or "–", hint=_each(one)), "over seeds", kind="tight"),
-    Column("holds if", lambda one: Cell(one.rule, hint=one.origin), "the whole interval must be there", kind="tight"),
-    Column("bound", "origin", "where the bound comes from", kind="text"),
+    Column("holds if", lambda one: Cell(one.rule), "the whole interval must be there", kind="text"),
+    Column("bound", lambda one: Cell(one.origin, hint=ORIGINS[one.origin]), "where it comes from", kind="tight"),
     Column("verdict", chip, "by the interval over seeds", kind="tight"),
 )
 MEASURED = (
@@ -53,9 +54,7 @@ MEASURED = (
     ("does not hold", "the whole interval lies on the wrong side"),
     ("not decided", "the interval holds the bound, or there are too few seeds for one"),
     ("not run", "its data are not on this machine"),
-    (f"bound: {ORIGINS['statement']}", "the statement itself says which side, such as more or less"),
-    (f"bound: {ORIGINS['derived']}", "a law says the number; the tolerance is not from these runs"),
-    (f"bound: {ORIGINS['earlier seeds']}", "wide of what was seen then; some of the seeds are among these"),
+    *((f"bound: {name}", said) for name, said in ORIGINS.items()),
 )
 
 
@@ -103,7 +102,8 @@ def _studies(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[Block]:
     """Study by study: what was trained, its figures, the claims that it decides, the commands."""
     known = {study.name: study for study in studies()}
     order = list(known)
-    by_study = sorted(outcomes, key=lambda one: (order.index(one.study), one.scale, one.data))
+    first = [variant.data for study in known.values() for scale in SCALES for variant in study.variants(scale)]
+    by_study = sorted(outcomes, key=lambda one: (order.index(one.study), one.scale, first.index(one.data)))
     for (name, scale, data), group in groupby(by_study, key=lambda one: (one.study, one.scale, one.data)):
         own = list(group)
         study = known[name]

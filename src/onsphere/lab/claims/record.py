@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from onsphere import __version__
 from onsphere.lab.claims.catalogue import CLAIMS
-from onsphere.lab.claims.rules import VERDICTS, Verdict
+from onsphere.lab.claims.rules import VERDICTS, Origin, Verdict
 from onsphere.lab.claims.study import SCALES, Scale
 from onsphere.lab.options import misfit
 from onsphere.lab.report.words import format_number
@@ -41,7 +41,7 @@ class Outcome:
         high: Upper end of the interval.
         of: Whether ``middle`` is a ``mean`` or a ``share``.
         rule: What decides, in words.
-        origin: Where the rule's bound comes from.
+        origin: Where the rule's bound comes from: ``statement``, ``derived`` or ``earlier seeds``.
         recorded: What the registry holds was seen at the small scale; None where it records nothing.
         note: What a reader must know.
         study: The study's name.
@@ -64,7 +64,7 @@ class Outcome:
     high: Real
     of: Literal["mean", "share"]
     rule: str
-    origin: str
+    origin: Origin
     recorded: Verdict | None
     note: str
     study: str

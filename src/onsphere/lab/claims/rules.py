@@ -27,12 +27,12 @@ OPEN: Verdict = "not decided"
 NOT_RUN: Verdict = "not run"
 VERDICTS: tuple[Verdict, ...] = (HOLDS, FAILS, OPEN, NOT_RUN)
 
-#: Where a bound comes from, as the page says it.
+#: Where a bound comes from.
 Origin = Literal["statement", "derived", "earlier seeds"]
 ORIGINS: dict[Origin, str] = {
-    "statement": "follows from the statement",
-    "derived": "derived, with a tolerance chosen beforehand",
-    "earlier seeds": "a margin that was set after some of these seeds had been seen",
+    "statement": "the statement itself says which side, such as more or less",
+    "derived": "a law says the number; the tolerance is not from these runs",
+    "earlier seeds": "a margin set after earlier runs, wide of what they showed; some of their seeds are among these",
 }
 
 _NORMAL = 1.959963984540054  # the 97.5 % quantile that Wilson's interval takes

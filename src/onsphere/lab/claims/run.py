@@ -15,7 +15,7 @@ from typing import Any
 
 from onsphere.lab.claims.catalogue import chosen
 from onsphere.lab.claims.record import HOME, Outcome, as_rows, counts, read_record, record_path, told, write_record
-from onsphere.lab.claims.rules import NOT_RUN, ORIGINS, Seen
+from onsphere.lab.claims.rules import NOT_RUN, Seen
 from onsphere.lab.claims.study import SCALES, Claim, Evidence, Scale, Study, Values, Variant
 from onsphere.lab.config import to_command
 from onsphere.lab.execution import Interrupted
@@ -251,7 +251,7 @@ def _seen(laboratory: Laboratory, study: Study, variant: Variant, claims: Sequen
                 high=seen.high,
                 of=claim.rule.of,
                 rule=str(claim.rule),
-                origin=ORIGINS[claim.rule.origin],
+                origin=claim.rule.origin,
                 recorded=claim.recorded.get(variant.data) if laboratory.scale == "small" else None,
                 note=claim.note,
                 study=study.name,

@@ -22,6 +22,9 @@ from onsphere.dynamics import (
 from onsphere.lab import data, models
 from onsphere.lab.claims.study import Values
 
+#: From the step's number, the weights and their gradient to the next weights.
+Step = Callable[[int, Tensor, Tensor], Tensor]
+
 
 def norms(seed: int, *, lr: float, weight_decay: float, low: float, high: float, steps: int) -> Values:
     """Simulate ρ² ← b²ρ² + (lr g̃ / ρ)² with effective gradient norms g̃ drawn between two bounds.
@@ -102,13 +105,11 @@ def replays(seed: int, *, lr: float, weight_decay: float, steps: int, batch: int
     """
     digits = data.load("digits", seed=0, train=512, label_noise=0.0)
     x, y = digits.x_train.double(), digits.y_train
-    options = {"widths": (16, 16), "eps": 1e-30, "seed": seed}
-    net = models.build("mlp", input_shape=digits.input_shape, classes=10, **options).double()
+    net = models.build("mlp", input_shape=digits.input_shape, classes=10, widths=(16, 16), eps=1e-30, seed=seed)
+    net = net.double()
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: batch * 4].view(4, -1)
 
-    def run(
-        radius: float | None, step: Callable[[int, Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor, list[float], list[float]]:
+    def run(radius: float | None, step: Step) -> tuple[Tensor, list[float], list[float]]:
         weights = [p.detach().clone() for p in net.parameters() if p.requires_grad]
         flat = nn.utils.parameters_to_vector(weights)
         flat = flat if radius is None else radius * flat / flat.norm()
@@ -157,7 +158,8 @@ def _set(net: nn.Module, flat: Tensor) -> None:
 
 
 def _unit(flat: Tensor) -> Tensor:
-    return flat / flat.norm()
+    unit: Tensor = flat / flat.norm()
+    return unit
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,8 @@ class Block(nn.Module):
         )
         attended = F.scaled_dot_product_attention(self.queries(q), self.keys(k), v, is_causal=True)
         x = x + self.o(attended.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.hidden(self.up(self.between(x)))))
+        out: Tensor = x + self.down(F.gelu(self.hidden(self.up(self.between(x)))))
+        return out
 
 
 class Transformer(nn.Module):
@@ -61,10 +62,11 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, T, V] of letters [N, T]."""
-        return self.head(self.last(self.blocks(self.tokens(x) + self.places.weight)))
+        logits: Tensor = self.head(self.last(self.blocks(self.tokens(x) + self.places.weight)))
+        return logits
 
 
-def rotation(seed: int, *, task: str, optimizer: str, steps: int) -> Values:
+def rotation(seed: int, *, task: str, optimizer: Literal["adamw", "momentum"], steps: int) -> Values:
     """Angular updates of every scale-invariant group over the last quarter, over what the equilibrium says.
 
     Args:
@@ -84,7 +86,7 @@ def rotation(seed: int, *, task: str, optimizer: str, steps: int) -> Values:
         model, batch = _text(seed) if task == "text" else _digits(seed)
     finally:
         torch.random.set_rng_state(torch_state)
-    settings = MOMENTUM if optimizer == "momentum" else SETTINGS[task][optimizer]
+    settings: dict[str, Any] = MOMENTUM if optimizer == "momentum" else SETTINGS[task][optimizer]
     groups = onsphere.sphere_groups(model, batch()[0], spheres="groups")
     rest: list[dict[str, Any]] = [g | {"weight_decay": 0.0} if g["sphere"] is None else dict(g) for g in groups]
     kind: Any = torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD
@@ -94,7 +96,7 @@ def rotation(seed: int, *, task: str, optimizer: str, steps: int) -> Values:
         own.zero_grad()
         x, y = batch()
         logits = model(x)
-        F.cross_entropy(logits.transpose(1, 2) if logits.ndim == 3 else logits, y).backward()
+        F.cross_entropy(logits.transpose(1, 2) if logits.ndim == 3 else logits, y).backward()  # type: ignore[no-untyped-call]
         own.step()
     readings = monitor.readings(select="sphere*")
     law = onsphere.dynamics.equilibrium(optimizer, **settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -77,7 +78,10 @@ def _tracked(seed: int, lr: float, weight_decay: float, steps: int, train: int) 
             for name, value in zip(problem.trained, state.params, strict=True):
                 own[name].copy_(value[0])
         found = tracker(model)
-        products.append(lr / found.radius**2 * float(found.values[0]) if found.converged[0] else float("nan"))
+        radius, value = float(found.radius or math.nan), float(found.values[0])
+        products.append(lr / radius**2 * value if found.converged[0] else math.nan)
+            lr / float(found.radius or math.nan) ** 2 * float(found.values[0]) if found.converged[0] else math.nan
+        )
         state = engine.advance(state, state.step + EVERY, ring)
         squares.append(ring[:, 0, 2 : 2 + layers].double().sum(-1).numpy())
     jumps = zigzag_jumps(lr / np.concatenate(squares), burn_in=BURN_IN)

@@ -1,9 +1,8 @@
-"""Where large learning rates lead: dropping the ELR, subregimes, weight averages, and a schedule that follows."""
+"""Where large learning rates lead: dropping the ELR, subregimes, weight averages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onsphere.lab.claims.rules import MOST_SEEDS, below, near, within
@@ -23,8 +22,6 @@ from onsphere.lab.claims.topics.settings import (
 
 if TYPE_CHECKING:
     from onsphere.lab.experiments.drop.result import DropResult
-    from onsphere.lab.experiments.schedule.result import ScheduleResult
-    from onsphere.lab.experiments.schedule.spec import Family
 
 DROP = Study(
     "drop",
@@ -69,40 +66,6 @@ DROP = Study(
     ),
     least_seeds=2,
     figures=("error", "barriers"),
-)
-
-_RIVALS = {"constant": (0.125, 0.25), "peaks": (4.0,), "lr": (3.0,), "weight_decay": (3e-3,), "evaluations": 1}
-
-SCHEDULE = Study(
-    "schedule",
-    "The schedule that a regime map proposes, against the settings that win their families in a wider search.",
-    "schedule",
-    (
-        Variant(
-            FASHION,
-            ENGINE
-            | FASHION_7
-            | _RIVALS
-            | {"train": 2000, "batch_size": 128, "widths": (48, 48), "convergence": (3e-3, 5.4e-3), "chunk": 25},
-        ),
-        Variant(
-            DIGITS,
-            ENGINE
-            | _RIVALS
-            | {"train": None, "batch_size": 128, "widths": (32, 32), "convergence": (4e-2, 6.3e-2), "chunk": 25}
-            | {"divergence": 0.13, "lr": (1.0,)},
-        ),
-    ),
-    paper=(
-        Variant(
-            CIFAR_10,
-            CONVNET
-            | {"convergence": (5e-4, 1e-3), "divergence": 2e-2, "steps": 200 * EPOCH, "lr": (0.1, 0.3)}
-            | {"train": 45_000, "weight_decay": (5e-4, 1e-3)},
-        ),
-    ),
-    least_seeds=2,
-    figures=("errors",),
 )
 
 
@@ -169,18 +132,6 @@ def connected(evidence: Evidence, start: str) -> list[float]:
         if path.start == evidence.places[start]:
             found[path.seed] = found.get(path.seed, True) and path.connected
     return [float(found[seed]) for seed in sorted(found)]
-
-
-def against(family: Family | None) -> Callable[[Evidence], list[float]]:
-    """Test error of the proposal minus that of a family's tuned method, or of the best one (points), by seed."""
-
-    def measure(evidence: Evidence) -> list[float]:
-        result: ScheduleResult = evidence.result
-        tuned = {method.family: method for method in result.tuned}
-        rival = tuned[family or result.verdict.family]
-        return points(list(tuned["proposed"].test_error), list(rival.test_error))
-
-    return measure
 
 
 CLAIMS = (
@@ -319,47 +270,5 @@ CLAIMS = (
         near(0, 0.5),
         {FASHION: "not decided", DIGITS: "not decided"},
         note="With wrong labels the average is far better than any drop, which learns them: the claim fails upwards.",
-    ),
-    Claim(
-        "schedule.not-worse",
-        "The schedule that follows from the map is no worse than the best of its tuned rivals.",
-        f"{REGIMES}; thesis (advice on schedules)",
-        SCHEDULE,
-        "test error minus that of the best rival (points)",
-        against(None),
-        below(0.5),
-        {FASHION: "holds", DIGITS: "holds"},
-        note="No worse means by half a point at most; whether the mean is within one standard error is on its page.",
-    ),
-    Claim(
-        "schedule.best",
-        "The schedule that follows from the map is better than the best of its tuned rivals.",
-        f"{REGIMES}; thesis (advice on schedules)",
-        SCHEDULE,
-        "test error minus that of the best rival (points)",
-        against(None),
-        below(0),
-        {FASHION: "not decided", DIGITS: "not decided"},
-    ),
-    Claim(
-        "schedule.beats-constant",
-        "It is better than the best constant ELR.",
-        f"{REGIMES}; thesis (advice on schedules)",
-        SCHEDULE,
-        "test error minus that of the best constant ELR (points)",
-        against("constant"),
-        below(0),
-        {FASHION: "holds", DIGITS: "not decided"},
-        note="On clean digits there is next to no chaotic equilibrium to start in.",
-    ),
-    Claim(
-        "schedule.beats-constant-lr",
-        "It is better than a constant learning rate with weight decay.",
-        f"{REGIMES}; thesis (advice on schedules)",
-        SCHEDULE,
-        "test error minus that of the best constant learning rate (points)",
-        against("space-constant"),
-        below(0),
-        {FASHION: "holds", DIGITS: "not decided"},
     ),
 )

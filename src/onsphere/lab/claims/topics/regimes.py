@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import median
 from typing import TYPE_CHECKING
 
 from onsphere.lab.claims.rules import MOST_SEEDS, above, below, within
@@ -113,6 +115,12 @@ def divergence_begins(evidence: Evidence) -> list[float]:
         known = bracket.low is not None and bracket.high is not None
         found.append((bracket.low * bracket.high) ** 0.5 if known else float("nan"))  # type: ignore[operator]
     return found
+
+
+def from_median(evidence: Evidence) -> list[float]:
+    """How far the middle of each seed's bracket of the second boundary is from the median seed's, in decades."""
+    middles = [math.log10(middle) for middle in divergence_begins(evidence)]
+    return [abs(middle - median(middles)) for middle in middles]
 
 
 def is_labelled(evidence: Evidence, *wanted: tuple[str, str]) -> list[float]:
@@ -275,6 +283,16 @@ CLAIMS = (
         note="The place is that of these perceptrons; the published ConvNet has it at 2e-2.",
     ),
     Claim(
+        "regimes.divergence-agrees",
+        "All seeds begin to diverge between the same two ELRs of the grid.",
+        f"{REGIMES}, Fig. 1",
+        MAP,
+        "distance of the seed's bracket from the median one (decades)",
+        from_median,
+        below(0.01),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
         "regimes.clean-fits",
         "A network that fits its data at once converges at an ELR of 0.01 without a wrong label.",
         f"{REGIMES}, Fig. 1",
@@ -313,6 +331,16 @@ CLAIMS = (
         "middle of the bracket in which divergence begins (ELR)",
         divergence_begins,
         within(4e-2, 4e-1, origin="earlier seeds"),
+        {DIGITS: "holds"},
+    ),
+    Claim(
+        "regimes.clean-divergence-agrees",
+        "On clean labels too all seeds begin to diverge between the same two ELRs of the grid.",
+        f"{REGIMES}, Fig. 1",
+        CLEAN,
+        "distance of the seed's bracket from the median one (decades)",
+        from_median,
+        below(0.01),
         {DIGITS: "holds"},
     ),
 )

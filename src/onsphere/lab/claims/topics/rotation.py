@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onsphere.lab.claims.rules import MOST_SEEDS, below, near
 from onsphere.lab.claims.study import (
@@ -25,7 +25,7 @@ from onsphere.lab.claims.topics.settings import CIFAR_10, CONVNET, DIGITS, ENGIN
 if TYPE_CHECKING:
     from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun
 
-_PARTS = {
+_PARTS: dict[str, dict[str, Any]] = {
     "compared": {"lr": (0.3, 1.0), "weight_decay": 3e-3, "compare_sphere": True},
     "same product": {"lr": 0.3, "weight_decay": 1e-2},
 }

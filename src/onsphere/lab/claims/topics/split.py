@@ -122,12 +122,8 @@ def best_members(evidence: Evidence, budget: str) -> list[float]:
     """The members of the split with the lowest NLL at a budget, by seed."""
     result: SplitResult = evidence.result
     (own,) = (one for one in result.budgets if one.budget == evidence.places[budget])
-    by_members = {row.members: row.values["nll"] for row in own.splits}
-    seeds = range(result.spec.seeds)
-    return [
-        float(min(by_members, key=lambda n: math.inf if by_members[n][k] is None else by_members[n][k]))  # type: ignore[arg-type]
-        for k in seeds
-    ]
+    rows = [(row.members, [math.inf if v is None else v for v in row.values["nll"]]) for row in own.splits]
+    return [float(min(rows, key=lambda row: row[1][k])[0]) for k in range(result.spec.seeds)]
 
 
 def predictions(evidence: Evidence) -> list[SplitResult]:
