@@ -80,8 +80,6 @@ def _tracked(seed: int, lr: float, weight_decay: float, steps: int, train: int) 
         found = tracker(model)
         radius, value = float(found.radius or math.nan), float(found.values[0])
         products.append(lr / radius**2 * value if found.converged[0] else math.nan)
-            lr / float(found.radius or math.nan) ** 2 * float(found.values[0]) if found.converged[0] else math.nan
-        )
         state = engine.advance(state, state.step + EVERY, ring)
         squares.append(ring[:, 0, 2 : 2 + layers].double().sum(-1).numpy())
     jumps = zigzag_jumps(lr / np.concatenate(squares), burn_in=BURN_IN)
