@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from onsphere.lab.claims.study import Claim, Study
 from onsphere.lab.claims.topics import (
+    clean,
     drop,
     equilibrium,
     laws,
@@ -44,7 +45,7 @@ TOPICS = {
     "power-laws": "Power laws of ensembles",
 }
 
-_MODULES = (regimes, squared, minima, equilibrium, drop, schedule, periods, rotation, laws, toys, split)
+_MODULES = (regimes, clean, squared, minima, equilibrium, drop, schedule, periods, rotation, laws, toys, split)
 _ORDER = list(TOPICS)
 
 CLAIMS: tuple[Claim, ...] = tuple(

@@ -131,4 +131,4 @@ def wilson(hits: int, count: int) -> tuple[float, float, float]:
     share, square = hits / count, _NORMAL**2
     centre = (share + square / (2 * count)) / (1 + square / count)
     reach = _NORMAL * math.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
-    return share, max(0.0, centre - reach), min(1.0, centre + reach)
+    return share, min(share, max(0.0, centre - reach)), max(share, min(1.0, centre + reach))

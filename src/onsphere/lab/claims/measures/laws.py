@@ -62,7 +62,7 @@ def norms(seed: int, *, lr: float, weight_decay: float, low: float, high: float,
         "band_low": float(square[half:].min() / float(band.low) ** 2),
         "band_high": float(square[half:].max() / float(band.high) ** 2),
         "first_jump": _first_jump(lr, weight_decay, low, high, generator),
-        "window": abs(float(averaged_law_residual(effective, np.sqrt(square), lr, weight_decay))),
+        "window": abs(float(averaged_law_residual(np.sqrt(square), effective, lr, weight_decay))),
     }
 
 

@@ -78,7 +78,7 @@ def rotation(seed: int, *, task: str, optimizer: Literal["adamw", "momentum"], s
 
     Returns:
         ``angle``: root mean square angular update over the law's, the farthest from 1 of all groups; ``spread``: the
-        largest over the smallest of the groups.
+        largest over the smallest of the groups; ``alarms``: findings of the monitor that something is wrong.
     """
     torch_state = torch.random.get_rng_state()
     torch.manual_seed(seed)
@@ -105,7 +105,12 @@ def rotation(seed: int, *, task: str, optimizer: Literal["adamw", "momentum"], s
     for group in sorted(set(readings["group"])):
         angles = readings["angular_update"][late & (readings["group"] == group)]
         found.append(float(np.sqrt((angles**2).mean())) / float(law.angular_update))
-    return {"angle": max(found, key=lambda ratio: abs(ratio - 1)), "spread": max(found) / min(found)}
+    alarms = sum(finding.kind in ("invariance", "non-finite", "lr") for finding in monitor.diagnose())
+    return {
+        "angle": max(found, key=lambda ratio: abs(ratio - 1)),
+        "spread": max(found) / min(found),
+        "alarms": float(alarms),
+    }
 
 
 def _norm(width: int) -> nn.LayerNorm:

@@ -60,7 +60,7 @@ def _rotation(name: str, optimizer: str) -> Study:
         "",
         (
             Variant(DIGITS, {"task": "digits", "optimizer": optimizer, "steps": 3000}),
-            Variant("text", {"task": "text", "optimizer": optimizer, "steps": 3000}),
+            Variant("text", {"task": "text", "optimizer": optimizer, "steps": 1500}),
         ),
         function="rotation:rotation",
     )
