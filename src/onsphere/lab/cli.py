@@ -131,14 +131,22 @@ app.command(claims)
 
 
 @claims.default
-def list_claims(*, out: ClaimsFolder = Path("runs/claims"), json: Json = False) -> None:
+def list_claims(
+    *,
+    out: ClaimsFolder = Path("runs/claims"),
+    markdown: Annotated[bool, Parameter(negative="", help="Print what was seen as a page in Markdown.")] = False,
+    json: Json = False,
+) -> None:
     """List the claims with their sources, and what was seen last of each: verdict, number with its interval, scale."""
     from onsphere.lab.claims import CLAIMS, read_record
+    from onsphere.lab.claims.document import markdown as document
     from onsphere.lab.claims.words import listing, rows
 
     seen = read_record(out)
     if json:
         print(json_format.dumps({"command": "claims", "out": str(out), "claims": rows(CLAIMS, seen)}))
+    elif markdown:
+        print(document(seen), end="")
     else:
         for line in listing(CLAIMS, seen):
             print(visible(line))
@@ -165,7 +173,8 @@ def run_of_claims(
     from onsphere.lab.claims.run import claims_json, run_claims
     from onsphere.lab.claims.words import conclusion
 
-    again = ["onsphere", "claims", "run", *ids, "--scale", scale, "--seeds", str(seeds), "--out", str(out)]
+    again = ["onsphere", "claims", "run", *ids, "--scale", scale, "--seeds", str(seeds), "--workers", str(workers)]
+    again += ["--out", str(out), *(["--data-dir", data_dir] if data_dir else [])]
     found = displayed(
         lambda display, stop: run_claims(
             ids, scale=scale, seeds=seeds, workers=workers, out=out, data_dir=data_dir, progress=display, stop=stop

@@ -7,13 +7,14 @@ import pytest
 
 from command import here, last_json
 from onsphere.lab.claims import CLAIMS, read_record, run_claims
-from onsphere.lab.claims.page import claims_page, markdown
+from onsphere.lab.claims.document import markdown
+from onsphere.lab.claims.page import claims_page
 from onsphere.lab.claims.record import told
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.options import InputError
 
-PAIRS = "toys.converge"
-NAMES = [PAIRS, "laws.norm"]
+PERIOD = "toys.period"
+NAMES = [PERIOD, "laws.norm"]
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +32,13 @@ def test_what_was_seen_has_verdict_numbers_and_interval(ended):
     folder, found = ended
     assert {(one.id, one.data) for one in found} == {
         ("laws.norm", "drawn gradients"),
-        (PAIRS, "3 pairs"),
-        (PAIRS, "10 pairs"),
+        (PERIOD, "floor 1e-16"),
     }
     for one in found:
         assert one.verdict == "holds" and len(one.numbers) == 2 and one.low <= one.middle <= one.high
-    pairs = next(one for one in found if one.id == PAIRS)
-    assert len(pairs.runs) == 2 and all((folder / run / "result.json").exists() for run in pairs.runs)
-    assert pairs.commands[0].startswith("onsphere toy regimes --")
+    period = next(one for one in found if one.id == PERIOD)
+    assert len(period.runs) == 2 and all((folder / run / "result.json").exists() for run in period.runs)
+    assert period.commands[0].startswith("onsphere toy periods")
     assert read_record(folder) == found
 
 
@@ -49,7 +49,7 @@ def test_a_second_call_runs_nothing_again_and_keeps_what_others_saw(ended):
     assert [one.id for one in again] == ["laws.norm", "laws.angle"]
     assert before and stamps(folder) == before
     kept = {one.id for one in read_record(folder)}
-    assert kept == {"laws.norm", "laws.angle", PAIRS}
+    assert kept == {"laws.norm", "laws.angle", PERIOD}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,11 +88,11 @@ def test_a_folder_with_runs_of_other_fields_is_not_mixed_with_them(ended, tmp_pa
 def test_the_page_shows_statement_figure_numbers_verdict_and_command(ended):
     folder, found = ended
     text = (folder / "claims.html").read_text(encoding="utf-8")
-    pairs = next(one for one in found if one.id == PAIRS)
-    assert pairs.says in text and pairs.seen in text and pairs.rule in text
-    assert f"onsphere claims run {PAIRS}" in text and "onsphere toy regimes --" in text
-    assert f'href="{pairs.runs[0]}/report.html"' in text and "data:image/png;base64," in text
-    assert (folder / pairs.runs[0] / "report.html").exists()
+    period = next(one for one in found if one.id == PERIOD)
+    assert period.says in text and period.seen in text and period.rule in text
+    assert f"onsphere claims run {PERIOD}" in text and "onsphere toy periods" in text
+    assert f'href="{period.runs[0]}/report.html"' in text and "data:image/png;base64," in text
+    assert (folder / period.runs[0] / "report.html").exists()
 
 
 def test_what_does_not_hold_is_said_first(ended):
@@ -101,15 +101,16 @@ def test_what_does_not_hold_is_said_first(ended):
     page = claims_page(folder, worse)
     assert f"Not as said: {worse[0].id}" in page.answer[1]
     assert "1 do not hold" in told(worse)
-    assert "**does not hold**" in markdown(worse) and markdown(found).count("| holds |") == len(found)
+    assert "**does not hold**" in markdown(worse) and "Not as said:" in markdown(worse)
+    assert markdown(found).count("| holds |") == len(found)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("regimes.four",), "there is no claim 'regimes.four'"),
-        ((PAIRS, "--seeds", "0"), "--seeds: 0 is not allowed"),
-        ((PAIRS, "--scale", "large"), "--scale"),
+        ((PERIOD, "--seeds", "0"), "--seeds: 0 is not allowed"),
+        ((PERIOD, "--scale", "large"), "--scale"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, said, tmp_path):
@@ -121,20 +122,23 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, said, tmp_path):
 
 def test_the_command_lists_runs_and_prints_json(ended):
     folder, _ = ended
-    process = here("claims", "run", PAIRS, "--seeds", "2", "--workers", "1", "--out", folder, "--json", folder=folder)
+    process = here("claims", "run", PERIOD, "--seeds", "2", "--workers", "1", "--out", folder, "--json", folder=folder)
     assert process.returncode == 0, process.stderr
     result = last_json(process)
-    assert result["command"] == "claims run" and result["counts"]["holds"] == 2
-    assert [row["data"] for row in result["outcomes"]] == ["3 pairs", "10 pairs"]
+    assert result["command"] == "claims run" and result["counts"]["holds"] == 1
+    assert [row["data"] for row in result["outcomes"]] == ["floor 1e-16"]
 
     listed = here("claims", "--out", folder, folder=folder)
     assert listed.returncode == 0
     assert all(f"  {claim.id}: {claim.says} [{claim.source}]" in listed.stdout for claim in CLAIMS)
-    assert "3 pairs: holds; " in listed.stdout and "(small scale, 2 seeds)" in listed.stdout
+    assert "floor 1e-16: holds; " in listed.stdout and "(small scale, 2 seeds)" in listed.stdout
+
+    page = here("claims", "--out", folder, "--markdown", folder=folder).stdout
+    assert page.startswith("# The papers, claim by claim") and f"| `{PERIOD}` |" in page
 
     rows = last_json(here("claims", "--out", folder, "--json", folder=folder))["claims"]
     assert len(rows) == len(CLAIMS)
-    assert next(row for row in rows if row["id"] == PAIRS)["seen"][0]["verdict"] == "holds"
+    assert next(row for row in rows if row["id"] == PERIOD)["seen"][0]["verdict"] == "holds"
 
 
 def test_a_damaged_record_is_refused(tmp_path):
@@ -142,5 +146,5 @@ def test_a_damaged_record_is_refused(tmp_path):
     process = here("claims", "--out", ".", folder=tmp_path)
     assert process.returncode == 2 and "claims.json is damaged" in process.stderr
     with pytest.raises(InputError):
-        run_claims([PAIRS], out=tmp_path)
+        run_claims([PERIOD], out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["claims.json"]

@@ -32,7 +32,7 @@ SUMMARY = (
     Column("claim", "id", kind="tight"),
     Column("statement", "says", kind="text"),
     Column("source", "source", kind="text"),
-    Column("data", lambda one: _where(one), kind="tight"),
+    Column("data", lambda one: where(one), kind="tight"),
     Column("verdict", chip, "by the interval over seeds", kind="tight"),
 )
 NUMBERS = (
@@ -93,7 +93,7 @@ def claims_page(folder: Path, outcomes: Sequence[Outcome]) -> Page:
 
 def _not_as_said(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """The claims that do not hold, by name."""
-    failed = [f"{one.id} ({_where(one)})" for one in outcomes if one.verdict == "does not hold"]
+    failed = [f"{one.id} ({where(one)})" for one in outcomes if one.verdict == "does not hold"]
     if failed:
         yield f"Not as said: {', '.join(failed)}."
 
@@ -132,29 +132,11 @@ def _figures(folder: Path, study: Study, outcome: Outcome) -> Iterator[Picture]:
                 yield Picture(path.read_bytes(), f"{run}/report.html", f"{words} (its own page)", words)
 
 
-def _where(outcome: Outcome) -> str:
+def where(outcome: Outcome) -> str:
+    """The data, and the scale if it is not the small one."""
     return outcome.data if outcome.scale == "small" else f"{outcome.data}, {outcome.scale}"
 
 
 def _each(outcome: Outcome) -> str:
     """The seeds' numbers, for the pointer."""
     return "seeds: " + ", ".join(f"{number:.4g}" for number in outcome.numbers)
-
-
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The table of docs/claims.md: topics as headings, one row a claim and data set."""
-    lines = []
-    for topic, title in TOPICS.items():
-        own = [one for one in outcomes if one.topic == topic]
-        if not own:
-            continue
-        lines += [f"## {title}", "", "| claim | statement | source | data | seen | holds if | verdict |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        for one in own:
-            verdict = one.verdict if one.verdict == "holds" else f"**{one.verdict}**"
-            seen = f"{one.seen}" if one.seen else "–"
-            measured = f"{seen}: {one.number}"
-            cells = (f"`{one.id}`", one.says, one.source, _where(one), measured, one.rule, verdict)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
