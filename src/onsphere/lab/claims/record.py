@@ -30,8 +30,8 @@ class Outcome:
         id: The identifier of the claim.
         says: The claim in a sentence.
         source: Paper, and section or figure where it is known.
-        data: The data set.
-        scale: ``small`` or ``paper``.
+        data: The data set, as its study calls it.
+        scale: The scale of the runs: ``small`` or ``paper``.
         seeds: How many seeds were asked for.
         verdict: ``holds``, ``does not hold``, ``not decided`` or ``not run``.
         number: What the numbers are, with their unit.
@@ -44,7 +44,7 @@ class Outcome:
         origin: Where the rule's bound comes from: ``statement``, ``derived`` or ``earlier seeds``.
         recorded: What the registry holds was seen at the small scale; None where it records nothing.
         note: What a reader must know.
-        study: The study's name.
+        study: The name of the study that answers it.
         runs: Folders of its runs, relative to that of ``claims.json``.
         commands: The commands of its runs.
         reason: Why it was not run; else empty.
@@ -149,5 +149,5 @@ _MANY: dict[Verdict, str] = {
 
 
 def as_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Plain values."""
+    """Outcomes as plain values."""
     return [dict(row) for row in plain_of(list(outcomes))]

@@ -37,7 +37,7 @@ class Laboratory:
 
     Attributes:
         folder: The folder that holds everything.
-        scale: ``small`` or ``paper``.
+        scale: The scale of the runs: ``small`` or ``paper``.
         seeds: Seeds of every study; a study that needs more takes what it needs.
         workers: Worker processes of each run.
         data_dir: Folder of the data sets' files, for those that need one.
@@ -165,7 +165,7 @@ def run_claims(
         ids: Identifiers of claims, or topics; all claims without one.
         scale: ``small`` (digits and Fashion-MNIST, minutes) or ``paper`` (the published networks and data, days).
         seeds: Seeds of every study.
-        workers: Worker processes.
+        workers: How many worker processes share a run.
         out: The folder; it may hold earlier claims, which are kept, and their runs, which are gone on with.
         data_dir: Folder of the data sets' files.
         progress: Whoever is told what happens.

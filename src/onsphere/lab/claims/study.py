@@ -81,8 +81,8 @@ class Study:
         paper: Those at the scale ``paper``; empty where the papers have no such run.
         repeat: Whether the experiment runs once a seed, with the field ``seed``, because its result is over seeds.
         least_seeds: The fewest seeds that the experiment takes.
-        function: Of a library study: ``MODULE:NAME`` in :mod:`onsphere.lab.claims.measures`, from a seed and a
-            variant's fields to numbers.
+        function: For a library study, ``MODULE:NAME`` in :mod:`onsphere.lab.claims.measures`: what goes from a seed
+            and a variant's fields to numbers.
         figures: Names of the experiment's figures (without suffix) that the page shows.
     """
 
@@ -112,13 +112,13 @@ class Claim:
     """A statement of a paper that numbers can decide.
 
     Attributes:
-        id: ``TOPIC.NAME``.
+        id: The identifier, ``TOPIC.NAME``.
         says: The statement in our words, one sentence that is true or not.
         source: Paper, and section or figure where it is known.
         study: Which runs answer it.
         number: What the measured number is, with its unit.
         measure: From the evidence to one number a seed; pure.
-        rule: What decides.
+        rule: What decides by the numbers.
         recorded: What was seen at the scale ``small`` with seeds 0 to 4, by data set. A verdict other than "not
             decided" is held by ``tests/science``. Data that are not named here do not have the claim.
         note: What a reader must know, such as how far the small study is from the paper's.

@@ -181,7 +181,7 @@ class Picture:
     Attributes:
         png: The bytes of the image.
         link: Where the image and its caption lead, relative to the page.
-        caption: What it shows.
+        caption: What the figure shows, below it.
         label: The same for screen readers.
     """
 

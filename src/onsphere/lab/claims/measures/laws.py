@@ -31,7 +31,7 @@ def norms(seed: int, *, lr: float, weight_decay: float, low: float, high: float,
 
     Args:
         seed: Seed of the draws.
-        lr: Learning rate.
+        lr: Learning rate of SGD.
         weight_decay: Weight decay; b = 1 - lr weight_decay.
         low: Lower bound of g̃, which is drawn evenly in log.
         high: Upper bound of g̃.
@@ -93,10 +93,10 @@ def replays(seed: int, *, lr: float, weight_decay: float, steps: int, batch: int
 
     Args:
         seed: Seed of weights and batches.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        steps: Training steps.
-        batch: Images a step.
+        lr: Learning rate of SGD.
+        weight_decay: Weight decay as in torch's SGD.
+        steps: How many steps are trained.
+        batch: How many images a step sees.
 
     Returns:
         Relative distances of the outputs on the batch at the end: ``sphere`` (on the unit sphere at the ELR of every

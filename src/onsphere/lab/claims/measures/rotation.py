@@ -73,8 +73,8 @@ def rotation(seed: int, *, task: str, optimizer: Literal["adamw", "momentum"], s
         seed: Seed of the initial weights and of the batches.
         task: ``digits`` (a perceptron, a quarter of the labels wrong, batches of 16) or ``text`` (a transformer on the
             letters of a module that Python ships).
-        optimizer: ``adamw`` or ``momentum``.
-        steps: Training steps.
+        optimizer: Who trains: ``adamw`` or ``momentum``.
+        steps: How many steps are trained.
 
     Returns:
         ``angle``: root mean square angular update over the law's, the farthest from 1 of all groups; ``spread``: the

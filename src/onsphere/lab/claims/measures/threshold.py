@@ -27,10 +27,10 @@ def threshold(seed: int, *, lr: float, weight_decay: float, steps: int, train: i
 
     Args:
         seed: Seed of the initial weights.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        steps: Training steps.
-        train: Number of images.
+        lr: Learning rate of SGD.
+        weight_decay: Weight decay as in torch's SGD.
+        steps: How many steps are trained.
+        train: How many images there are, all of them in every step.
 
     Returns:
         ``jumps``; ``before``: the least over jumps of the highest product in the 45 steps before one; ``elsewhere`` and

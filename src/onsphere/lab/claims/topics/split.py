@@ -127,7 +127,7 @@ def best_members(evidence: Evidence, budget: str) -> list[float]:
 
 
 def predictions(evidence: Evidence) -> list[SplitResult]:
-    """The predictions."""
+    """The results of the predictions, by seed."""
     return [result for name, result in evidence.parts.items() if name.startswith("predicted")]
 
 
