@@ -111,6 +111,10 @@ def test_what_does_not_hold_is_said_first(ended):
         (("regimes.four",), "there is no claim 'regimes.four'"),
         ((PERIOD, "--seeds", "0"), "--seeds: 0 is not allowed"),
         ((PERIOD, "--scale", "large"), "--scale"),
+        (
+            (PERIOD, "--scale", "paper"),
+            "--scale: paper is not allowed: toys.period can be asked at the other scale alone",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, said, tmp_path):

@@ -192,6 +192,8 @@ def run_claims(
     read_record(folder)  # whether it is damaged, before anything is run
     laboratory = Laboratory(folder, scale, seeds, workers, data_dir, progress or Progress(), stop)
     asked = {study.name: study for study in (claim.study for claim in claims if claim.variants(scale))}
+    if not asked:
+        raise InputError(f"--scale: {scale} is not allowed: {', '.join(ids)} can be asked at the other scale alone")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

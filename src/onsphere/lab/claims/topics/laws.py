@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from onsphere.lab.claims.rules import above, below, near, within
 from onsphere.lab.claims.study import INTRINSIC, PERIODS, REGIMES, SPHERICAL_MOTION, Claim, Study, Variant
-from onsphere.lab.claims.topics.settings import DIGITS, ENGINE
+from onsphere.lab.claims.topics.settings import DIGITS
 
 DRAWN = "drawn gradients"
 _RATES = {"lr": 0.1, "weight_decay": 0.01, "low": 0.8, "high": 1.25, "steps": 20_000}
@@ -32,28 +30,6 @@ THRESHOLD = Study(
     (Variant(DIGITS, {"lr": 1.0, "weight_decay": 3e-3, "steps": 1600, "train": 512}),),
     function="threshold:threshold",
 )
-COMMAND = Study(
-    "threshold-command",
-    "The same with onsphere periods --sharpness: before the first four jumps, and midway between them.",
-    "periods",
-    (
-        Variant(
-            DIGITS,
-            ENGINE
-            | {"batch_size": "full", "train": 512, "lr": 1.0, "weight_decay": 3e-3, "steps": 1600}
-            | {"seeds": 1, "sharpness": True},
-        ),
-    ),
-    repeat=True,
-    figures=("sharpness-lr1-wd0.003", "sharpness"),
-)
-
-
-def least(values: list[float | None]) -> float:
-    """The least number; NaN without any, or where one is missing."""
-    return math.nan if not values or None in values else min(value for value in values if value is not None)
-
-
 CLAIMS = (
     Claim(
         "laws.norm",
@@ -213,38 +189,6 @@ CLAIMS = (
         "median over gaps of the highest ELR · sharpness in their first half",
         lambda e: list(e.values["early"]),
         below(1.4, origin="earlier seeds"),
-        {DIGITS: "holds"},
-    ),
-    Claim(
-        "threshold.jumps",
-        "Such a run has three jumps and more to look at.",
-        PERIODS,
-        COMMAND,
-        "jumps whose sharpness was measured",
-        lambda e: [float(len(result.sharpness)) for result in e.each],
-        above(2.5, origin="earlier seeds"),
-        {DIGITS: "holds"},
-    ),
-    Claim(
-        "threshold.command-before",
-        "The command sees the same: before every jump ELR times sharpness passes 1.8.",
-        PERIODS,
-        COMMAND,
-        "least over jumps of the highest ELR · sharpness before",
-        lambda e: [least([row.highest for row in result.sharpness]) for result in e.each],
-        above(1.8, origin="earlier seeds"),
-        {DIGITS: "holds"},
-    ),
-    Claim(
-        "threshold.command-between",
-        "Midway between jumps it stays below 1.8.",
-        PERIODS,
-        COMMAND,
-        "largest ELR · sharpness midway between jumps",
-        lambda e: [
-            -least([None if v is None else -v for row in result.sharpness for v in row.control]) for result in e.each
-        ],
-        below(1.8, origin="earlier seeds"),
         {DIGITS: "holds"},
     ),
 )

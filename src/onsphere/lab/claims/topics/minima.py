@@ -50,7 +50,7 @@ ZONES = Study(
     (
         Variant(
             DIGITS,
-            ENGINE | {"path_elrs": (5e-4,), "elrs": (2e-3, 1.6e-2, 6.4e-2), "checkpoints": 6, "evaluations": 2},
+            ENGINE | {"path_elrs": (5e-4,), "elrs": (2e-3, 1.6e-2, 6.4e-2), "checkpoints": 5, "evaluations": 2},
             {"large": 6.4e-2},
         ),
     ),

@@ -59,8 +59,8 @@ def _rotation(name: str, optimizer: str) -> Study:
         "a perceptron and a transformer; the angle of each scale-invariant group's steps.",
         "",
         (
-            Variant(DIGITS, {"task": "digits", "optimizer": optimizer, "steps": 3000}),
-            Variant("text", {"task": "text", "optimizer": optimizer, "steps": 1500}),
+            Variant(DIGITS, {"task": "digits", "optimizer": optimizer, "steps": 2000}),
+            Variant("text", {"task": "text", "optimizer": optimizer, "steps": 1000}),
         ),
         function="rotation:rotation",
     )
