@@ -3,8 +3,8 @@
 ``map_regimes`` finds the three regimes of a network of yours, ``train_periods`` its periods under weight decay;
 ``map_spectrum``, ``drop_elr``, ``map_zones``, ``stabilise`` and ``compare_conventional`` look at the regimes from
 inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget`` splits a memory budget;
-``onsphere.lab.claims`` decides the papers' claims; ``symmetries_page`` draws what may be rescaled, ``monitor_page`` what a monitor saw. The same experiments are commands
-(``onsphere --help``). Needs the extra ``onsphere[lab]``.
+``onsphere.lab.claims`` decides the papers' claims; ``symmetries_page`` draws what may be rescaled, ``monitor_page``
+what a monitor saw. The same experiments are commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
 """
 
 from importlib import import_module
