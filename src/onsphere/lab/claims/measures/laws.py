@@ -40,8 +40,8 @@ def norms(seed: int, *, lr: float, weight_decay: float, low: float, high: float,
     Returns:
         ``fourth``: mean ρ⁴ over lr g̃² / (2 wd - lr wd²); ``angle``: rms angular update over √(2 lr wd); ``relaxation``:
         rate at which ρ⁴ comes back with a constant gradient over 4 lr wd; ``band_low``, ``band_high``: least and
-        largest ρ² over the ends of the band; ``first_jump``: steps to the first δ-jump after gradients that are as
-        small as they may be, minus the least number that the law allows; ``window``: residual of the averaged law.
+        largest ρ² over the ends of the band; ``first_jump``: steps to the first δ-jump after gradients a twentieth of
+        ``low``, minus the least number that the law allows; ``window``: residual of the averaged law.
     """
     generator = np.random.default_rng(seed)
     gradients = np.exp(generator.uniform(math.log(low), math.log(high), steps))
@@ -61,7 +61,7 @@ def norms(seed: int, *, lr: float, weight_decay: float, low: float, high: float,
         "relaxation": _relaxation(lr, weight_decay) / (4 * lr * weight_decay),
         "band_low": float(square[half:].min() / float(band.low) ** 2),
         "band_high": float(square[half:].max() / float(band.high) ** 2),
-        "first_jump": _first_jump(lr, weight_decay, low, high, generator),
+        "first_jump": _first_jump(lr, weight_decay, low / 20, high, generator),
         "window": abs(float(averaged_law_residual(np.sqrt(square), effective, lr, weight_decay))),
     }
 
@@ -81,7 +81,7 @@ def _first_jump(lr: float, weight_decay: float, low: float, high: float, generat
     bounds = jump_time_bounds(radius, low, high, delta, lr, weight_decay)
     b, kappa = 1 - lr * weight_decay, float(jump_threshold(delta))
     square = radius**2
-    for step in range(10_000_000):
+    for step in range(100_000):
         if lr * high / square > kappa * b:
             return step - float(bounds.minimum)
         square = b**2 * square + lr**2 * low**2 / square

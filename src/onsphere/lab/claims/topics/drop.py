@@ -33,13 +33,13 @@ DROP = Study(
             ENGINE
             | FASHION_7
             | {"train": 2000, "widths": (48, 48), "batch_size": 128, "steps": 2500, "drop_steps": 3000}
-            | {"starts": (3.6e-3, 8e-3, 1.2e-2, 2.6e-2, 5.9e-2, 0.13), "ends": (4.9e-4, 2.4e-3), "points": 11},
+            | {"starts": (3.6e-3, 8e-3, 2.6e-2, 5.9e-2, 0.13), "ends": (4.9e-4, 2.4e-3), "points": 11},
             {"end": 4.9e-4, "largest": 2.4e-3, "near": 3.6e-3, "above": 8e-3, "high": 2.6e-2, "far": 5.9e-2}
             | {"divergence": 0.13},
         ),
         Variant(
             DIGITS,
-            ENGINE | {"starts": (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 0.2), "points": 11},
+            ENGINE | {"starts": (4e-3, 8e-3, 3.2e-2, 6.4e-2, 0.2), "points": 11},
             {"end": 5e-4, "largest": 2e-3, "near": 8e-3, "above": 8e-3, "high": 3.2e-2, "far": 6.4e-2}
             | {"divergence": 0.2},
         ),
