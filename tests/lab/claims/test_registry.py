@@ -5,6 +5,7 @@ import re
 import pytest
 
 from onsphere.lab.claims import CLAIMS, TOPICS, chosen, studies
+from onsphere.lab.claims.rules import VERDICTS
 from onsphere.lab.claims.run import Laboratory
 from onsphere.lab.claims.study import SCALES
 from onsphere.lab.options import InputError
@@ -27,7 +28,7 @@ def test_a_claim_is_a_sentence_with_a_source_and_what_was_recorded():
         assert re.fullmatch(r"[a-z-]+\.[a-z0-9-]+", claim.id)
         assert claim.says.endswith(".") and claim.source and claim.number, claim.id
         assert claim.recorded and claim.recorded.keys() <= {variant.data for variant in claim.study.small}, claim.id
-        assert set(claim.recorded.values()) <= {"holds", "does not hold", "not decided"}, claim.id
+        assert set(claim.recorded.values()) <= set(VERDICTS), claim.id
         assert claim.rule.low < claim.rule.high, claim.id
 
 

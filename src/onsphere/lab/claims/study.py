@@ -119,8 +119,8 @@ class Claim:
         number: What the measured number is, with its unit.
         measure: From the evidence to one number a seed; pure.
         rule: What decides by the numbers.
-        recorded: What was seen at the scale ``small`` with seeds 0 to 4, by data set. A verdict other than "not
-            decided" is held by ``tests/science``. Data that are not named here do not have the claim.
+        recorded: What was seen at the scale ``small`` with seeds 0 to 4, by data set; "not run" until somebody records
+            it. ``tests/science`` holds "holds" and "does not hold". Data that are not named do not have the claim.
         note: What a reader must know, such as how far the small study is from the paper's.
     """
 
