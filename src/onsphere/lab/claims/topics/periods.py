@@ -103,6 +103,8 @@ def disagreement(one: Minima) -> float:
     return fmean(one.disagreement[i][i + 1] for i in range(len(one.steps) - 1))
 
 
+_RECOVERY = "steps from the lowest ELR to the next jump over those of the norm recurrence without gradients"
+
 CLAIMS = (
     Claim(
         "periods.periodic",
@@ -142,7 +144,8 @@ CLAIMS = (
         "period with decay 1e-3 over that with 3e-3",
         lambda e: period_ratio(e, "slow", "fast"),
         within(2, 4, origin="earlier seeds"),
-        {DIGITS: "holds", FASHION: "not decided"},
+        {DIGITS: "holds"},
+        note="On Fashion-MNIST 4,000 steps with the small decay hold too few jumps to tell a period.",
     ),
     Claim(
         "periods.product-alone",
@@ -159,10 +162,20 @@ CLAIMS = (
         "Gradient noise slows the recovery: it takes longer than weight decay alone would need.",
         PERIODS,
         MINIBATCH,
-        "steps from the lowest ELR to the next jump over those of the norm recurrence without gradients",
+        _RECOVERY,
+        lambda e: [number(run.recovery_ratio) for run in runs(e, "fast")],
+        above(1),
+        {DIGITS: "holds", FASHION: "holds"},
+    ),
+    Claim(
+        "periods.noise-delays-little",
+        "It takes longer by a tenth to six tenths.",
+        PERIODS,
+        MINIBATCH,
+        _RECOVERY,
         lambda e: [number(run.recovery_ratio) for run in runs(e, "fast")],
         within(1.1, 1.6, origin="earlier seeds"),
-        {DIGITS: "holds", FASHION: "not decided"},
+        {DIGITS: "holds", FASHION: "does not hold"},
     ),
     Claim(
         "periods.full-batch",
