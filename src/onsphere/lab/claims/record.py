@@ -117,12 +117,11 @@ def read_record(folder: Path) -> list[Outcome]:
 def write_record(folder: Path, new: Sequence[Outcome]) -> list[Outcome]:
     """Put outcomes in the place of earlier ones of the same claims, and return all of them in the order of the claims.
 
-    Claims that the registry does not know any more are left out.
+    What the registry does not ask any more is left out.
     """
     found = {one.key: one for one in [*read_record(folder), *new]}
-    order = {claim.id: i for i, claim in enumerate(CLAIMS)}
-    kept = [one for one in found.values() if one.id in order]
-    kept.sort(key=lambda one: (order[one.id], SCALES.index(one.scale)))
+    asked = [(c.id, v.data, scale) for c in CLAIMS for scale in SCALES for v in c.variants(scale)]
+    kept = [found[key] for key in asked if key in found]
     write_json(record_path(folder), {"version": __version__, "outcomes": plain_of(kept)})
     return kept
 
