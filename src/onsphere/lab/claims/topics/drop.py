@@ -153,7 +153,7 @@ CLAIMS = (
         "test error from there minus that without a drop (points)",
         lambda e: points(after(e, "high"), no_drop(e)),
         below(-0.5, origin="earlier seeds"),
-        {FASHION: "not decided", DIGITS: "not decided"},
+        {FASHION: "not decided", DIGITS: "holds"},
         note="Earlier the mean over seeds alone was held to be below the bound, and it is; here the interval is.",
     ),
     Claim(
@@ -167,7 +167,7 @@ CLAIMS = (
             for a, b in zip(after(e, "high", name="gradient_norm"), after(e, "end", name="gradient_norm"), strict=True)
         ],
         below(0.7, origin="earlier seeds"),
-        {FASHION: "holds", DIGITS: "not decided"},
+        {FASHION: "holds", DIGITS: "does not hold"},
     ),
     Claim(
         "drop.best-just-above",
@@ -228,7 +228,7 @@ CLAIMS = (
         "test error of the drop from just above the threshold minus that of the largest final ELR throughout (points)",
         lambda e: points(after(e, "above"), after(e, "largest", "largest")),
         below(0),
-        {FASHION: "not decided", DIGITS: "not decided"},
+        {FASHION: "not decided", DIGITS: "holds"},
     ),
     Claim(
         "drop.one-basin",
@@ -238,7 +238,7 @@ CLAIMS = (
         "1 where all paths between the three are without a barrier in training error",
         lambda e: connected(e, "near"),
         MOST_SEEDS,
-        {FASHION: "holds", DIGITS: "not decided"},
+        {FASHION: "holds", DIGITS: "holds"},
     ),
     Claim(
         "drop.basin-lost",
@@ -248,7 +248,7 @@ CLAIMS = (
         "1 where all paths between the three are without a barrier in training error",
         lambda e: connected(e, "high"),
         below(0.5, of="share"),
-        {FASHION: "holds", DIGITS: "not decided"},
+        {FASHION: "not decided", DIGITS: "holds"},
     ),
     Claim(
         "drop.average-gains",
@@ -258,7 +258,7 @@ CLAIMS = (
         "test error of the average minus that without a drop (points)",
         lambda e: points(averages(e, "near"), no_drop(e)),
         below(0),
-        {FASHION: "holds", DIGITS: "holds"},
+        {FASHION: "not decided", DIGITS: "holds"},
     ),
     Claim(
         "drop.average-as-good",

@@ -162,7 +162,7 @@ CLAIMS = (
         "loss at the larger ELR over that at the smaller",
         lambda e: [a.loss / b.loss for a, b in zip(cells(e, "low"), cells(e, "slow"), strict=True)],
         below(1.0),
-        {DIGITS: "not decided", FASHION: "not decided"},
+        {DIGITS: "holds", FASHION: "holds"},
     ),
     Claim(
         "regimes.larger-elr-flatter",
@@ -172,7 +172,7 @@ CLAIMS = (
         "gradient norm at the larger ELR over that at the smaller",
         lambda e: [a.gradient_norm / b.gradient_norm for a, b in zip(cells(e, "low"), cells(e, "slow"), strict=True)],
         below(1.0),
-        {DIGITS: "not decided", FASHION: "not decided"},
+        {DIGITS: "holds", FASHION: "holds"},
         note="At equal steps, not at equal loss; spectrum.* compare at equal loss.",
     ),
     Claim(
@@ -183,7 +183,7 @@ CLAIMS = (
         "test error at the larger ELR minus that at the smaller (points)",
         lambda e: [100 * (a.test_error - b.test_error) for a, b in zip(cells(e, "low"), cells(e, "slow"), strict=True)],
         below(0.0),
-        {DIGITS: "not decided", FASHION: "not decided"},
+        {DIGITS: "not decided", FASHION: "holds"},
     ),
     Claim(
         "regimes.equilibrium-levels-off",

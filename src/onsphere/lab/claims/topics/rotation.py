@@ -162,7 +162,7 @@ CLAIMS = (
         "δ-jumps in 3,500 steps, the larger of both learning rates",
         lambda e: sphere_jumps(e, "compared"),
         below(1, origin="earlier seeds"),
-        {FASHION: "not decided", DIGITS: "not decided"},
+        {FASHION: "not decided", DIGITS: "holds"},
         note="None, one or two runs of ten have one, by the machine's rounding; a periodic run has 15 and more.",
     ),
     Claim(
@@ -193,7 +193,7 @@ CLAIMS = (
         "rms angular update over the law's, the farthest from 1 of all groups",
         lambda e: list(e.values["angle"]),
         near(1, 0.1, origin="earlier seeds"),
-        {DIGITS: "holds", "text": "holds"},
+        {DIGITS: "not run", "text": "not run"},
     ),
     Claim(
         "rotation.adamw-balanced",
@@ -203,7 +203,7 @@ CLAIMS = (
         "largest rms angular update over the smallest of all groups",
         lambda e: list(e.values["spread"]),
         below(1.2, origin="derived"),
-        {DIGITS: "holds", "text": "holds"},
+        {DIGITS: "not run", "text": "not run"},
     ),
     Claim(
         "rotation.momentum",
@@ -213,7 +213,7 @@ CLAIMS = (
         "rms angular update over the law's, the farthest from 1 of all groups",
         lambda e: list(e.values["angle"]),
         near(1, 0.1, origin="earlier seeds"),
-        {DIGITS: "holds", "text": "holds"},
+        {DIGITS: "not run", "text": "not run"},
     ),
     Claim(
         "rotation.momentum-balanced",
@@ -223,6 +223,6 @@ CLAIMS = (
         "largest rms angular update over the smallest of all groups",
         lambda e: list(e.values["spread"]),
         below(1.2, origin="derived"),
-        {DIGITS: "holds", "text": "holds"},
+        {DIGITS: "not run", "text": "not run"},
     ),
 )
