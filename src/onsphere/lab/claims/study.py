@@ -112,7 +112,7 @@ class Claim:
     """A statement of a paper that numbers can decide.
 
     Attributes:
-        id: The identifier, ``TOPIC.NAME``.
+        id: What names the claim, ``TOPIC.NAME``.
         says: The statement in our words, one sentence that is true or not.
         source: Paper, and section or figure where it is known.
         study: Which runs answer it.
