@@ -1,8 +1,9 @@
 """No false alarm on ordinary runs, and periods where there are some: real training, read as the monitor reads it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from populations import FASHION_MNIST
 
 from onsphere.dynamics import zigzag_jumps
 from onsphere.lab import data
@@ -12,6 +13,7 @@ from onsphere.monitor.findings import BURN_IN, diagnose, forecast_of, jumps_of
 from onsphere.monitor.history import GroupHistory
 
 pytestmark = pytest.mark.science
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def histories(folder, copies, steps, *, every=1, batch_size=128, name="digits", widths=(32, 32), **options):

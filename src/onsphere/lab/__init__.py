@@ -3,9 +3,9 @@
 ``map_regimes`` finds the three regimes of a network of yours, ``train_periods`` its periods under weight decay;
 ``map_spectrum``, ``drop_elr``, ``map_zones``, ``stabilise``, ``compare_conventional`` and ``learn_features`` look at
 the regimes from inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget`` splits a memory
-budget; ``measure_thermo`` reads temperature, pressure and entropy of a stationary state; ``symmetries_page`` draws what
-may be rescaled, ``monitor_page`` what a monitor saw. The same experiments are commands (``onsphere --help``). Needs the
-extra ``onsphere[lab]``.
+budget; ``measure_thermo`` reads temperature, pressure and entropy of a stationary state; ``onsphere.lab.claims``
+decides the papers' claims; ``symmetries_page`` draws what may be rescaled, ``monitor_page`` what a monitor saw. The
+same experiments are commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
 """
 
 from importlib import import_module

@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import json as json_format
 import os
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from onsphere import __version__
-from onsphere.lab.command import Config, Json, Out, Stopped, go_on, listed, rewrite, work
+from onsphere.lab.command import Config, Json, Out, Stopped, displayed, go_on, listed, rewrite, work
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
 from onsphere.lab.options import InputError, Options, one_line
@@ -121,6 +122,71 @@ def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"
     for row in rows:
         words = (row[name] for name in ("run", "command", "status", "created", "summary"))
         print(" ".join(visible("  ".join(word for word in words if word)).split("\n")))
+
+
+ClaimsFolder = Annotated[Path, Parameter(name="--out", help="Folder of the claims' runs, page and JSON.")]
+
+claims = App(name="claims", help="The claims of the papers, one by one: which hold here, and by which numbers.")
+app.command(claims)
+
+
+@claims.default
+def list_claims(
+    *,
+    out: ClaimsFolder = Path("runs/claims"),
+    markdown: Annotated[bool, Parameter(negative="", help="Print what was seen as a page in Markdown.")] = False,
+    json: Json = False,
+) -> None:
+    """List the claims with their sources, and what was seen last of each: verdict, number with its interval, scale."""
+    from onsphere.lab.claims import CLAIMS, read_record
+    from onsphere.lab.claims.document import markdown as document
+    from onsphere.lab.claims.words import listing, rows
+
+    seen = read_record(out)
+    if json:
+        print(json_format.dumps({"command": "claims", "out": str(out), "claims": rows(CLAIMS, seen)}))
+    elif markdown:
+        print(document(seen), end="")
+    else:
+        for line in listing(CLAIMS, seen):
+            print(visible(line))
+
+
+@claims.command(name="run")
+def run_of_claims(
+    *ids: Annotated[str, Parameter(help="Claims by identifier, or whole topics (default: all).")],
+    scale: Annotated[
+        Literal["small", "paper"],
+        Parameter(help="small: digits and Fashion-MNIST, minutes; paper: the published networks and data, days."),
+    ] = "small",
+    seeds: Annotated[int, Parameter(help="Seeds of every study; an interval needs two.")] = 5,
+    workers: Annotated[int, Parameter(help="Worker processes, one thread each.")] = 2,
+    out: ClaimsFolder = Path("runs/claims"),
+    data_dir: Annotated[str | None, Parameter(help="Folder that holds the files of the data sets.")] = None,
+    json: Json = False,
+) -> None:
+    """Run what decides claims, go on with what was stopped, and write claims.html and claims.json.
+
+    Only the studies that the claims need are run, and none that has ended. Every study
+    is a run of its own in the folder.
+    """
+    from onsphere.lab.claims.run import claims_json, run_claims
+    from onsphere.lab.claims.words import conclusion
+
+    again = ["onsphere", "claims", "run", *ids, "--scale", scale, "--seeds", str(seeds), "--workers", str(workers)]
+    again += ["--out", str(out), *(["--data-dir", data_dir] if data_dir else [])]
+    found = displayed(
+        lambda display, stop: run_claims(
+            ids, scale=scale, seeds=seeds, workers=workers, out=out, data_dir=data_dir, progress=display, stop=stop
+        ),
+        lambda _: f"; continue with: {shlex.join(again)}",
+    )
+    if json:
+        print(json_format.dumps(claims_json(found, out)))
+        return
+    for line in conclusion(found):
+        print(visible(line))
+    print(visible(f"page: {out / 'claims.html'}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

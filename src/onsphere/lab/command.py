@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Own = Experiment[Any, Any, Any]
 
+T = TypeVar("T")
+
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output.")
@@ -38,6 +40,28 @@ class Stopped(Exception):  # noqa: N818
 
 def work(own: Own, as_json: bool, call: Callable[[Own, Display, Callable[[], bool]], ExperimentResult]) -> None:
     """Run an experiment with a live display and orderly Ctrl-C, then print its result."""
+    result = displayed(lambda display, stop: call(own, display, stop), _how_to_go_on)
+    if as_json:
+        from onsphere.lab.store.seal import plain
+
+        print(json_format.dumps(plain(result.to_dict())), flush=True)
+    else:
+        from onsphere.lab.terminal import show
+
+        show(own, result)
+
+
+def displayed(call: Callable[[Display, Callable[[], bool]], T], how_to_go_on: Callable[[Path | None], str]) -> T:
+    """Call something with a live display and orderly Ctrl-C.
+
+    Args:
+        call: Takes the display and what it is to ask often: whether to stop.
+        how_to_go_on: From the folder of the run that was begun last, if any, to the end of the sentence that says how
+            to go on after an interruption.
+
+    Raises:
+        Stopped: It was interrupted.
+    """
     from onsphere.lab.display import Display
     from onsphere.lab.execution import Interrupted, WorkerDied, abandon
 
@@ -54,22 +78,14 @@ def work(own: Own, as_json: bool, call: Callable[[Own, Display, Callable[[], boo
 
         before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            result = call(own, display, stopping.is_set)
+            return call(display, stopping.is_set)
         except Interrupted as stopped:
-            raise Stopped(f"interrupted{_how_to_go_on(display.run)}") from stopped
+            raise Stopped(f"interrupted{how_to_go_on(display.run)}") from stopped
         except WorkerDied as error:
-            raise WorkerDied(f"{error}{_how_to_go_on(display.run)}") from error
+            raise WorkerDied(f"{error}{how_to_go_on(display.run)}") from error
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    if as_json:
-        from onsphere.lab.store.seal import plain
-
-        print(json_format.dumps(plain(result.to_dict())), flush=True)
-    else:
-        from onsphere.lab.terminal import show
-
-        show(own, result)
 
 
 def go_on(run: Run, as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """One HTML page that carries everything: text, tables, charts, scripts and styles; it asks no server.
 
 A `Page` is a title, an answer and a list of `Section`s, each a list of blocks: `Text`, `Facts`, `Table`, `Chart`,
-`Code`. Experiments say what goes into them; the templates beside this module say how they look. A content security
-policy in the page forbids the browser every outside request, so "offline" is enforced, not promised.
+`Picture`, `Code`. Experiments say what goes into them; the templates beside this module say how they look. A content
+security policy in the page forbids the browser every outside request, so "offline" is enforced, not promised.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -173,7 +174,30 @@ class Code:
     text: str
 
 
-Block = Text | Facts | Table | Chart | Code
+@dataclass(frozen=True)
+class Picture:
+    """A figure that another page has, embedded, with a link to that page.
+
+    Attributes:
+        png: The bytes of the image.
+        link: Where the image and its caption lead, relative to the page.
+        caption: What the figure shows, below it.
+        label: The same for screen readers.
+    """
+
+    kind: ClassVar[str] = "picture"
+    png: bytes = field(repr=False)
+    link: str
+    caption: str
+    label: str
+
+    @property
+    def data(self) -> str:
+        """The image in base64."""
+        return b64encode(self.png).decode("ascii")
+
+
+Block = Text | Facts | Table | Chart | Picture | Code
 
 
 @dataclass(frozen=True)

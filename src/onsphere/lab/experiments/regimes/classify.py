@@ -8,7 +8,7 @@ training mode, the training error is that of the evaluations in Q4 (all training
     convergence           not that, and training error < 1 % (it interpolates) or Q4 loss / Q3 loss < 0.93 (it falls)
     chaotic_equilibrium   neither: the loss has levelled off above zero
 
-The angular rule needs no loss scale and separates runs by a wide margin (``tests/science/test_regimes.py``).
+The angular rule needs no loss scale and separates runs by a wide margin (the claims ``regimes.*``, docs/claims.md).
 
 A run is *below* the convergence boundary if it converges, and below the divergence boundary if it does not diverge.
 Near the first boundary runs are metastable and seeds disagree, so a bracket never claims more than was seen:

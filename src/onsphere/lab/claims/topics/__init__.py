@@ -1,0 +1,1 @@
+"""The claims by topic: one module each, with its studies."""
