@@ -27,6 +27,9 @@ EXPERIMENTS = {
     "stabilise": SHARED | {"elrs": [0.02, 0.06], "divergence_elrs": [0.5], "steps": 96, "change": 40, "points": 3},
     "compare_conventional": SHARED | {"elr": [1e-3, 3e-2], "lr": [0.03, 3.0], "weight_decay": 0.02},
     "compare_schedules": SHARED | {"constant": [0.5, 1.0], "peaks": [4.0], "lr": [1.0], "weight_decay": [1e-3]},
+    "learn_features": SHARED | {"starts": [1e-2, 0.3], "end": 5e-3, "drop_steps": 20, "bands": [0, 2, 5]},
+    "measure_thermo": SHARED
+    | {"protocols": ["fixed_elr"], "elrs": [0.05, 0.1], "weight_decays": [0.1, 0.2], "samples": 16, "gradients": 3},
     "split_budget": SHARED | {"lr": 0.02, "budget": [4000], "members": [1, 2], "curves": True},
 }
 del EXPERIMENTS["map_zones"]["batch_size"], EXPERIMENTS["map_zones"]["evaluations"]

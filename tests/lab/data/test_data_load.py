@@ -10,8 +10,8 @@ from onsphere.lab.data import NAMES, DataError, Dataset, load
 
 
 def test_public_names():
-    names = {"NAMES", "DataError", "Dataset", "batch_indices", "from_arrays", "load", "redundant_features"}
-    assert set(data.__all__) == names
+    functions = {"batch_indices", "drawn_indices", "from_arrays", "load", "redundant_features"}
+    assert set(data.__all__) == {"NAMES", "DataError", "Dataset"} | functions
     assert NAMES == ("digits", "fashion-mnist", "cifar10", "cifar100")
     assert issubclass(DataError, ValueError)
 

@@ -49,7 +49,7 @@ def redundant_features(
         train: Number of training examples, half of each class.
         test: Number of test examples, drawn likewise and independently.
         noise: Least and most standard deviation σ_i of the noise; feature 0 has the least.
-        seed: Decides all draws.
+        seed: All draws follow from it.
 
     Returns:
         Inputs float32 [N, 2 features], the coordinates of feature i at 2 i and 2 i + 1; labels 0 and 1.
@@ -85,7 +85,7 @@ def redrawn(x: Tensor, labels: Tensor, features: int, seed: Seed = 0) -> Tensor:
         x: Inputs [N, 2 features].
         labels: Their labels, 0 and 1: [N].
         features: How many features there are.
-        seed: Decides all permutations.
+        seed: All permutations follow from it.
 
     Returns:
         Inputs of the same shape.

@@ -73,7 +73,7 @@ def layer_norm_mlp(
 
     Args:
         input_shape: shape of one example; it is flattened.
-        classes: number of classes.
+        classes: how many outputs the head has, one for each class.
         widths: units of each hidden layer, at least one layer.
         head_norm: Frobenius norm of the frozen last layer.
         eps: eps of the layer norms.

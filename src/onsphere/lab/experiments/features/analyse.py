@@ -69,7 +69,7 @@ def sparsity(accuracies: Sequence[float], limit: float, best: Sequence[float]) -
     """How many features carry the label, the effective number of them, and their usefulness.
 
     Args:
-        accuracies: Of each feature alone.
+        accuracies: What each feature alone allows, fractions.
         limit: The accuracy above which a feature counts (:func:`carrying_limit`).
         best: The best accuracy that each feature allows.
 

@@ -22,10 +22,10 @@ class Part:
     Attributes:
         part: Its number, from 0.
         name: What it is called.
-        noise: Of a feature, the standard deviation of its noise; else None.
-        best: Of a feature, the best accuracy that it alone allows; else None.
-        low: Of a band, its least frequency; else None.
-        high: Of a band, the frequency at which it ends; else None.
+        noise: Standard deviation of a feature's noise; None for a band.
+        best: Best accuracy that a feature alone allows; None for a band.
+        low: Least frequency of a band; None for a feature.
+        high: Frequency at which a band ends; None for a feature.
     """
 
     part: int
@@ -135,7 +135,7 @@ class Contrast:
     """The starts slightly above the threshold beside another group.
 
     Attributes:
-        other: The other group.
+        other: The group of starts that it is compared with.
         difference: Effective number slightly above the threshold minus that of the other group, paired by seed.
     """
 

@@ -92,18 +92,20 @@ def _window(problem: Problem, copy: Copy, readings: Readings, start: int, end: i
     norm2, gradient2, inner = (readings.moment(name).sum(-1)[start:end, 0] for name in ("norm2", "gradient2", "inner"))
     free_elr = problem.geometry == "sphere" or problem.keep_elr
     elr = np.full_like(norm2, copy.lr) if free_elr else copy.lr / norm2
-    # |x'|² / r² - 1 of the gradient's part of a step, in the form that keeps its digits
-    growth = elr**2 * norm2 * gradient2 - 2 * elr * inner
-    pressure = growth / (1 + np.sqrt(np.maximum(1 + growth, 0))) / (elr * norm2)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a norm that has left the range is no number
+        # |x'|² / r² - 1 of the gradient's part of a step, in the form that keeps its digits
+        growth = elr**2 * norm2 * gradient2 - 2 * elr * inner
+        pressure = growth / (1 + np.sqrt(np.maximum(1 + growth, 0))) / (elr * norm2)
+        means = [float(x.mean()) for x in (norm2, np.log(norm2), norm2 * gradient2, pressure)]
     entropy, bound, flatness, grown = entropies(points)
     return Window(
         end=end,
         energy=float(readings.loss[start:end, 0].mean()),
-        radius=float(np.sqrt(norm2.mean())),
-        log_radius=float(np.log(norm2).mean() / 2),
+        radius=float(np.sqrt(means[0])),
+        log_radius=means[1] / 2,
         elr=float(elr.mean()),
-        moment=float((norm2 * gradient2).mean()),
-        pressure=float(pressure.mean()),
+        moment=means[2],
+        pressure=means[3],
         entropy=entropy,
         bound=bound,
         effective_dimension=flatness,
