@@ -13,7 +13,7 @@ help:
 	@echo "make demo     map the three regimes of a small network (under a minute) and write a page"
 	@echo "make test     linters, types, import contracts, tests: minutes (JOBS=8 on a machine of eight cores)"
 	@echo "make check    linters, types and import contracts only"
-	@echo "make science  the phenomena, trained anew on real data"
+	@echo "make science  the phenomena, trained anew on real data (SECOND=no: each claim on its first data set alone)"
 	@echo "make search   the property tests with new random examples, other ones each time"
 	@echo "make laws     draw the figures of docs/laws.md and print its numbers"
 	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
@@ -32,7 +32,7 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 science: .venv/dev
-	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/science
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(if $(filter no,$(SECOND)),-m "not second") tests/science
 
 search: .venv/dev
 	$(BIN)/pytest -n $(JOBS) --hypothesis-profile=search -m hypothesis

@@ -9,9 +9,9 @@ from onsphere.lab.claims import CLAIMS
 pytestmark = [pytest.mark.science, pytest.mark.slow]
 
 CASES = [
-    pytest.param(claim, variant, id=f"{claim.id}-{variant.slug}")
+    pytest.param(claim, variant, id=f"{claim.id}-{variant.slug}", marks=[pytest.mark.second] if place else [])
     for claim in sorted(CLAIMS, key=lambda claim: claim.study.name)
-    for variant in claim.variants("small")
+    for place, variant in enumerate(claim.variants("small"))
 ]
 
 
