@@ -7,13 +7,14 @@ import sys
 
 import torch
 
-from benchmarks import curvature, ensembles, monitor, optimizer, population, sharded, spectra, symmetry, toys
+from benchmarks import curvature, ensembles, kept, monitor, optimizer, population, sharded, spectra, symmetry, toys
 
 BENCHMARKS = {
     "mlp": population.mlp,
     "convnet": population.convnet,
     "telemetry": population.telemetry,
     "optimizer": optimizer.step,
+    "kept": kept.steps,
     "sharded": sharded.steps,
     "workers": population.workers,
     "toys": toys.pairs,
