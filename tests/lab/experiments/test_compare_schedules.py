@@ -11,7 +11,8 @@ from cyclopts.exceptions import CycloptsError
 from onsphere.lab import InputError, Run
 from onsphere.lab.cli import app, run_command
 from onsphere.lab.config import to_toml
-from onsphere.lab.experiments.schedule import charts
+from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.experiments.schedule import charts, methods
 from onsphere.lab.experiments.schedule.charts import courses
 from onsphere.lab.experiments.schedule.page import report
 from onsphere.lab.experiments.schedule.result import ScheduleResult
@@ -19,6 +20,7 @@ from onsphere.lab.experiments.schedule.run import EXPERIMENT, compare_schedules
 from onsphere.lab.frame import repeated
 from onsphere.lab.population import ShardFolder
 from onsphere.lab.terminal import show
+from onsphere.optim import propose_elrs
 
 pytestmark = pytest.mark.usefixtures("undrawn_module")
 
@@ -32,6 +34,36 @@ LINE = (
     "--constant 0.5,1 --peaks 4 --lr 1 --weight-decay 1e-3 --mode vmap --chunk 20 --compiled no "
     "--checkpoint-seconds 0.01"
 )
+
+
+def test_a_swing_of_the_loss_does_not_move_the_threshold(monkeypatch):
+    """One seed's loss falls at an ELR where it does not fit, above one at which it had levelled off."""
+    falls, level, jumps = "convergence", "chaotic_equilibrium", "divergence"
+    labels = {1e-4: falls, 3e-3: falls, 1e-2: level, 3e-2: level, 6e-2: falls, 0.3: jumps}
+    numbers = dict.fromkeys(
+        ("loss", "train_loss", "loss_at_init", "test_error", "angular_update", "gradient_norm"), 1.0
+    )
+    cells = [
+        Cell(
+            elr, seed, level if (seed, elr) == (0, 6e-2) else label, "", train_error=0.3, trend=0.9, **numbers, **ENDED
+        )
+        for elr, label in labels.items()
+        for seed in (0, 1)
+    ]
+    monkeypatch.setattr(methods, "read_cells", lambda shard, number: cells)
+    monkeypatch.setattr(methods, "next_cells", lambda cells, factor: [])
+    proposed = propose_elrs(methods.quick_map(OneRound()))
+    assert (proposed.basis, proposed.bracket) == ("labels", (3e-3, 1e-2))
+
+
+ENDED = {"finite": True, "round": 0}
+
+
+class OneRound:
+    """A trainer of one shard that holds nothing."""
+
+    def round(self, name, copies, title):
+        yield None
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onsphere.lab.experiment import Session
-from onsphere.lab.experiments.regimes.classify import Cell, find_boundaries, next_cells
+from onsphere.lab.experiments.regimes.classify import Cell, find_boundaries, next_cells, settled
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.experiments.schedule.result import Boundaries
 from onsphere.lab.experiments.schedule.spec import FROM_MAP, Family, ScheduleSpec
@@ -165,5 +165,5 @@ def quick_map(trainer: Trainer) -> dict[str, Any]:
         wanted = next_cells(cells, QUICK_FACTOR)
         if not wanted:
             break
-    cells.sort(key=lambda cell: (cell.elr, cell.seed))
+    cells = settled(sorted(cells, key=lambda cell: (cell.elr, cell.seed)))
     return dict(plain_of({"boundaries": find_boundaries(cells), "cells": cells}))
