@@ -56,9 +56,6 @@ def test_a_swing_of_the_loss_does_not_move_the_threshold(monkeypatch):
     assert (proposed.basis, proposed.bracket) == ("labels", (3e-3, 1e-2))
 
 
-ENDED = {"finite": True, "round": 0}
-
-
 class OneRound:
     """A trainer of one shard that holds nothing."""
 
