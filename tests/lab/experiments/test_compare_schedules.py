@@ -40,13 +40,10 @@ def test_a_swing_of_the_loss_does_not_move_the_threshold(monkeypatch):
     """One seed's loss falls at an ELR where it does not fit, above one at which it had levelled off."""
     falls, level, jumps = "convergence", "chaotic_equilibrium", "divergence"
     labels = {1e-4: falls, 3e-3: falls, 1e-2: level, 3e-2: level, 6e-2: falls, 0.3: jumps}
-    numbers = dict.fromkeys(
-        ("loss", "train_loss", "loss_at_init", "test_error", "angular_update", "gradient_norm"), 1.0
-    )
+    names = ("loss", "train_loss", "loss_at_init", "test_error", "angular_update", "gradient_norm")
+    rest = dict.fromkeys(names, 1.0) | {"train_error": 0.3, "trend": 0.9, "finite": True, "round": 0}
     cells = [
-        Cell(
-            elr, seed, level if (seed, elr) == (0, 6e-2) else label, "", train_error=0.3, trend=0.9, **numbers, **ENDED
-        )
+        Cell(elr, seed, level if (seed, elr) == (0, 6e-2) else label, "", **rest)
         for elr, label in labels.items()
         for seed in (0, 1)
     ]
