@@ -11,7 +11,7 @@ from cyclopts.exceptions import CycloptsError
 from onsphere.lab import InputError, Run
 from onsphere.lab.cli import app, run_command
 from onsphere.lab.config import to_toml
-from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.experiments.regimes.classify import Cell, settled
 from onsphere.lab.experiments.schedule import charts, methods
 from onsphere.lab.experiments.schedule.charts import courses
 from onsphere.lab.experiments.schedule.page import report
@@ -51,6 +51,15 @@ def test_a_swing_of_the_loss_does_not_move_the_threshold(monkeypatch):
     monkeypatch.setattr(methods, "next_cells", lambda cells, factor: [])
     proposed = propose_elrs(methods.quick_map(OneRound()))
     assert (proposed.basis, proposed.bracket) == ("labels", (3e-3, 1e-2))
+
+
+def test_a_run_that_is_only_slow_makes_no_swing_of_the_others():
+    names = ("train_loss", "loss_at_init", "test_error", "angular_update", "gradient_norm")
+    rest = dict.fromkeys(names, 1.0) | {"train_error": 0.3, "trend": 0.9, "finite": True, "round": 0}
+    slow = Cell(1e-5, 0, "chaotic_equilibrium", "", loss=2.0, **rest)
+    falls = Cell(1e-3, 0, "convergence", "", loss=1.0, **rest)
+    assert settled([slow, falls]) == [slow, falls]
+    assert settled([replace(slow, loss=0.5), falls])[1].regime == "chaotic_equilibrium"
 
 
 class OneRound:
@@ -107,9 +116,9 @@ def test_what_was_a_mapping_is_still_read_by_name(quick):
     with pytest.warns(DeprecationWarning, match=r"write proposal\.start_elr instead of proposal\['start_elr'\]"):
         assert quick.proposal["start_elr"] == quick.proposal.start_elr
     with pytest.warns(DeprecationWarning, match=r"interval\.mean"):
-        assert quick.verdict.differences["constant"]["mean"] == quick.methods[0].means["test_error"].mean - min(
-            method.means["test_error"].mean for method in quick.tuned if method.family == "constant"
-        )
+        mean = quick.verdict.differences["constant"]["mean"]
+    best = min(method.means["test_error"].mean for method in quick.tuned if method.family == "constant")
+    assert mean == pytest.approx(quick.methods[0].means["test_error"].mean - best)
 
 
 def test_the_charts_hold_every_method_and_its_course(quick):

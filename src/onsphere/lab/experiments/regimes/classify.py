@@ -19,9 +19,9 @@ Near the first boundary runs are metastable and seeds disagree, so a bracket nev
 The convergence boundary counts as resolved only if some run interpolates: a network that cannot fit its data is merely
 slow at small effective learning rates, and its boundary would move with the number of steps. For the same reason a run
 whose loss still falls counts as below only where a run of its seed at a larger effective learning rate interpolates:
-then it is merely slow. Otherwise, where a run of its seed at a smaller one has levelled off, its fall is a swing about
-a level, and it is labelled by that (:func:`settled`). What is left may yet level off; it is *unsettled*, counts for
-neither side, and stays inside the bracket.
+then it is merely slow. Otherwise, where a run of its seed at a smaller one has levelled off at no higher loss, its fall
+is a swing about a level, and it is labelled by that (:func:`settled`). What is left may yet level off; it is
+*unsettled*, counts for neither side, and stays inside the bracket.
 """
 
 from __future__ import annotations
@@ -278,12 +278,17 @@ def unsettled(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def settled(cells: Sequence[C]) -> list[C]:
-    """The cells, those relabelled whose fall is a swing about a level, since their seed levels off at a smaller ELR."""
-    first = dict[int, float]()
-    for cell in cells:
-        if cell.regime != "convergence":
-            first[cell.seed] = min(cell.elr, first.get(cell.seed, math.inf))
-    swings = {id(c) for c in unsettled(cells) if c.elr > first.get(c.seed, math.inf)}
+    """The cells, those relabelled whose fall is a swing about a level.
+
+    That is so where the same seed levels off at a smaller ELR and at no higher loss; a run that only looks level
+    because it is slow ends above those that fall.
+    """
+    level = [cell for cell in cells if cell.regime != "convergence"]
+    swings = {
+        id(c)
+        for c in unsettled(cells)
+        if any(one.seed == c.seed and one.elr < c.elr and one.loss <= c.loss for one in level)
+    }
     return [_relabelled(cell) if id(cell) in swings else cell for cell in cells]
 
 
