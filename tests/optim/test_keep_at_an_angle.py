@@ -190,6 +190,7 @@ def test_a_step_that_raises_leaves_the_learning_rate():
 
     with pytest.raises(RuntimeError, match="no memory"):
         optimizer.step(fails)
+    assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.1
     before = copy.deepcopy(params)
     optimizer.step()
     assert angles(before, params, "joint")[0] == pytest.approx(0.1)

@@ -158,6 +158,7 @@ class _Keeper:
             handle
             for one in optimizers
             for handle in (
+                one.register_state_dict_pre_hook(steering.restore),  # an exception may have ended the last step
                 one.register_state_dict_post_hook(self._save),
                 one.register_load_state_dict_pre_hook(self._read),
                 one.register_load_state_dict_post_hook(self._load),
