@@ -4,14 +4,14 @@ import pytest
 
 import pictures
 from forks import forking
-from onsphere.lab import execution
+from onsphere.lab import workers
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _workers_are_forked():
     """Runs of this process; a command in a process of its own (test_interrupt.py) starts its workers as ever."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "get_context", lambda method: forking())
+        patch.setattr(workers, "get_context", lambda method: forking())
         yield
 
 
