@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from onsphere.lab.options import InputError
 from onsphere.lab.store.files import refuse_special
+from onsphere.lab.store.holder import HOLDER, Elsewhere, foreign, holding, read, who
 
 LOCK = ".lock"
 
@@ -54,20 +55,25 @@ def held(folder: Path) -> Iterator[None]:
     """Hold a folder for this process.
 
     Raises:
-        InputError: Another process holds it, or it cannot be written.
+        InputError: Another process, on this machine or on one that shares the folder, holds it, or it cannot be
+            written.
     """
     lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{folder} is being worked on by another process; wait for it or stop it") from None
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{folder} cannot be written: {reason}; nothing was done") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            lock.acquire(timeout=0)
+            stack.callback(lock.release)
+            stack.enter_context(holding(folder))
+        except Timeout:
+            raise InputError(f"{folder} is being worked on by {holder_of(folder)}; wait for it or stop it") from None
+        except Elsewhere as other:
+            raise InputError(
+                f"{folder} is being worked on by {other}; wait for it or stop it (if it has died, a minute is enough)"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{folder} cannot be written: {reason}; nothing was done") from None
         yield
-    finally:
-        lock.release()
 
 
 def is_held(folder: Path) -> bool:
@@ -77,11 +83,16 @@ def is_held(folder: Path) -> bool:
         return False
     try:
         with FileLock(path).acquire(timeout=0):
-            return False
+            return foreign(folder)
     except Timeout:
         return True
     except (OSError, NotImplementedError):
         return False
+
+
+def holder_of(folder: Path) -> str:
+    """Who works in a folder, in words."""
+    return who(read(folder))
 
 
 @contextmanager
@@ -123,7 +134,7 @@ def _new(command: str) -> Path:
 
 def given_back(folder: Path, made: bool) -> None:
     """Take back a new run, and where its folder was `made` for it the folder, and ``runs`` if nothing else is in it."""
-    for name in ("run.json", LOCK):
+    for name in ("run.json", LOCK, HOLDER):
         (folder / name).unlink(missing_ok=True)
     if made:
         with suppress(OSError):  # not empty: somebody else put something there
@@ -139,5 +150,7 @@ def _refuse_full(folder: Path) -> None:
             f"or continue that run with: {resume_command(folder)}"
         )
     lock = folder / LOCK
-    if folder.exists() and (not folder.is_dir() or lock.is_symlink() or any(p.name != LOCK for p in folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or lock.is_symlink() or any(p.name not in (LOCK, HOLDER) for p in folder.iterdir())
+    ):
         raise InputError(f"--out: {folder} is not an empty folder; give a new or empty one")

@@ -31,7 +31,7 @@ from onsphere.lab.store import trust
 from onsphere.lab.store.check import refuse_links, verify
 from onsphere.lab.store.environment import describe_environment
 from onsphere.lab.store.files import full, parse_json, read_json, write_json, write_plain_json
-from onsphere.lab.store.place import held, is_held, resume_command, taken
+from onsphere.lab.store.place import held, holder_of, is_held, resume_command, taken
 from onsphere.lab.store.seal import KEY, Damaged, digest_of, plain
 
 # What code that shows a result may raise when it is given something else.
@@ -207,7 +207,7 @@ class Run:
             Damaged: A file is not what was written there.
         """
         if self.running:
-            raise InputError(f"{self.folder} is being worked on by another process; wait for it or stop it")
+            raise InputError(f"{self.folder} is being worked on by {holder_of(self.folder)}; wait for it or stop it")
         verify(self.folder)
 
     def check_trust(self) -> None:
