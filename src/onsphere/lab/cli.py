@@ -17,26 +17,69 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from onsphere import __version__
 from onsphere.lab.command import Config, Json, Out, Stopped, displayed, go_on, listed, rewrite, work
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
 from onsphere.lab.options import InputError, Options, one_line
 from onsphere.lab.registry import ENTRIES, GROUPS, Entry
 
+
+def version() -> str:
+    """What --version says."""
+    from onsphere.lab.doctor import version
+
+    return version()
+
+
 app = App(
     name="onsphere",
-    version=__version__,
+    version=version,
     help="Train normalised networks on the sphere at fixed effective learning rates (ELR = lr / norm²).",
     help_format="plaintext",
 )
 
-_TOLD = ("DiskFull", "PageFailed")  # failures whose message is a whole sentence (by name: torch is not imported here)
+FIRST_STEPS = """\
+onsphere: effective learning rates, training on the sphere, the three regimes of normalised networks
+
+Try first:
+  onsphere demo                                       three regimes of a small network, in under a minute
+  onsphere symmetries convnet --input 8x3x32x32       which weights are scale-invariant
+  onsphere toy regimes                                the same regimes where they can be computed exactly, in seconds
+  onsphere doctor                                     whether everything is here
+
+In your own training loop, any optimiser:
+  groups = onsphere.sphere_groups(model, batch)
+  monitor = onsphere.Monitor(optimizer, groups)
+  print(*monitor.diagnose(), sep="\\n")
+
+All commands: onsphere --help; of one: onsphere regimes --help"""
+
+
+class Unfit(Exception):  # noqa: N818
+    """Something is missing; the message says what."""
+
+
+_TOLD = (
+    "DiskFull",
+    "PageFailed",
+    "Unfit",
+)  # failures whose message is a whole sentence (by name: torch is not imported here)
 _LONGEST = 1000  # letters of a refusal; a hostile file may hold any number of them
+
+
+def examples(*commands: str) -> str:
+    """What --help ends with."""
+    return "\n".join(["Examples:", *(f"  onsphere {command}" for command in commands)])
+
 
 RunFolder = Annotated[Path, Parameter(help="The run's folder.")]
 
-groups = {name: App(name=name, help=says) for name, says in GROUPS.items()}
+
+def _first_two(group: str) -> list[str]:
+    return [entry.examples[0] for entry in ENTRIES if entry.command.startswith(f"{group} ")][:2]
+
+
+groups = {name: App(name=name, help=says, help_epilogue=examples(*_first_two(name))) for name, says in GROUPS.items()}
 for group in groups.values():
     app.command(group)
 
@@ -78,10 +121,50 @@ def command_of(entry: Entry) -> Callable[..., None]:
 
 for entry in ENTRIES:
     *first, last = entry.command.split()
-    (groups[first[0]] if first else app).command(command_of(entry), name=last)
+    (groups[first[0]] if first else app).command(command_of(entry), name=last, help_epilogue=examples(*entry.examples))
 
 
-@app.command
+@app.default
+def first_steps() -> None:
+    """Say what to try first."""
+    print(FIRST_STEPS)
+
+
+@app.command(help_epilogue=examples("demo", "demo --out runs/first-map"))
+def demo(*, out: Out = None, json: Json = False) -> None:
+    """Map the three regimes of a small network on scikit-learn's digits: 80 runs, a page, under a minute.
+
+    The same as onsphere regimes without any option.
+    """
+    entry = next(entry for entry in ENTRIES if entry.command == "regimes")
+    work(entry.experiment, json, lambda own, progress, stop: own.start(out=out, progress=progress, stop=stop))
+
+
+@app.command(help_epilogue=examples("doctor", "doctor --json"))
+def doctor(*, json: Json = False) -> None:
+    """Look whether everything is here that training, pages and data sets need, and say what to do about the rest.
+
+    Exit status 1 if something is missing without which nothing works.
+    """
+    from onsphere.lab.doctor import checks
+
+    found = []
+    for check in checks():
+        found.append(check)
+        if not json:
+            print(visible(f"{check.state:<8} {check.name:<14} {check.found}"), flush=True)
+            if check.advice:
+                print(visible(f"{'':<24}{check.advice}"))
+    missing = [check.name for check in found if check.state == "missing"]
+    if json:
+        print(json_format.dumps({"command": "doctor", "checks": [check.to_dict() for check in found]}))
+    elif not missing:
+        print("Everything that is needed is here.")
+    if missing:
+        raise Unfit(f"the installation lacks {', '.join(missing)}")
+
+
+@app.command(help_epilogue=examples("resume runs/my-map", "resume runs/my-map --trust --json"))
 def resume(
     run: RunFolder,
     *,
@@ -100,7 +183,7 @@ def resume(
     go_on(Run.open(run, trust=trust), json)
 
 
-@app.command
+@app.command(help_epilogue=examples("report runs/my-map", "report results/map"))
 def report(run: RunFolder) -> None:
     """Write the page and the figures of an ended run again."""
     from onsphere.lab.store import Run
@@ -108,7 +191,7 @@ def report(run: RunFolder) -> None:
     print(visible(rewrite(Run.open(run))))
 
 
-@app.command
+@app.command(help_epilogue=examples("runs", "runs results --json"))
 def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"), *, json: Json = False) -> None:
     """List the runs in a folder, newest first."""
     from onsphere.lab.store import list_runs
@@ -126,7 +209,11 @@ def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"
 
 ClaimsFolder = Annotated[Path, Parameter(name="--out", help="Folder of the claims' runs, page and JSON.")]
 
-claims = App(name="claims", help="The claims of the papers, one by one: which hold here, and by which numbers.")
+claims = App(
+    name="claims",
+    help="The claims of the papers, one by one: which hold here, and by which numbers.",
+    help_epilogue=examples("claims", "claims --markdown --out runs/claims"),
+)
 app.command(claims)
 
 
@@ -152,7 +239,7 @@ def list_claims(
             print(visible(line))
 
 
-@claims.command(name="run")
+@claims.command(name="run", help_epilogue=examples("claims run regimes --seeds 3", "claims run --workers 2"))
 def run_of_claims(
     *ids: Annotated[str, Parameter(help="Claims by identifier, or whole topics (default: all).")],
     scale: Annotated[

@@ -48,7 +48,9 @@ def split_list(value: Any) -> Any:
 
 
 def list_text(values: Any) -> str:
-    """A default that is a list, as it is written on the command line."""
+    """A default that is a list, as it is written on the command line; "" where there is none."""
+    if values is None:
+        return ""
     return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 

@@ -33,6 +33,7 @@ class Entry:
         functions: Names in the module ``run`` that :mod:`onsphere.lab` exports: what starts it, what resumes it.
         positional: A field that may also be given as the command's first argument.
         says: The text of ``--help``: a line, then a paragraph.
+        examples: What may be typed after ``onsphere``, as ``--help`` shows it.
     """
 
     command: str
@@ -40,6 +41,7 @@ class Entry:
     spec: str
     functions: tuple[str, ...]
     says: str
+    examples: tuple[str, ...]
     positional: str = ""
 
     @property
@@ -68,6 +70,10 @@ ENTRIES: tuple[Entry, ...] = (
         Trains a grid of effective learning rates times seeds on the sphere, labels every run, bisects both boundaries,
         and writes a page. The defaults take under a minute on two cores.
         """,
+        (
+            "regimes --data fashion-mnist --pool 2 --label-noise 0",
+            "regimes --model my_nets:make_net --data cifar10 --steps 4000",
+        ),
     ),
     Entry(
         "periods",
@@ -79,6 +85,10 @@ ENTRIES: tuple[Entry, ...] = (
         Weight decay shrinks the norm and raises the ELR until training jumps, and all begins again. Runs learning rates
         x weight decays x seeds, predicts each recovery, and writes a page; the defaults take half a minute.
         """,
+        (
+            "periods --lr 3e-2 --weight-decay 1e-2",
+            "periods --setup all-parameters --data fashion-mnist --pool 2",
+        ),
     ),
     Entry(
         "landscape spectrum",
@@ -90,6 +100,10 @@ ENTRIES: tuple[Entry, ...] = (
         Trains ELRs x seeds, meets each run again where its train loss first reached a common target, and measures
         gradient norm, sharpness, test loss and distances there and at the end.
         """,
+        (
+            "landscape spectrum --seeds 4",
+            "landscape spectrum --data fashion-mnist --pool 2",
+        ),
     ),
     Entry(
         "landscape drop",
@@ -102,6 +116,7 @@ ENTRIES: tuple[Entry, ...] = (
         between them, which tell the subregimes 2A and 2B apart. The defaults take about a minute. With --training
         space the same of ordinary training at ordinary learning rates.
         """,
+        ("landscape drop --seeds 3", "landscape drop --training space --data fashion-mnist --pool 2"),
     ),
     Entry(
         "landscape zones",
@@ -113,6 +128,7 @@ ENTRIES: tuple[Entry, ...] = (
         Measures sharpness along paths of training against 2 / ELR, branches off at checkpoints with other ELRs, and
         maps which converge at once, which go up first, which do not come through.
         """,
+        ("landscape zones --seeds 2", "landscape zones --path-elrs 2e-3,8e-3"),
     ),
     Entry(
         "landscape stabilise",
@@ -124,6 +140,7 @@ ENTRIES: tuple[Entry, ...] = (
         Changes every ELR of the chaotic equilibrium into every other and compares the level with that of runs which had
         the new ELR from the start; follows angles and barriers. The defaults take a minute.
         """,
+        ("landscape stabilise --seeds 2", "landscape stabilise --data fashion-mnist --pool 2"),
     ),
     Entry(
         "landscape conventional",
@@ -135,6 +152,10 @@ ENTRIES: tuple[Entry, ...] = (
         Trains one network on the sphere at fixed ELRs, in the whole space with weight decay, and as an ordinary network
         with every parameter trained; shows which regime an ordinary run is in.
         """,
+        (
+            "landscape conventional --seeds 2",
+            "landscape conventional --data fashion-mnist --pool 2",
+        ),
     ),
     Entry(
         "landscape features",
@@ -146,6 +167,7 @@ ENTRIES: tuple[Entry, ...] = (
         Trains at a row of ELRs, goes on at a small one, and measures the accuracy with each of 16 redundant features
         alone; with --data digits, fashion-mnist or cifar10 by band of frequency. The defaults take a minute or two.
         """,
+        ("landscape features --seeds 3", "landscape features --data fashion-mnist --train 1000"),
     ),
     Entry(
         "schedule",
@@ -157,6 +179,7 @@ ENTRIES: tuple[Entry, ...] = (
         Starts just above where convergence ends, ends inside it. Rivals: constant ELRs, cosines from several peaks, and
         lr with weight decay; means with intervals, and a page: onsphere schedule --map runs/my-map
         """,
+        ("schedule --map runs/my-map", "schedule --convergence 8e-3 --seeds 5"),
     ),
     Entry(
         "split",
@@ -169,6 +192,10 @@ ENTRIES: tuple[Entry, ...] = (
         over seeds, fits the power laws of ensembles, and writes a page. With --predict, four networks at each width
         must do.
         """,
+        (
+            "split --budget 64k --data fashion-mnist --train 500",
+            "split --predict --budget 64k,128k",
+        ),
     ),
     Entry(
         "thermo",
@@ -180,6 +207,7 @@ ENTRIES: tuple[Entry, ...] = (
         --study gas trains at a fixed ELR, a fixed lr and on a fixed sphere and sets norm, pressure and entropy beside
         the laws; --study free-energy follows energy and entropy over the ELR, for a small network and a wide one.
         """,
+        ("thermo --study gas", "thermo --study free-energy --seeds 3"),
     ),
     Entry(
         "symmetries",
@@ -191,6 +219,7 @@ ENTRIES: tuple[Entry, ...] = (
         Says which tensors are scale-invariant, alone or together, which make up for one another, which do nothing, and
         writes a page: onsphere symmetries my_package.nets:make_net --input 8x3x32x32
         """,
+        ("symmetries convnet --input 8x3x32x32", "symmetries my_nets:make_net --input 8x3x32x32 --rows"),
         positional="model",
     ),
     Entry(
@@ -203,6 +232,7 @@ ENTRIES: tuple[Entry, ...] = (
         Minimises the sum of alpha x²/(x² + y²) over pairs on one sphere. It converges below an ELR of 1/A, A the sum of
         the alphas; above it the loss is (A - 1/ELR)/2.
         """,
+        ("toy regimes", "toy regimes --config toys.toml"),
     ),
     Entry(
         "toy periods",
@@ -214,6 +244,7 @@ ENTRIES: tuple[Entry, ...] = (
         Minimises the same pairs in the whole space with weight decay: the ELR climbs past 1/A, the minimum
         destabilises, the norm jumps, and all begins again.
         """,
+        ("toy periods --lr 1e-2", "toy periods --seed 1 --json"),
     ),
     Entry(
         "toy thermo",
@@ -225,6 +256,7 @@ ENTRIES: tuple[Entry, ...] = (
         Runs three protocols (fixed ELR, fixed learning rate, fixed ELR and norm) over a few settings each and tests the
         Maxwell relations.
         """,
+        ("toy thermo", "toy thermo --seed 1 --json"),
     ),
 )
 

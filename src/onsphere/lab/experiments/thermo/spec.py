@@ -46,7 +46,7 @@ class ThermoOptions(Options):
         Parameter(negative="", show_default=list_text),
     ] = ("fixed_elr", "fixed_lr", "sphere")
     """What is held fixed in the study gas, comma separated: fixed_elr (free norm), fixed_lr, sphere (ELR and norm)."""
-    elrs: Several | None = None
+    elrs: Annotated[Several | None, Parameter(negative="", show_default=False)] = None
     """Effective learning rates of fixed_elr, sphere and free-energy, comma separated (default 0.01,0.02,0.04, for
     free-energy six from 1e-3 to 0.032)."""
     lrs: Several = (0.1, 0.2, 0.4)
