@@ -70,6 +70,7 @@ OPTIONS = {
     "toy regimes": "--elrs 0.1,0.2 --steps 200 --seeds 2 --backend numpy",
     "toy periods": "--weight-decay 0.1 --floor 1e-6 --steps 900 --backend numpy",
     "toy thermo": "--weight-decays 0.05,0.1 --elrs 0.1,0.2 --lrs 0.1,0.2 --radii 1,2 --copies 16 --points 64",
+    "toy free-energy": "--elrs 0.2,0.3,1.5,4 --copies 16 --points 64",
 }
 
 
@@ -90,6 +91,7 @@ WRONG = {
     "toy regimes": ("--elrs 0.1 --elr-min 1", "--elr-min"),
     "toy periods": ("--floor 1", "--floor"),
     "toy thermo": ("--dimension 1", "--dimension"),
+    "toy free-energy": ("--elrs 1e-4,0.1,1", "--elrs"),
 }
 
 GOLDEN = Path(__file__).parent / "lab" / "golden"

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from onsphere.lab.experiments.symmetries.page import symmetries_page as symmetries_page
     from onsphere.lab.experiments.thermo.run import measure_thermo as measure_thermo
     from onsphere.lab.experiments.thermo.run import resume_thermo as resume_thermo
+    from onsphere.lab.experiments.toy_free_energy.run import toy_free_energy as toy_free_energy
     from onsphere.lab.experiments.toy_periods.run import toy_periods as toy_periods
     from onsphere.lab.experiments.toy_regimes.run import toy_regimes as toy_regimes
     from onsphere.lab.experiments.toy_thermo.run import toy_thermo as toy_thermo

@@ -258,6 +258,18 @@ ENTRIES: tuple[Entry, ...] = (
         """,
         ("toy thermo", "toy thermo --seed 1 --json"),
     ),
+    Entry(
+        "toy free-energy",
+        f"{_ROOMS}.toy_free_energy",
+        "ToyFreeEnergySpec",
+        ("toy_free_energy",),
+        """Energy, entropy and temperature of training on a sphere: with noise at the minimum, and without.
+
+        Three objects in three dimensions leave noise at the minimum, and the temperature grows with the ELR; with two
+        it vanishes, and training converges up to an ELR of 1.
+        """,
+        ("toy free-energy", "toy free-energy --models over --elrs 0.5,0.9,1.1"),
+    ),
 )
 
 

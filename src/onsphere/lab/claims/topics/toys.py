@@ -1,4 +1,4 @@
-"""The toys in which the laws can be seen exactly: pairs on one sphere, pairs under weight decay, isotropic noise."""
+"""The toys in which the laws can be seen exactly: pairs on a sphere, pairs under weight decay, noise, objects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from onsphere.lab.claims.rules import MOST_SEEDS, above, below, near
 from onsphere.lab.claims.study import FREE_ENERGY, IDEAL_GAS, PERIODS, REGIMES, Claim, Evidence, Study, Variant
 
 if TYPE_CHECKING:
+    from onsphere.lab.experiments.toy_free_energy.result import ToyFreeEnergyResult
     from onsphere.lab.experiments.toy_periods.result import ToyPeriodsResult
     from onsphere.lab.experiments.toy_regimes.result import RegimesRow, ToyRegimesResult
     from onsphere.lab.experiments.toy_thermo.result import MaxwellRow, ThermoRow, ToyThermoResult
 
 THREE, TEN, FLOOR, NO_FLOOR, GAS = "3 pairs", "10 pairs", "floor 1e-16", "no floor", "3 weights"
+THREE_AND_TWO = "3 objects and 2"
 #: ELR times the sum of the coefficients.
 _GRID = (0.5, 0.8, 0.945, 1.05, 1.25, 1.5, 2.0, 3.0, 10.0, 100.0)
 
@@ -47,6 +49,14 @@ NOISE = Study(
     (Variant(GAS, {"copies": 256, "points": 4096}),),
     repeat=True,
     figures=("gas", "protocols"),
+)
+OBJECTS = Study(
+    "toy-free-energy",
+    "The loss ⟨a, x⟩²/‖x‖² of one object a step on a sphere in three dimensions: of three objects, and of two.",
+    "toy free-energy",
+    (Variant(THREE_AND_TWO, {"elrs": (0.02, 0.05, 0.1, 0.2, 0.5, 0.9, 1.2, 2.0, 4.0), "copies": 128, "points": 2048}),),
+    repeat=True,
+    figures=("objects",),
 )
 
 
@@ -104,6 +114,24 @@ def free_energy_margin(result: ToyThermoResult) -> float:
         for other in own
         if other is not row
     )
+
+
+def converges_below_one(result: ToyFreeEnergyResult) -> float:
+    """1 where all copies with two objects converge at every ELR below 1, and none at those above."""
+    return float(all(row.converged == (row.elr < 1) for row in result.of("over")))
+
+
+def object_power(result: ToyFreeEnergyResult) -> float:
+    """The exponent of the temperature in the ELR, of three objects at ELRs of small steps."""
+    from onsphere.lab.experiments.toy_free_energy.result import power
+
+    return power([row for row in result.of("under") if row.elr <= 0.2])
+
+
+def signal(result: ToyFreeEnergyResult) -> float:
+    """The signal-to-noise ratio of two objects nearest to their minimum over that of three at the smallest ELR."""
+    over = [row for row in result.of("over") if math.isfinite(row.signal_to_noise)]
+    return over[0].signal_to_noise / result.of("under")[0].signal_to_noise
 
 
 def energy_power(result: ToyThermoResult) -> float:
@@ -267,5 +295,35 @@ CLAIMS = (
         lambda e: [energy_power(result) for result in e.each],
         near(1, 0.05),
         {GAS: "holds"},
+    ),
+    Claim(
+        "toys.over-parameterised",
+        "A model that can fit every example has a temperature of zero at small ELRs: training converges to zero loss.",
+        f"{FREE_ENERGY}, toy example (the threshold is ours)",
+        OBJECTS,
+        "1 where all copies converge at every ELR below 1, and none above",
+        lambda e: [converges_below_one(result) for result in e.each],
+        MOST_SEEDS,
+        {THREE_AND_TWO: "holds"},
+    ),
+    Claim(
+        "toys.under-parameterised",
+        "A model that cannot has a temperature that grows with the ELR, by slopes of energy over entropy.",
+        f"{FREE_ENERGY}, toy example",
+        OBJECTS,
+        "exponent of the temperature in the ELR",
+        lambda e: [object_power(result) for result in e.each],
+        above(0),
+        {THREE_AND_TWO: "holds"},
+    ),
+    Claim(
+        "toys.signal-to-noise",
+        "What tells them apart is the signal-to-noise ratio near the minimum, which vanishes for one alone.",
+        f"{FREE_ENERGY}, toy example",
+        OBJECTS,
+        "ratio of the over-parameterised model over that of the under-parameterised one",
+        lambda e: [signal(result) for result in e.each],
+        above(5),
+        {THREE_AND_TWO: "holds"},
     ),
 )

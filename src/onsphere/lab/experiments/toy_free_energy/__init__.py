@@ -1,0 +1,1 @@
+"""Energy, entropy and temperature of objects on a sphere: under- and over-parameterised training."""
