@@ -21,8 +21,7 @@ CORE = {
 LAB = {
     *("monitor_page", "write_readings"),
     *("InputError", "Interrupted", "Run", "map_regimes", "resume_regimes", "symmetries_page"),
-    *("toy_free_energy",
-        "toy_periods", "toy_regimes", "toy_thermo", "train_periods", "resume_periods"),
+    *("toy_free_energy", "toy_periods", "toy_regimes", "toy_thermo", "train_periods", "resume_periods"),
     *("map_spectrum", "resume_spectrum", "drop_elr", "resume_drop", "map_zones", "resume_zones"),
     *("learn_features", "resume_features"),
     *("measure_thermo", "resume_thermo"),

@@ -30,10 +30,10 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        name: What it is.
+        name: What was looked at.
         state: ``ok``; ``note``: something that is optional is not there, or could be better; ``missing``: nothing works
             without it.
-        found: What is there.
+        found: What is there, in words.
         advice: What to do, "" where there is nothing to do.
     """
 

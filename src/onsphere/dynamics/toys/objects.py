@@ -53,20 +53,20 @@ class ObjectsRun:
     """What :func:`simulate_objects` returns. Arrays have one entry an ELR: ``[E]``.
 
     Attributes:
-        elr: Effective learning rates.
+        elr: The effective learning rates, one a setting.
         copies: Independent copies of each.
         dimension: d of the weights.
         over: Whether the smallest loss is zero.
         least: The smallest loss L(v).
         burn_in: Steps before recording ``[E]``.
-        steps: Recorded steps ``[E]``.
+        steps: Steps that were recorded ``[E]``.
         energy: U, mean loss over copies and steps.
         energy_error: Its standard error, from the spread over copies.
         predicted_energy: L(v) + elr TrSigma / 4; zero for an over-parameterised model.
         converged: Share of the copies whose loss has gone to zero.
         entropy: S of the directions by nearest neighbours, nats; NaN where copies have converged, or stay on a few
             directions, as two objects do just above an ELR of 1.
-        entropy_error: Its standard error.
+        entropy_error: Standard error of the entropy.
         predicted_entropy: By the law for small ELRs; NaN for an over-parameterised model.
         temperature: elr TrSigma / (2 (d - 1)) with TrSigma at the minimum: the law for small ELRs.
         signal_to_noise: |grad L| / sqrt(TrSigma), root mean squares over the directions visited; NaN where converged.
@@ -194,7 +194,7 @@ def objects_steps(elr: Numbers, *, objects: Numbers = UNDER, snapshots: int = 1)
 
     Args:
         elr: Effective learning rates ``[E]``.
-        objects: a_i ``[n, d]``.
+        objects: The objects a_i ``[n, d]``.
         snapshots: Directions of each copy that the entropy is from.
     """
     relaxation = 1 / (np.atleast_1d(positive("elr", elr)).ravel() * _Model.of(objects).slowest)

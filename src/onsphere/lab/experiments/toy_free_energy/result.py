@@ -27,14 +27,14 @@ class ObjectsRow:
     """One ELR of one model; errors are standard errors.
 
     Attributes:
-        model: "under" or "over".
-        elr: Effective learning rate.
+        model: Which of the models, "under" or "over".
+        elr: The effective learning rate of the row.
         energy: U, the mean loss over copies and steps.
         energy_error: Its standard error, from the spread over copies.
         predicted_energy: Least loss + elr TrΣ / 4, the law of small ELRs.
         converged: Share of the copies whose loss has gone to zero.
         entropy: S of the directions, nats; not finite where they have converged, or stay on a few directions.
-        entropy_error: Its standard error.
+        entropy_error: Standard error of the entropy.
         predicted_entropy: The law of small ELRs; not finite for "over".
         low: Lowest temperature at which this state has the least U - T S of the model's states; not finite without S.
         high: Highest such temperature; below ``low`` where there is none.
