@@ -48,6 +48,7 @@ class ConventionalRun:
         sphere_regime: The regime that ``elr`` has on the sphere; None on the sphere itself or without it.
         sphere_loss: The loss that belongs to ``elr`` on the sphere; None outside its grid as well.
         shares: Share of the run's steps whose ELR has each regime on the sphere; None on the sphere or without it.
+        trend: Mean minibatch loss over Q4 divided by that over the quarter before; None in runs of older versions.
     """
 
     setup: Setup
@@ -68,6 +69,7 @@ class ConventionalRun:
     sphere_regime: Regime | None
     sphere_loss: float | None
     shares: dict[str, float] | None
+    trend: float | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -32,7 +32,7 @@ from onsphere.lab.experiments.conventional.result import ConventionalResult, Con
 from onsphere.lab.experiments.conventional.spec import ORDINARY_EPS, SETUPS, ConventionalSpec, Setup
 from onsphere.lab.experiments.conventional.words import answer, describe
 from onsphere.lab.experiments.periods.science.setups import Ready, ready
-from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mean
+from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mean, settled
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.options import InputError
@@ -111,11 +111,11 @@ def measure(session: Session[ConventionalSpec, Mapping[Setup, Ready]]) -> dict[s
         given = session.given[setup]
         shards = session.train(given.problem, setup, copies_of(spec, setup), TITLES[setup])
         if setup == "sphere":
-            runs += sphere_runs([cell for shard in shards for cell in read_cells(shard, 0)])
+            runs += sphere_runs(settled([cell for shard in shards for cell in read_cells(shard, 0)]))
             sphere = SphereMap.of(runs)
         else:
-            for shard in shards:
-                runs += space_runs(given.problem, shard, setup, given.invariant, sphere)
+            own = [run for shard in shards for run in space_runs(given.problem, shard, setup, given.invariant, sphere)]
+            runs += settled_runs(own)
         session.progress.finding(describe(runs))
     runs.sort(key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
     return {
@@ -154,6 +154,7 @@ def sphere_runs(cells: Sequence[Cell]) -> list[ConventionalRun]:
             sphere_regime=None,
             sphere_loss=None,
             shares=None,
+            trend=_finite(cell.trend),
         )
         for cell in cells
     ]
@@ -204,9 +205,40 @@ def space_runs(
                 sphere_regime=there.regime(elr) if there is not None else None,
                 sphere_loss=there.loss(elr) if there is not None else None,
                 shares=sphere.shares(course.elr) if sphere is not None and len(course.elr) else None,
+                trend=_finite(trend),
             )
         )
     return found
+
+
+def settled_runs(runs: Sequence[ConventionalRun]) -> list[ConventionalRun]:
+    """The runs of one set-up, falls that are swings about a level labelled by that (:func:`settled`)."""
+    cells = [
+        Cell(
+            elr=run.lr,
+            seed=run.seed,
+            regime=run.regime,
+            reason=run.reason,
+            loss=_known(run.loss),
+            train_loss=_known(run.train_loss),
+            loss_at_init=math.nan,
+            train_error=_known(run.train_error),
+            test_error=_known(run.test_error),
+            angular_update=_known(run.angular_update),
+            trend=_known(run.trend),
+            gradient_norm=_known(run.gradient_norm),
+            finite=run.finite,
+            round=0,
+        )
+        for run in runs
+    ]
+    return [
+        replace(run, regime=cell.regime, reason=cell.reason) for run, cell in zip(runs, settled(cells), strict=True)
+    ]
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _finite(value: float | None) -> float | None:

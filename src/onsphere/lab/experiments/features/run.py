@@ -34,7 +34,7 @@ from onsphere.lab.experiments.features.page import printed, report
 from onsphere.lab.experiments.features.result import FeatureRun, FeaturesResult, Part, PartAccuracy
 from onsphere.lab.experiments.features.spec import FeaturesSpec
 from onsphere.lab.experiments.features.words import answer, describe
-from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.experiments.regimes.classify import Cell, settled
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.networks import Evaluation, evaluate, network
 from onsphere.lab.options import InputError
@@ -163,7 +163,7 @@ def measure(session: Session[FeaturesSpec, Problem]) -> dict[str, Any]:
 
     def told(ended: list[ShardFolder]) -> str:
         cells.extend(read_cells(ended[-1], 0))
-        return describe_threshold(threshold(cells))
+        return describe_threshold(threshold(settled(cells)))
 
     before = session.train(problem, "start", copies, "before the drop", told=told)
     after = go_on(session, before, copies)
@@ -178,7 +178,7 @@ def measure(session: Session[FeaturesSpec, Problem]) -> dict[str, Any]:
         for row, copy, ended in zip(rows, shard.copies(), finite, strict=True):
             found.append(_rows(row, copies[copy.start], parts, limit, bool(ended)))
     found.sort(key=lambda one: (one[0].start, one[0].seed))
-    cells.sort(key=lambda cell: (cell.elr, cell.seed))
+    cells = settled(sorted(cells, key=lambda cell: (cell.elr, cell.seed)))
     runs, accuracies = [run for run, _ in found], [row for _, rows in found for row in rows]
     rows_found = {"parts": parts, "runs": runs, "accuracies": accuracies, "cells": cells, "limit": limit}
     return vars(analyse(cells, runs, accuracies, parts, spec.end)) | rows_found | {"radius": problem.radius}

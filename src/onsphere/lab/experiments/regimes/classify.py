@@ -293,7 +293,7 @@ def settled(cells: Sequence[C]) -> list[C]:
 
 
 def _relabelled(cell: C) -> C:
-    reason = f"loss fell (Q4/Q3 {cell.trend:.2f}), but levels off at a smaller ELR of this seed: a swing about a level"
+    reason = f"loss fell (Q4/Q3 {cell.trend:.2f}), but levels off at a smaller rate of this seed: a swing about a level"
     return replace(cell, regime="chaotic_equilibrium", reason=reason)
 
 

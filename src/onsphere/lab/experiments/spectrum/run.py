@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.regimes.classify import Cell
+from onsphere.lab.experiments.regimes.classify import Cell, settled
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.experiments.spectrum.measure import Key, lowest_common, measure_pair, measure_point
 from onsphere.lab.experiments.spectrum.page import printed, report
@@ -111,7 +111,7 @@ def _read(shards: Sequence[ShardFolder]) -> tuple[list[Cell], dict[Key, NDArray[
         cells += read_cells(shard, 0)
         loss = shard.readings().loss
         losses |= {(copy.lr, copy.seed): loss[:, k] for k, copy in enumerate(shard.copies())}
-    return sorted(cells, key=lambda cell: (cell.elr, cell.seed)), losses
+    return settled(sorted(cells, key=lambda cell: (cell.elr, cell.seed))), losses
 
 
 EXPERIMENT = Experiment(

@@ -25,7 +25,7 @@ import torch
 
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session, trained
-from onsphere.lab.experiments.regimes.classify import REGIMES, summarise
+from onsphere.lab.experiments.regimes.classify import REGIMES, Cell, settled, summarise
 from onsphere.lab.experiments.stabilise.analyse import Array, courses, levels, memory_course, remaining, student, window
 from onsphere.lab.experiments.stabilise.page import printed, report
 from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult, Stay, Way
@@ -154,18 +154,20 @@ def stays(shards: Sequence[ShardFolder], change: int, apart: Sequence[Distance],
         apart: Distances of their runs.
         ways: Barriers of their runs.
     """
-    rows: dict[float, list[tuple[str, list[float]]]] = {}
+    cells: list[Cell] = []
+    found: list[list[float]] = []
     for shard in shards:
         readings, evaluations, copies = shard.readings(), shard.evaluations(), shard.copies()
         elrs = np.array([c.lr for c in copies])
-        cells = summarise(readings, evaluations, elrs, np.array([c.seed for c in copies]), 0)
+        cells += summarise(readings, evaluations, elrs, np.array([c.seed for c in copies]), 0)
         part = window(change, len(readings.values))
         loss, gradient = readings.loss[part].mean(0), readings.effective_gradient_norm[part].mean(0)
         update = readings.angular_update(elrs)[part].mean(0)
         error = evaluations[1][evaluations[0] > part.start, :, 3].mean(0)
-        for k, copy in enumerate(copies):
-            numbers = [float(v[k]) for v in (loss, gradient, error, update)]
-            rows.setdefault(copy.lr, []).append((cells[k].regime, numbers))
+        found += [[float(v[k]) for v in (loss, gradient, error, update)] for k in range(len(copies))]
+    rows: dict[float, list[tuple[str, list[float]]]] = {}
+    for cell, numbers in zip(settled(cells), found, strict=True):
+        rows.setdefault(cell.elr, []).append((cell.regime, numbers))
     return [_stay(elr, rows[elr], apart, ways) for elr in sorted(rows)]
 
 

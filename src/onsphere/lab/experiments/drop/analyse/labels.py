@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from onsphere.lab.experiments.periods.science.setups import Ready
-from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mean
+from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mean, settled
 from onsphere.lab.population import Readings, ShardFolder
 
 GUESSES = "guesses"  # how the reason of such a label begins
@@ -88,13 +88,15 @@ def gradient_norms(readings: Readings, given: Ready) -> np.ndarray:
 def slow_ones_apart(cells: Sequence[Cell]) -> list[Cell]:
     """The cells with those relabelled that guess at a rate below every one that learns: slow, not divergent.
 
-    Where no run learns at all, none is relabelled: there is no telling.
+    Where no run learns at all, none is relabelled so: there is no telling. Falls that are swings about a level are
+    labelled by that (:func:`~onsphere.lab.experiments.regimes.classify.settled`).
     """
     learning = [cell.elr for cell in cells if not cell.reason.startswith(GUESSES)]
     slow = "too slow: {}, at a rate below all that learn"
-    return [
+    told = [
         replace(cell, regime="convergence", reason=slow.format(cell.reason))
         if learning and cell.reason.startswith(GUESSES) and cell.elr < min(learning)
         else cell
         for cell in cells
     ]
+    return settled(told)
