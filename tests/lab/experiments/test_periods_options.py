@@ -296,3 +296,24 @@ def test_traces_are_those_of_the_dense_matrices(tmp_path):
     found = report(Run(run.run), run)
     blocks = next(section.blocks for section in found.sections if section.id == "traces")
     assert len(blocks[0].panels) == 2 and len(blocks[1].rows) == 6
+
+
+def test_right_and_wrong_labels_are_told_apart(tmp_path):
+    result = train_periods(**SMALL, label_noise=0.25, steps=12, out=tmp_path / "noisy")
+    assert len(result.runs) == 2
+    for run in result.runs:
+        # A quarter of the labels are wrong: the whole is the weighted mean of the parts.
+        assert run.train_error == pytest.approx(0.75 * run.clean_error + 0.25 * run.corrupted_error)
+    chart = next(
+        block
+        for part in report(Run(result.run), result).sections
+        for block in part.blocks
+        if block.id == "course-chart"
+    )
+    assert [panel.y.title for panel in chart.panels][-3:] == [
+        "test error (%)",
+        "error on right labels (%)",
+        "error on wrong labels (%)",
+    ]
+    clean = train_periods(**SMALL, steps=12, out=tmp_path / "clean")
+    assert all(run.clean_error is None and run.corrupted_error is None for run in clean.runs)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
 from onsphere.lab.chart.spec import Chart
 from onsphere.lab.experiments.periods.charts.again import (
     ensemble_chart,
@@ -17,14 +15,14 @@ from onsphere.lab.experiments.periods.charts.again import (
     sharpness_chart,
     traces_chart,
 )
-from onsphere.lab.experiments.periods.charts.course import Drawn, course_chart, loop_chart
+from onsphere.lab.experiments.periods.charts.course import course_chart, drawn, loop_chart
 from onsphere.lab.experiments.periods.charts.settings import law_chart, sphere_chart, width_chart
-from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, Setting, round_name, summaries
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, Setting, summaries
 from onsphere.lab.experiments.periods.science.rows import Minima, Sharpness, Traces
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.frame import Report
 from onsphere.lab.population import ShardFolder
-from onsphere.lab.population.course import Array, courses_of
+from onsphere.lab.population.course import Array
 from onsphere.lab.report.page import Block, Cell, Section, Table, Text
 from onsphere.lab.report.sections import counted
 from onsphere.lab.report.subtitles import MOMENTUM, data_words, network_words, tensor_words
@@ -34,8 +32,6 @@ from onsphere.lab.store import Run
 
 __all__ = ["printed", "report"]
 
-MOST_COURSES = 24  # on the page, over all settings
-MOST_SEEDS = 5  # of a setting
 
 _MEASUREMENTS = (
     ("loss", "mean over the minibatch of a step, batch statistics of that minibatch"),
@@ -151,6 +147,11 @@ RUNS = (
     Column("ELR spread", "elr_spread", "standard deviation of log ELR"),
     Column("loss", "loss", "mean of minibatches after 3 τ"),
     Column("test err (%)", "test_error", "at the end", kind="percent"),
+)
+#: Where some labels are wrong.
+_APART = (
+    Column("right labels (%)", "clean_error", "error on training images with right labels, at the end", kind="percent"),
+    Column("wrong labels (%)", "corrupted_error", "error on those with wrong ones, by these", kind="percent"),
 )
 COMPARISON = (
     *_SETTING,
@@ -269,7 +270,7 @@ def report(run: Run, result: PeriodsResult) -> Report:
             Section(
                 "runs",
                 "All runs",
-                [table(result.runs, _with_width(RUNS, result), f"One row a run. {SORT}")],
+                [table(result.runs, _with_width(_runs(result), result), f"One row a run. {SORT}")],
                 folded=len(result.runs) > 10,
             ),
         ],
@@ -295,27 +296,9 @@ def _section(id: str, title: str, drawable: list[Chart | None], *more: Block) ->
     return [Section(id, title, [*found, *more])] if found else []
 
 
-def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
-    """The courses that are drawn: the first seeds of every setting, in the order of the result."""
-    seeds = max(1, min(MOST_SEEDS, MOST_COURSES // len(summaries(result.runs))))
-    wanted = {(*r.place, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
-    noisy = result.spec.batch_size != "full"
-    found: dict[int, Drawn] = {}
-    rounds = [(width, run.shard_folders(round_name(width))) for width in result.spec.each_width or (None,)]
-    for width, folder in ((width, folder) for width, folders in rounds for folder in folders):
-        shard = ShardFolder(folder)
-        keys = [(copy.lr, copy.weight_decay, width, copy.seed) for copy in shard.copies()]
-        if wanted.keys().isdisjoint(keys):
-            continue
-        steps, evaluations = shard.evaluations()
-        found |= {
-            wanted[key]: Drawn(result.runs[wanted[key]], course, steps.astype(np.float64), evaluations[:, k, 3], noisy)
-            for k, (key, course) in enumerate(
-                zip(keys, courses_of(shard, result.engine.invariant, result.spec.smooth), strict=True)
-            )
-            if key in wanted
-        }
-    return [found[place] for place in sorted(found)]
+def _runs(result: PeriodsResult) -> tuple[Column, ...]:
+    apart = any(run.corrupted_error is not None for run in result.runs)
+    return (*RUNS, *(_APART if apart else ()))
 
 
 def fixed_losses(run: Run, result: PeriodsResult) -> dict[tuple[float, float, int], Array]:

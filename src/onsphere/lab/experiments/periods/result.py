@@ -56,6 +56,8 @@ class PeriodsRun(OfRun):
         train_error: Fraction of all training images, at the end.
         test_error: Fraction of all test images, at the end.
         width: Width of its network, where there are several.
+        clean_error: Fraction of the training images whose labels are right, at the end; None without label noise.
+        corrupted_error: The same of those whose labels are wrong, by the wrong labels: 1 - their memorised share.
     """
 
     behaviour: Behaviour
@@ -83,6 +85,8 @@ class PeriodsRun(OfRun):
     train_error: float | None
     test_error: float | None
     width: int | None = None
+    clean_error: float | None = None
+    corrupted_error: float | None = None
 
     @property
     def place(self) -> Place:
@@ -150,6 +154,8 @@ class Setting(OfSetting):
 
     runs: list[PeriodsRun]
     width: int | None = None
+    clean_error: float | None = None
+    corrupted_error: float | None = None
 
     @property
     def place(self) -> Place:

@@ -10,6 +10,7 @@ sharpness       on request, once more up to the first jumps, to measure the shar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -67,6 +68,7 @@ def train_periods(model: Model = "mlp", data: Data = "digits", **given: Any) -> 
 def prepare(spec: PeriodsSpec, model: Model, data: Data, progress: Progress) -> Ready:
     """The problem in the whole space with the network of the set-up."""
     space: dict[str, Any] = {"geometry": "space", "radius": None, "schedule": spec.smooth, "augment": spec.augment}
+    space["subsets"] = True
     space["snapshots"] = trace_steps(spec.steps, spec.traces)
     problem = problem_of(spec, model, data, widths=spec.widths_used, eps=spec.eps, **space)
     if spec.each_width is not None:
@@ -173,8 +175,18 @@ def read_runs(
 ) -> list[PeriodsRun]:
     """The runs of an ended shard in numbers."""
     _, evaluations = shard.evaluations()
+    _, everything = shard.evaluated()
     found = courses_of(shard, invariant, schedule)
-    return [analyse(course, evaluations[-1, k], burn_in=burn_in) for k, course in enumerate(found)]
+    runs = [analyse(course, evaluations[-1, k], burn_in=burn_in) for k, course in enumerate(found)]
+
+    def at_the_end(name: str, k: int) -> float | None:
+        value = float(everything[name][-1, k]) if name in everything else math.nan
+        return value if math.isfinite(value) else None
+
+    return [
+        replace(run, clean_error=at_the_end("clean_error", k), corrupted_error=at_the_end("corrupted_error", k))
+        for k, run in enumerate(runs)
+    ]
 
 
 EXPERIMENT = Experiment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,21 @@ from onsphere.dynamics import default_delta
 from onsphere.lab.chart.looks import series_looks
 from onsphere.lab.chart.spec import INKED, Axis, Chart, Line, Look, Mark, Panel, Points, Scale
 from onsphere.lab.chart.theme import GREY, OKABE_ITO
-from onsphere.lab.experiments.periods.result import PeriodsRun, Place
+from onsphere.lab.experiments.periods.result import PeriodsResult, PeriodsRun, Place, round_name, summaries
 from onsphere.lab.experiments.periods.words import setting_name
-from onsphere.lab.population.course import Array, Course, thinned
+from onsphere.lab.population import ShardFolder
+from onsphere.lab.population.course import Array, Course, courses_of, thinned
 from onsphere.lab.report.words import format_number
+from onsphere.lab.store import Run
 
+#: Errors by evaluations and what their panels are called.
+ERRORS = {
+    "test_error": "test error (%)",
+    "clean_error": "error on right labels (%)",
+    "corrupted_error": "error on wrong labels (%)",
+}
+MOST_COURSES = 24  # on the page, over all settings
+MOST_SEEDS = 5  # of a setting
 BINS = 500  # of steps; each keeps its lowest and its highest value
 ELR = Axis("effective learning rate (ELR)", log=True)
 _DOTTED = INKED.but(width=1.2, dash="dot")
@@ -34,14 +44,15 @@ class Drawn:
         run: The numbers of the run.
         course: The course of the run.
         evaluation_steps: Steps of the evaluations.
-        test_error: Test error at these steps, fraction.
+        errors: Errors at these steps by the names of :data:`ERRORS`, fractions; those on training images with right and
+            with wrong labels only where there are wrong ones.
         noisy: Whether gradients are those of minibatches.
     """
 
     run: PeriodsRun
     course: Course
     evaluation_steps: Array
-    test_error: Array
+    errors: Mapping[str, Array]
     noisy: bool
 
     @property
@@ -58,11 +69,41 @@ class Drawn:
         return steps, self.course.elr[first : last + 1], np.exp(smooth[first : last + 1])
 
 
+def drawn(run: Run, result: PeriodsResult) -> list[Drawn]:
+    """The courses that are drawn: the first seeds of every setting, in the order of the result."""
+    seeds = max(1, min(MOST_SEEDS, MOST_COURSES // len(summaries(result.runs))))
+    wanted = {(*r.place, r.seed): i for i, r in enumerate(result.runs) if r.seed < seeds}
+    noisy = result.spec.batch_size != "full"
+    found: dict[int, Drawn] = {}
+    rounds = [(width, run.shard_folders(round_name(width))) for width in result.spec.each_width or (None,)]
+    for width, folder in ((width, folder) for width, folders in rounds for folder in folders):
+        shard = ShardFolder(folder)
+        keys = [(copy.lr, copy.weight_decay, width, copy.seed) for copy in shard.copies()]
+        if wanted.keys().isdisjoint(keys):
+            continue
+        steps, values = shard.evaluated()
+        errors = {name: values[name] for name in ERRORS if name in values}
+        found |= {
+            wanted[key]: Drawn(
+                result.runs[wanted[key]],
+                course,
+                steps.astype(np.float64),
+                {name: error[:, k] for name, error in errors.items()},
+                noisy,
+            )
+            for k, (key, course) in enumerate(
+                zip(keys, courses_of(shard, result.engine.invariant, result.spec.smooth), strict=True)
+            )
+            if key in wanted
+        }
+    return [found[place] for place in sorted(found)]
+
+
 def course_chart(shown: Sequence[Drawn]) -> Chart:
     """Loss, ELR with its jumps, 1 - cos with δ and the equilibrium's value, norm and test error against steps."""
     looks = series_looks(sorted({one.run.seed for one in shown}), width=1.0)
     marks: dict[str, list[Mark]] = {"loss": [], "ELR": [], "1 − cos": [], "norm": []}
-    errors: list[Mark] = []
+    errors: dict[str, list[Mark]] = {name: [] for name in ERRORS}
     frames, common = frames_of(shown, "course")
     for one in shown:
         course, run, seed = one.course, one.run, f"seed {one.run.seed}"
@@ -74,20 +115,22 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
                 marks[title].append(Line(*thinned(values, BINS), look, hover, entry=seed, **place))
         jump, hover = _RED.but(marker="down", size=7), f"{seed} · jump at step {{x}} · ELR {{y:.3g}}"
         marks["ELR"].append(Points(run.jumps, course.elr[run.jumps], jump, hover, entry="jump", **place))
-        hover = f"{seed} · step {{x}} · test error {{y:.1f}} %"
         dots = look.but(marker="circle", size=4)
-        steps, percents = one.evaluation_steps[1:], 100 * one.test_error[1:]
-        errors.append(Line(steps, percents, dots, hover, entry=seed, listed=False, **place))
+        for name, values in one.errors.items():
+            hover = f"{seed} · step {{x}} · {ERRORS[name].removesuffix(' (%)')} {{y:.1f}} %"
+            steps, percents = one.evaluation_steps[1:], 100 * values[1:]
+            errors[name].append(Line(steps, percents, dots, hover, entry=seed, listed=False, **place))
     for frame, setting in enumerate(frames):
         for title, mark in _levels(next(one for one in shown if one.run.place == setting), frame):
             marks[title].append(mark)
+    apart = sum(bool(own) for own in errors.values()) - 1
     return Chart(
         id="course-chart",
         title="Course of training",
         x=Axis("step", holds=(0.0, float(max(len(one.course.loss) for one in shown)))),
         panels=[
             *(Panel(Axis(title, log=True), own) for title, own in marks.items() if own),
-            Panel(Axis("test error (%)", holds=(0.0,)), errors),
+            *(Panel(Axis(ERRORS[name], holds=(0.0,)), own) for name, own in errors.items() if own),
         ],
         caption=(
             "While the loss is low gradients are small, weight decay shrinks the norm and the ELR climbs; at a jump "
@@ -96,8 +139,8 @@ def course_chart(shown: Sequence[Drawn]) -> Chart:
             + "Curves are thinned so that the lowest and the highest reading of each stretch stay."
         ),
         label="Loss, ELR, cosine distance of steps, norm and test error against steps, jumps marked",
-        height=900,
-        size=(7.0, 7.6),
+        height=900 + 150 * apart,
+        size=(7.0, 7.6 + 1.3 * apart),
         **common,
     )
 
