@@ -1,0 +1,1 @@
+"""A comparison on text: six ways of training one small GPT at equal steps."""
