@@ -1,7 +1,7 @@
 """Text that every Python carries, as characters: three parts of the language reference in ``pydoc_data``.
 
-Paragraphs that come again are dropped, so that no part repeats another; other versions of Python have a slightly
-other text, and the digest says which one it was.
+Paragraphs that come again, however indented, are dropped, so that no part repeats another; other versions of Python
+have a slightly other text, and the digest says which one it was.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ def load_text(limit: int | None = None) -> Text:
     """
     from pydoc_data.topics import topics
 
-    paragraphs = dict.fromkeys(paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
-    text = "\n\n".join(paragraphs)[:limit]
+    paragraphs: dict[str, str] = {}
+    for name in sorted(topics):
+        for paragraph in topics[name].split("\n\n"):
+            paragraphs.setdefault(" ".join(paragraph.split()), paragraph)
+    text = "\n\n".join(paragraphs.values())[:limit]
     alphabet = {character: number for number, character in enumerate(sorted(set(text)))}
     numbers = torch.tensor([alphabet[character] for character in text])
     ends = [int(TRAIN * len(text)), int((TRAIN + VALIDATION) * len(text))]

@@ -59,9 +59,7 @@ class GPT(nn.Module):
             depth) for those that write to the residual stream; zero for the head.
     """
 
-    def __init__(
-        self, characters: int, *, width: int, depth: int, heads: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, characters: int, *, width: int, depth: int, heads: int, generator: torch.Generator) -> None:
         super().__init__()
         self.characters = nn.Embedding(characters, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))

@@ -34,7 +34,7 @@ class Size:
         text: Characters of the text that are used; None: all.
     """
 
-    steps: int = 400
+    steps: int = 300
     batch: int = 16
     length: int = 64
     width: int = 96
