@@ -41,7 +41,7 @@ def test_the_schedule_reaches_one_and_never_zero(text):
 
 @pytest.mark.parametrize("scheme", ["adamw", "adamc", "adamh", "muon", "muonh", "decoupled"])
 def test_every_scheme_trains_all_parameters_and_angles_are_exact(text, scheme):
-    assert len(text.schemes.GRIDS[scheme]) == 6
+    assert len(text.schemes.GRIDS[scheme]) == 7
     setting = text.schemes.GRIDS[scheme][0]
     row = text.run.train(text.tiny, scheme, setting, 3, "test")
     assert math.isfinite(row["loss"])
@@ -74,7 +74,7 @@ def test_a_comparison_goes_on_where_it_stopped(text, tmp_path, monkeypatch):
     monkeypatch.setattr(text.main, "REPORT", (0, 1))
     path, schemes = tmp_path / "runs" / "text.jsonl", ("adamw", "adamh")
     rows = text.main.compare(text.tiny, path, schemes=schemes)
-    assert len(rows) == 2 * (6 + 2)
+    assert len(rows) == 2 * (7 + 2)
     lines = path.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + len(rows)
     assert json.loads(lines[0])["digest"] == text.data.load_text(3000).digest
@@ -93,7 +93,7 @@ def test_a_comparison_goes_on_where_it_stopped(text, tmp_path, monkeypatch):
 
 def test_the_best_validation_loss_is_chosen_and_the_table_is_of_test_seeds(text):
     grid = text.schemes.GRIDS["adamw"]
-    losses = [2.0, 1.5, 1.8, math.nan, 1.9, 1.7]
+    losses = [2.0, 1.5, 1.8, math.nan, 1.9, 1.7, 1.6]
     rows = [
         {"scheme": "adamw", "setting": setting, "seed": seed, "part": "validation", "loss": loss + 0.1 * (seed - 100)}
         for setting, loss in zip(grid, losses, strict=True)
