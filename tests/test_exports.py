@@ -15,7 +15,7 @@ import onsphere.lab
 CORE = {
     *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
     *("correct_decay", "keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
-    *("Symmetries", "find_symmetries", "noether_residual", "regroup"),
+    *("Symmetries", "find_symmetries", "noether_residual", "norm_groups", "param_groups", "regroup"),
     "Monitor",
 }
 LAB = {

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from onsphere.optim import correct_decay as correct_decay
     from onsphere.optim import keep_on_sphere as keep_on_sphere
     from onsphere.optim import release as release
+    from onsphere.roles import norm_groups as norm_groups
+    from onsphere.roles import param_groups as param_groups
     from onsphere.spheres import Sphere as Sphere
     from onsphere.surgery import make_scale_invariant as make_scale_invariant
     from onsphere.symmetry import Symmetries as Symmetries
@@ -41,6 +43,8 @@ _HOME = {
     "noether_residual": "onsphere.symmetry",
     "keep_on_sphere": "onsphere.optim",
     "make_scale_invariant": "onsphere.surgery",
+    "norm_groups": "onsphere.roles",
+    "param_groups": "onsphere.roles",
     "regroup": "onsphere.symmetry",
     "release": "onsphere.optim",
     "sphere_groups": "onsphere.symmetry",
@@ -48,7 +52,7 @@ _HOME = {
 
 _MODULES = (
     *("curvature", "dynamics", "ensembles", "lab", "landscape"),
-    *("monitor", "optim", "spheres", "symmetry"),
+    *("monitor", "optim", "roles", "spheres", "symmetry"),
 )
 
 __all__ = [
@@ -63,6 +67,8 @@ __all__ = [
     "keep_on_sphere",
     "make_scale_invariant",
     "noether_residual",
+    "norm_groups",
+    "param_groups",
     "regroup",
     "release",
     "sphere_groups",

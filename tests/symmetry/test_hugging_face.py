@@ -241,7 +241,7 @@ def batch(model):
     name = model.main_input_name
     if name == "input_ids":
         # every token, the padding one too: its embedding has no gradient, and is part of the function
-        return {name: torch.arange(12).view(2, 6), "use_cache": False}
+        return {name: torch.arange(12).view(2, 6)}
     side = getattr(model.config, "image_size", None)
     return {name: torch.randn(4, 3, side, side) if side else torch.randn(2, 200)}
 

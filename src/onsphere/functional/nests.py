@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["mapped", "tensors_in", "widened"]
+__all__ = ["mapped", "tensors_in", "widened", "without_caches"]
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, Enum, nn.Module, torch.dtype, torch.device)
 _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, torch.Generator)
@@ -133,6 +133,25 @@ def _same_kind(mapping: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor in a value as a plain one: sparse ones dense, of nested ones their parts."""
     yield from _tensors_in(value, set())
+
+
+#: What language models give back beside their output, to generate the next token with.
+_CACHES = ("past_key_values", "past_key_value", "past_buckets_states", "cache_params", "mems")
+
+
+def without_caches(output: Any) -> tuple[Any, bool]:
+    """A model's output without what it keeps for the next token, and whether there was such a thing.
+
+    A cache holds keys and values as they are before they meet queries: a function of the weights that no loss sees.
+    """
+    if isinstance(output, Mapping):
+        caches = [key for key, value in output.items() if key in _CACHES or type(value).__name__.endswith("Cache")]
+        kept: Any = {key: value for key, value in output.items() if key not in caches}
+        return (kept, True) if caches and kept else (output, False)
+    if type(output) in (list, tuple):
+        parts = [item for item in output if not type(item).__name__.endswith("Cache")]
+        return (parts, True) if 0 < len(parts) < len(output) else (output, False)
+    return output, False
 
 
 def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:

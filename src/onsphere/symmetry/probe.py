@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from onsphere.functional.copying import LeftoverError, copied
-from onsphere.functional.nests import mapped, tensors_in, widened
+from onsphere.functional.nests import mapped, tensors_in, widened, without_caches
 from onsphere.functional.recomputation import without_recomputation
 from onsphere.functional.untouched import eager
 from onsphere.functional.wrappers import unwrapped
@@ -49,7 +49,8 @@ class Probe(Comparisons):
         model: any module; it, its buffers, gradients, flags and hooks are not touched.
         inputs: positional arguments of one call; floating tensors in them are converted to float64 copies.
         kwargs: keyword arguments of the same call.
-        output: picks from the model's output what to look at; None takes every floating-point tensor in it.
+        output: picks from the model's output what to look at; None takes every floating-point tensor in it, but those
+            of a cache for generation.
         exact: False keeps the model's own eps and present weights, in float64 (dropout is off all the same).
 
     Attributes:
@@ -260,6 +261,10 @@ class Probe(Comparisons):
                 output = self._model(*args, **kwargs)
             if self._select is not None:
                 output = self._select(output)
+            else:
+                output, left_out = without_caches(output)
+                if left_out:
+                    self._notes["the cache of keys and values in the output is no output and was not looked at"] = None
         except LeftoverError as error:
             raise SymmetryError(str(error)) from error
         except Exception as error:
