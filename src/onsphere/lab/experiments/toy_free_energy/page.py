@@ -29,7 +29,8 @@ _MEASUREMENTS = (
     ),
     (
         "temperature T",
-        "the interval at which the state has the least U − T S among those of its model; law: ELR TrΣ / (2 (d − 1)) "
+        "the interval at which the state has the least U − T S among those states of its model that have an entropy; "
+        "none: at no temperature; law: ELR TrΣ / (2 (d − 1)) "
         "with TrΣ at the minimum",
     ),
     ("signal-to-noise", "|∇L| / √TrΣ over the directions visited, root mean squares"),
@@ -148,5 +149,5 @@ def _said(row: ObjectsRow) -> str:
     if math.isfinite(row.entropy):
         lines.append(f"S {format_number(row.entropy, 4)} nats")
     if math.isfinite(row.low):
-        lines.append(f"T {format_number(row.low)} to {format_number(row.high)}")
+        lines.append(f"T {_interval(row).text}")
     return "<br>".join(lines)

@@ -37,7 +37,7 @@ class ObjectsRow:
         entropy_error: Standard error of the entropy.
         predicted_entropy: The law of small ELRs; not finite for "over".
         low: Lowest temperature at which this state has the least U - T S of the model's states; not finite without S.
-        high: Highest such temperature; below ``low`` where there is none.
+        high: Highest such temperature; below ``low`` where there is none, not finite for the highest entropy.
         temperature: elr TrΣ / (2 (d - 1)) with TrΣ at the minimum, the law of small ELRs.
         signal_to_noise: |grad L| / sqrt(TrΣ) over the directions visited; not finite where copies have converged.
     """
@@ -58,8 +58,8 @@ class ObjectsRow:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a temperature at which this state has the least free energy."""
-        return self.low <= self.high
+        """Whether this state has the least free energy at some temperature; for the hottest there is no upper end."""
+        return math.isfinite(self.low) and not self.high < self.low
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -152,7 +152,9 @@ def answer(result: ToyFreeEnergyResult) -> list[str]:
         compared = small(result)
         if compared:
             off = max(abs(row.energy / row.predicted_energy - 1) for row in compared)
-            inside = sum(bool(row.low <= row.temperature <= row.high) for row in compared)
+            inside = sum(
+                row.exists and row.low <= row.temperature and not row.high < row.temperature for row in compared
+            )
             said.append(
                 f"At ELRs up to {_SMALL:g} its loss is within {rough_percent(off)} of its law, and at {inside} of "
                 f"{len(compared)} of them the law's temperature is one at which that state has the least free energy."

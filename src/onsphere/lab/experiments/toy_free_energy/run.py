@@ -78,6 +78,7 @@ def rows_of(model: str, runs: list[ObjectsRun]) -> list[ObjectsRow]:
     if known.sum() > 1:
         found = temperature_interval(energy[known], entropy[known])
         low[known], high[known] = found.low, found.high
+        low[high == -np.inf] = np.nan  # as much entropy as a state of lower energy: at no temperature
     same = {one.name for one in fields(ObjectsRow)} - {"model", "low", "high"}
     return [
         ObjectsRow(
