@@ -25,6 +25,10 @@ def test_muon_and_adamw_train_a_gpt():
     decayed, rest = found.adamw
     assert decayed["names"] == ["transformer.wte.weight", "transformer.wpe.weight"] and decayed["weight_decay"] == 0.1
     assert rest["weight_decay"] == 0 and all(p.dim() == 1 for p in rest["params"])
+    assert repr(found).splitlines()[1:3] == [
+        "  muon: 4 tensors (lr 0.02, momentum 0.9, weight_decay 0.1)",
+        "    transformer.h.0.attn.c_attn.weight",
+    ]
     every = [id(p) for groups in found for group in groups for p in group["params"]]
     assert sorted(every) == sorted(map(id, model.parameters()))
     optimizers = torch.optim.Muon(found.muon), torch.optim.AdamW(found.adamw)

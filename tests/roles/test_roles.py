@@ -130,6 +130,21 @@ def test_several_heads_and_matrices_that_are_made():
     assert roles.of("hidden matrix") == ["direction", "stack"] and roles["length"] == "gain"
 
 
+class Pooled(nn.Module):
+    """The largest number over a set of points, which chooses no expert."""
+
+    def __init__(self):
+        super().__init__()
+        self.points, self.out = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.out(self.points(x).max(1).values)
+
+
+def test_a_pooling_is_no_choice():
+    assert find_roles(Pooled(), torch.randn(2, 5, 3)).of("hidden matrix") == ["points.weight"]
+
+
 def test_an_encoder_without_a_head_has_none():
     model = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=True)
     assert not find_roles(model, torch.randn(2, 5, 8)).of("head")

@@ -321,3 +321,15 @@ def test_experts_by_grouped_kernels(name):
     exact, differences = (operator @ v for operator in operators)
     assert float((exact - differences).norm()) < 1e-2 * float(exact.norm())
     assert model.config._experts_implementation == "grouped_mm"
+
+
+def test_a_cache_is_no_output():
+    """A model that gives back its keys and values has the symmetries that it has without them, and says so."""
+    model, tokens = language_model(transformers.LlamaConfig(**LANGUAGE)), torch.arange(12).view(2, 6)
+    with_cache, without = (
+        onsphere.find_symmetries(model, tokens, use_cache=use, unused="ignore") for use in (True, False)
+    )
+    assert with_cache.dimension == without.dimension
+    assert any("cache" in note for note in with_cache.notes) and not any("cache" in note for note in without.notes)
+    as_tuple = onsphere.find_symmetries(model, tokens, use_cache=True, return_dict=False, unused="ignore")
+    assert as_tuple.dimension == without.dimension

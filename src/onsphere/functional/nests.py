@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["mapped", "tensors_in", "widened", "without_caches"]
+__all__ = ["mapped", "tensors_in", "tensors_outside_objects", "widened", "without_caches"]
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, Enum, nn.Module, torch.dtype, torch.device)
 _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, torch.Generator)
@@ -135,6 +135,18 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     yield from _tensors_in(value, set())
 
 
+def tensors_outside_objects(value: Any) -> Iterator[Tensor]:
+    """Tensors in a nest of lists, tuples and mappings; not those within objects (a cache is no output)."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_outside_objects(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_outside_objects(item)
+
+
 #: What language models give back beside their output, to generate the next token with.
 _CACHES = ("past_key_values", "past_key_value", "past_buckets_states", "cache_params", "mems")
 
@@ -145,7 +157,8 @@ def without_caches(output: Any) -> tuple[Any, bool]:
     A cache holds keys and values as they are before they meet queries: a function of the weights that no loss sees.
     """
     if isinstance(output, Mapping):
-        caches = [key for key, value in output.items() if key in _CACHES or type(value).__name__.endswith("Cache")]
+        given = {key: value for key, value in output.items() if value is not None}
+        caches = [key for key, value in given.items() if key in _CACHES or type(value).__name__.endswith("Cache")]
         kept: Any = {key: value for key, value in output.items() if key not in caches}
         return (kept, True) if caches and kept else (output, False)
     if type(output) in (list, tuple):

@@ -59,11 +59,8 @@ class Unfit(Exception):  # noqa: N818
     """Something is missing; the message says what."""
 
 
-_TOLD = (
-    "DiskFull",
-    "PageFailed",
-    "Unfit",
-)  # failures whose message is a whole sentence (by name: torch is not imported here)
+# Failures whose message is a whole sentence (by name: torch is not imported here).
+_TOLD = ("DiskFull", "PageFailed", "Unfit")
 _LONGEST = 1000  # letters of a refusal; a hostile file may hold any number of them
 
 
@@ -122,12 +119,6 @@ def command_of(entry: Entry) -> Callable[..., None]:
 for entry in ENTRIES:
     *first, last = entry.command.split()
     (groups[first[0]] if first else app).command(command_of(entry), name=last, help_epilogue=examples(*entry.examples))
-
-
-@app.default
-def first_steps() -> None:
-    """Say what to try first."""
-    print(FIRST_STEPS)
 
 
 @app.command(help_epilogue=examples("demo", "demo --out runs/first-map"))
@@ -290,7 +281,10 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command and return its exit status."""
+    """Run one command and return its exit status; without one say what to try first."""
+    if not arguments:
+        print(FIRST_STEPS)
+        return 0
     try:
         whole = with_config(arguments, [entry.command for entry in ENTRIES])
         app(whole, exit_on_error=False, print_error=False, result_action="return_value")

@@ -26,6 +26,15 @@ class ParamGroups(NamedTuple):
     muon: list[dict[str, Any]]
     adamw: list[dict[str, Any]]
 
+    def __repr__(self) -> str:
+        lines = ["ParamGroups"]
+        for which, groups in zip(self._fields, self, strict=True):
+            for group in groups:
+                settings = ", ".join(f"{k} {v}" for k, v in group.items() if k not in ("params", "names"))
+                lines.append(f"  {which}: {len(group['names'])} tensors{f' ({settings})' if settings else ''}")
+                lines += [f"    {name}" for name in group["names"]]
+        return "\n".join(lines)
+
 
 def param_groups(
     model: nn.Module,

@@ -8,7 +8,7 @@ to where they end: in the model's output, or in a choice of the largest (a route
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from onsphere.functional.nests import tensors_in
+from onsphere.functional.nests import tensors_in, tensors_outside_objects
 from onsphere.functional.untouched import eager, private_copy, untouched_random_state
 from onsphere.functional.wrappers import unwrapped
 
@@ -57,7 +57,8 @@ _SAME = frozenset(
 )
 #: These give their first argument the form of the second, whatever that depends on.
 _CARRIED = frozenset(("type_as", "expand_as", "view_as", "reshape_as", "to"))
-_CHOICE = frozenset(("topk", "argmax", "argsort", "sort", "max", "kthvalue"))
+#: Choices by rank; a maximum alone is a pooling.
+_CHOICE = frozenset(("topk", "argmax", "argsort"))
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def uses_of(
             f"the forward pass failed on the batch given ({type(error).__name__}: {error}); give the arguments of one "
             "ordinary call"
         ) from error
-    for tensor in _outputs(result):
+    for tensor in tensors_outside_objects(result):
         last = watch.of(tensor).last
         if len(last) == 1:  # of a sum of several, as a residual stream is, none is the head
             watch.uses[next(iter(last))].add("output")
@@ -148,9 +149,9 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         """Run one torch function and note what it does with parameters."""
         kwargs = kwargs or {}
-        before = [(t, self.of(t)) for t in _tensors((args, kwargs))]
+        before = [(t, self.of(t)) for t in tensors_outside_objects((args, kwargs))]
         result = func(*args, **kwargs)
-        made = list(_tensors(result))
+        made = list(tensors_outside_objects(result))
         if not made or all(trace == _NOTHING for _, trace in before):
             return result
         name = getattr(func, "__name__", "").strip("_")
@@ -169,7 +170,7 @@ class _Watch(TorchFunctionMode):
             return result
         matrices = frozenset[int]()
         for tensor, trace in given:
-            use = self._use(name, tensor, args, kwargs, index=live)
+            use = self._use(name, tensor, args, kwargs)
             for i in trace.parameters:
                 own = self._own(use, i, alone=len(trace.parameters) == 1)
                 if own is not None:
@@ -189,7 +190,7 @@ class _Watch(TorchFunctionMode):
             self.put(tensor, _Trace(handed, live=True, last=last, scores=kept))
         return result
 
-    def _use(self, name: str, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], index: bool) -> Use | None:
+    def _use(self, name: str, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
         if name in _NORMS:
             gain, bias = _NORMS[name]
             places = {gain: "gain", bias: "bias"}
@@ -224,23 +225,7 @@ def _two(before: Sequence[tuple[Tensor, _Trace]]) -> bool:
     return sum(trace.live for _, trace in before) > 1
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in the arguments or results of a function."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
 def _passed_on(before: Sequence[tuple[Tensor, _Trace]], name: str) -> frozenset[int]:
     """The matrix that a function of one tensor, which is one, hands on."""
     traces = [trace for _, trace in before]
     return traces[0].parameters if len(traces) == 1 and name in _SAME else frozenset()
-
-
-def _outputs(value: Any) -> Iterator[Tensor]:
-    return _tensors(value)

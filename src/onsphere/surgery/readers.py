@@ -8,7 +8,7 @@ something else (an addition to a residual stream, an attention product).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from onsphere.functional.nests import tensors_outside_objects
 from onsphere.functional.untouched import private_copy, untouched_random_state
 from onsphere.surgery.recognise import NormForm
 
@@ -143,7 +144,7 @@ class Reading:
                 "one ordinary call: a tensor, a tuple of positional or a dictionary of keyword arguments"
             ) from error
         made: set[str] = set()
-        for tensor in _tensors(output):
+        for tensor in tensors_outside_objects(output):
             origin = watch.origin(tensor)
             made |= origin.last
             for name in origin.layers | origin.norms:
@@ -176,7 +177,7 @@ class _Watch(TorchFunctionMode):
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             if not self._inside:
-                for tensor in _tensors((args, kwargs)):
+                for tensor in tensors_outside_objects((args, kwargs)):
                     self._note(self.origin(tensor), "norm" if norm else "linear")
             self._inside += 1
 
@@ -190,7 +191,7 @@ class _Watch(TorchFunctionMode):
             if not self._inside:
                 self.read.setdefault(name, set())
                 own = frozenset([name])
-                for tensor in _tensors(output):
+                for tensor in tensors_outside_objects(output):
                     self._put(tensor, _Origin(own, own if norm else frozenset(), frozenset() if norm else own))
 
         return hook
@@ -210,9 +211,9 @@ class _Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self._inside:
             return result
-        given = list(_tensors((args, kwargs)))
+        given = list(tensors_outside_objects((args, kwargs)))
         origins = [self.origin(t) for t in given]
-        made = list(_tensors(result))
+        made = list(tensors_outside_objects(result))
         if not made or all(origin == _NOWHERE for origin in origins):
             return result
         called = getattr(func, "__name__", "").strip("_")
@@ -242,15 +243,3 @@ class _Watch(TorchFunctionMode):
         for tensor in made:
             self._put(tensor, new)
         return result
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in a nest; not those within objects (a cache of keys and values is no output)."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)

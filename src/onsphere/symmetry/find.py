@@ -53,7 +53,8 @@ def find_symmetries(
     Args:
         model: Any module. Frozen parameters are left out, tied ones are one.
         *inputs: Positional arguments of one call; tensors, nests of tensors, anything the model takes.
-        output: Picks what to look at from the model's output; by default every floating-point tensor in it.
+        output: Picks what to look at from the model's output; by default every floating-point tensor in it, but those
+            of a cache for generation.
         rows: Also find the tensors that are invariant row by row (slices along dimension 0).
         unused: What to do about a parameter that the output is computed without: raise an error, or list it in
             ``without_effect``.

@@ -57,7 +57,8 @@ def sphere_groups(
             (convolutions and matrices), which the papers' code counts; a glob of names, or several; None: all. The
             others go to the rest. It decides the ELR, lr / radius², since gains of one add their number to the
             radius². What is picked must be scale-invariant without the others.
-        output: Picks what to look at from the model's output; by default every floating-point tensor in it.
+        output: Picks what to look at from the model's output; by default every floating-point tensor in it, but those
+            of a cache for generation.
         **kwargs: Keyword arguments of the same call.
 
     Returns:

@@ -26,6 +26,12 @@ def test_the_bare_command_says_what_to_try_first(capsys):
     assert len(told.splitlines()) < 20
 
 
+def test_a_misspelled_command_is_told_from_no_command(capsys):
+    assert run_command(["regimse"]) == 2
+    error = capsys.readouterr().err
+    assert 'Unknown command "regimse"' in error and '"regimes"' in error
+
+
 def test_the_version_names_torch_and_the_devices(capsys):
     import torch
 

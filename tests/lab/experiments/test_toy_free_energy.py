@@ -2,10 +2,18 @@
 
 import math
 
-from onsphere.lab import toy_free_energy
+import pytest
+
+from onsphere.lab import InputError, toy_free_energy
 from onsphere.lab.experiments.toy_free_energy.page import _interval
 from onsphere.lab.experiments.toy_free_energy.result import ToyFreeEnergyResult
 from onsphere.lab.store import Run
+
+
+def test_what_takes_too_long_is_refused_before_there_is_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r"--elrs: 0.01 is not allowed: 4096 points of 2 copies need .* steps there"):
+        toy_free_energy(copies=2, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_hottest_state_has_a_temperature_without_an_upper_end(tmp_path):

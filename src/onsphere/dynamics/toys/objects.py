@@ -29,7 +29,7 @@ from onsphere.dynamics.entropy import sphere_entropy
 from onsphere.dynamics.toys._shared import count
 from onsphere.results import frame, plain_values
 
-__all__ = ["OVER", "THRESHOLD", "UNDER", "ObjectsRun", "objects_steps", "simulate_objects"]
+__all__ = ["MOST_STEPS", "OVER", "THRESHOLD", "UNDER", "ObjectsRun", "objects_steps", "simulate_objects"]
 
 #: ELR below which an over-parameterised model converges.
 THRESHOLD = 1.0
@@ -43,7 +43,7 @@ CONVERGED = 1e-12
 #: Relaxation times to wait, to measure, and from one direction that the entropy is from to the next.
 _WAIT, _MEASURE, _APART = 20, 40, 4
 #: Steps at the least, where relaxation takes a few: near a threshold it is slow whatever the ELR.
-_LEAST, _MOST = 2000, 10**6
+_LEAST, MOST_STEPS = 2000, 10**6
 #: Share of the directions that must differ for their entropy to be estimated.
 _SPREAD = 0.9
 
@@ -153,10 +153,10 @@ def simulate_objects(
     count("neighbours", neighbours)
     snapshots = -(-kept // copies)
     wait, length = objects_steps(rates, objects=objects, snapshots=snapshots)
-    if (wait + length).max() > _MOST:
+    if (wait + length).max() > MOST_STEPS:
         raise ValueError(
             f"elr is {rates.min():g}, which takes {(wait + length).max():,} steps to settle and be measured, more than "
-            f"{_MOST:,}; give a larger one"
+            f"{MOST_STEPS:,}; give a larger one"
         )
     children = np.random.SeedSequence(count("seed", seed, least=0)).spawn(len(rates))
     found: dict[str, list[float]] = {name: [] for name in _MEASURED}

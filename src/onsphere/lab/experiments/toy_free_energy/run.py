@@ -9,13 +9,14 @@ import numpy as np
 
 from onsphere.dynamics import temperature_interval
 from onsphere.dynamics.toys import ObjectsRun, simulate_objects
-from onsphere.dynamics.toys.objects import OVER, UNDER, objects_steps
+from onsphere.dynamics.toys.objects import MOST_STEPS, OVER, UNDER, objects_steps
 from onsphere.lab.calling import takes
 from onsphere.lab.execution import Interrupted
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.toy_free_energy.page import printed, report
 from onsphere.lab.experiments.toy_free_energy.result import ObjectsRow, ToyFreeEnergyResult, answer, describe
 from onsphere.lab.experiments.toy_free_energy.spec import ToyFreeEnergySpec
+from onsphere.lab.options import InputError
 from onsphere.lab.result import Backend
 from onsphere.lab.store.files import write_table
 
@@ -42,12 +43,28 @@ def toy_free_energy(**given: Any) -> ToyFreeEnergyResult:
     return EXPERIMENT.start(**given)
 
 
+def prepare(spec: ToyFreeEnergySpec, *_: Any) -> None:
+    """Refuse what takes too long to settle, before there is a folder (InputError)."""
+    for model in spec.models:
+        steps = sum(_steps(spec, model))
+        if steps.max() > MOST_STEPS:
+            raise InputError(
+                f"--elrs: {spec.elrs[int(steps.argmax())]:g} is not allowed: {spec.points} points of {spec.copies} "
+                f"copies need {steps.max():,} steps there, more than {MOST_STEPS:,}; take larger --elrs, more --copies "
+                "or fewer --points"
+            )
+
+
+def _steps(spec: ToyFreeEnergySpec, model: str) -> tuple[Any, Any]:
+    """Steps to settle and to measure at every ELR."""
+    return objects_steps(spec.elrs, objects=_OBJECTS[model], snapshots=-(-spec.points // spec.copies))
+
+
 def measure(session: Session[ToyFreeEnergySpec, None]) -> dict[str, Any]:
     """Run every model, one ELR after another; ``settings.parquet`` keeps the rows as well."""
     spec, rows = session.spec, list[ObjectsRow]()
     for number, model in enumerate(spec.models):
-        snapshots = -(-spec.points // spec.copies)
-        lengths = np.sum(objects_steps(spec.elrs, objects=_OBJECTS[model], snapshots=snapshots), axis=0)
+        lengths = np.sum(_steps(spec, model), axis=0)
         session.progress.begin(f"objects, {model}", spec.copies * int(lengths.sum()))
         runs = []
         for place, elr in enumerate(spec.elrs):
@@ -94,7 +111,7 @@ def rows_of(model: str, runs: list[ObjectsRun]) -> list[ObjectsRow]:
 EXPERIMENT = Experiment(
     spec=ToyFreeEnergySpec,
     result=ToyFreeEnergyResult,
-    prepare=lambda *given: None,
+    prepare=prepare,
     measure=measure,
     report=report,
     answer=answer,
