@@ -33,12 +33,17 @@ def test_a_second_driver_on_this_machine_is_told_which_process_it_is(tmp_path):
     attempt = "from pathlib import Path; from onsphere.lab.store.place import held; held(Path('.')).__enter__()"
     with held(tmp_path):
         second = subprocess.run([sys.executable, "-c", attempt], cwd=tmp_path, capture_output=True, text=True)
-    assert f"is being worked on by process {os.getpid()} on " in second.stderr
+    assert f"is being worked on by another process ({os.getpid()} on " in second.stderr
 
 
 def test_a_living_driver_on_another_machine_is_respected(tmp_path):
     path = said(tmp_path, age=20)
-    with pytest.raises(InputError, match=r"by process 7 on node-2 since .* a sign of life 20 s ago"), held(tmp_path):
+    with (
+        pytest.raises(
+            InputError, match=r"by another process \(7 on node-2 since .*\), which gave a sign of life 20 s ago"
+        ),
+        held(tmp_path),
+    ):
         pass
     assert json.loads(path.read_text()) == OTHER and {p.name for p in tmp_path.iterdir()} == {holder.HOLDER, ".lock"}
     assert is_held(tmp_path)

@@ -86,7 +86,7 @@ def who(found: Mapping[str, Any] | None) -> str:
     """A holder in words."""
     if not found:
         return "another process"
-    return f"process {found.get('process')} on {found.get('host')} since {found.get('since')}"
+    return f"another process ({found.get('process')} on {found.get('host')} since {found.get('since')})"
 
 
 def _this_process() -> dict[str, Any]:
