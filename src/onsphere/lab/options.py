@@ -117,6 +117,8 @@ class DataOptions(Options):
     """Number of test images (default: all)."""
     label_noise: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Fraction of training labels replaced by another class, 0 to 1."""
+    label_noise_kind: Literal["other", "any"] = "other"
+    """Replaced labels are drawn among the other classes, or among any, the right one included (as published)."""
     pool: Annotated[int, Field(ge=1)] = 1
     """Average-pool images by this factor (fashion-mnist: 2 gives 14x14, 4 gives 7x7)."""
     standardise: bool = True
@@ -128,13 +130,6 @@ class DataOptions(Options):
         if isinstance(values, dict) and str(values.get("train", "")).lower() == "all":
             values = values | {"train": None}
         return values
-
-
-class NoiseOptions(Options):
-    """How labels are replaced."""
-
-    label_noise_kind: Literal["other", "any"] = "other"
-    """Replaced labels are drawn among the other classes, or among any, the right one included (as published)."""
 
 
 class NetworkOptions(Options):

@@ -97,7 +97,7 @@ def load_data(options: DataOptions, seed: int, data: Data) -> Dataset:
         "train": options.train,
         "test": options.test,
         "label_noise": options.label_noise,
-        "label_noise_kind": getattr(options, "label_noise_kind", "other"),
+        "label_noise_kind": options.label_noise_kind,
         "seed": seed,
         "standardise": options.standardise,
     }

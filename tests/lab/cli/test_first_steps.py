@@ -1,7 +1,9 @@
 """What somebody meets who has just installed the package: the bare command, its version, --help, the doctor."""
 
 import json
+import runpy
 import shlex
+import sys
 
 import pytest
 
@@ -95,3 +97,10 @@ def test_a_look_that_fails_is_one_that_is_missing(monkeypatch):
         monkeypatch.setattr(doctor, name, () if name == "_DATA" else doctor._python)
     found = [check for check in doctor.checks() if check.state == "missing"]
     assert [check.found for check in found] == ["OSError: no such disk"]
+
+
+def test_the_package_is_a_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["onsphere", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("onsphere", run_name="__main__")
+    assert not ended.value.code and capsys.readouterr().out.startswith("onsphere ")

@@ -162,11 +162,19 @@ def test_a_command_with_a_file_prints_one_json_line(tmp_path, capsys):
 
 def test_it_reads_the_run_of_a_map(tmp_path, capsys):
     grid = "--elr-min 1e-3 --elr-max 1 --elrs 4 --refine 0 --train 60 --widths 8 --steps 40 --batch-size 16 --workers 1"
-    assert run_command(shlex.split(f"regimes {grid} --label-noise 0.1 --seeds 2 --evaluations 4 --out map --json")) == 0
+    assert (
+        run_command(
+            shlex.split(
+                f"regimes {grid} --label-noise 0.1 --label-noise-kind any --seeds 2 --evaluations 4 --out map --json"
+            )
+        )
+        == 0
+    )
     shared = "--workers 1 --evaluations 2 --seeds 2 --constant 1 --peaks 4 --lr 1 --weight-decay 1e-3"
     assert run_command(shlex.split(f"schedule --map map {shared} --compiled no --out run --json")) == 0
     mapped, values = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert values["spec"]["label_noise"] == 0.1 and values["spec"]["widths"] == [8] and values["spec"]["steps"] == 40
+    assert (values["spec"]["label_noise"], values["spec"]["label_noise_kind"]) == (0.1, "any")
+    assert values["spec"]["widths"] == [8] and values["spec"]["steps"] == 40
     assert values["boundaries"]["divergence"] == mapped["boundaries"]["divergence"]["low"]
     result = ScheduleResult.load(Run(tmp_path / "run"))
     left_out = report(Run(result.run), result).left_out

@@ -28,9 +28,13 @@ def subtitle(spec: Any, **but: Any) -> str:
 def data_words(spec: DataOptions) -> str:
     """Which data, how many of them, how much label noise."""
     images = f"{spec.train} images" if spec.train else "all training images"
-    drawn = ", drawn among all classes" if getattr(spec, "label_noise_kind", "other") == "any" else ""
-    noise = f", {100 * spec.label_noise:g} % label noise{drawn}" if spec.label_noise else ""
-    return f"{spec.data}, {images}{noise}"
+    return f"{spec.data}, {images}{noise_words(spec)}"
+
+
+def noise_words(spec: DataOptions) -> str:
+    """How much label noise there is, after a comma; nothing where there is none."""
+    drawn = ", drawn among all classes" if spec.label_noise_kind == "any" else ""
+    return f", {100 * spec.label_noise:g} % label noise{drawn}" if spec.label_noise else ""
 
 
 def tensor_words(elr_of: str, names: Sequence[str]) -> str:

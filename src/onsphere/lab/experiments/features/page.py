@@ -10,7 +10,7 @@ from onsphere.lab.experiments.features.words import of_interval, percent
 from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
-from onsphere.lab.report.subtitles import data_words, network_words
+from onsphere.lab.report.subtitles import data_words, network_words, noise_words
 from onsphere.lab.report.table import Column, table
 from onsphere.lab.report.table import percent as percent_cell
 from onsphere.lab.report.words import format_number
@@ -72,8 +72,7 @@ def _data(result: FeaturesResult) -> str:
     spec = result.spec
     if not spec.synthetic:
         return data_words(spec)
-    noise = f", {100 * spec.label_noise:g} % label noise" if spec.label_noise else ""
-    return f"{spec.features} redundant features, {spec.train} examples{noise}"
+    return f"{spec.features} redundant features, {spec.train} examples{noise_words(spec)}"
 
 
 def _feature_sections(result: FeaturesResult) -> list[Section]:

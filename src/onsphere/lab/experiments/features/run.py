@@ -112,8 +112,16 @@ def synthetic(spec: FeaturesSpec) -> Dataset:
     if not spec.label_noise:
         return found
     arrays = (found.x_train, found.y_train, found.x_test, found.y_test)
-    own: dict[str, Any] = {"label_noise": spec.label_noise, "standardise": False, "seed": spec.seed}
-    return from_arrays(*arrays, name=found.name, classes=2, source=found.source, **own)
+    return from_arrays(
+        *arrays,
+        name=found.name,
+        classes=2,
+        source=found.source,
+        label_noise=spec.label_noise,
+        label_noise_kind=spec.label_noise_kind,
+        standardise=False,
+        seed=spec.seed,
+    )
 
 
 def check_bands(spec: FeaturesSpec, shape: tuple[int, ...]) -> None:

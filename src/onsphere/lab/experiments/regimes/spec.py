@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, NoiseOptions, Options, TrainingOptions
+from onsphere.lab.options import DataOptions, EngineOptions, ModelOptions, Options, TrainingOptions
 
 
 class GridOptions(Options):
@@ -73,7 +73,6 @@ class RegimesSpec(
     SphereOptions,
     GridOptions,
     ModelOptions,
-    NoiseOptions,
     DataOptions,
 ):
     """All that a regime map depends on; the same spec on the same machine and engine gives the same bits."""

@@ -159,9 +159,8 @@ def validation_set(spec: ScheduleSpec, data: Any) -> Dataset | None:
     inputs = everything.x_train[part].numpy()
     if spec.standardise:
         inputs = standardise_floats(everything.x_train[: spec.train].numpy(), inputs)[1]
-    trained = datasets.load(
-        data, train=spec.train, label_noise=spec.label_noise, standardise=spec.standardise, **shared
-    )
+    drawn: dict[str, Any] = {"label_noise": spec.label_noise, "label_noise_kind": spec.label_noise_kind}
+    trained = datasets.load(data, train=spec.train, standardise=spec.standardise, **drawn, **shared)
     return replace(trained, x_test=torch.from_numpy(inputs), y_test=everything.y_train[part])
 
 

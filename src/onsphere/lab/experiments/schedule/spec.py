@@ -11,7 +11,7 @@ from onsphere.lab.options import DataOptions, EngineOptions, NetworkOptions, Opt
 
 #: Fields that a map's run hands down unless they are given: the same network on the same data, trained alike.
 FROM_MAP = (
-    *("data", "data_dir", "train", "test", "label_noise", "pool", "standardise"),
+    *("data", "data_dir", "train", "test", "label_noise", "label_noise_kind", "pool", "standardise"),
     *("model", "widths", "width", "head_norm"),
     *("steps", "batch_size", "loss", "seed", "dtype"),
 )

@@ -7,7 +7,7 @@ import math
 from onsphere.dynamics.toys.objects import THRESHOLD
 from onsphere.lab.chart.looks import series_looks
 from onsphere.lab.chart.spec import Axis, Chart, Line, Mark, Marker, Panel, Points, Rule
-from onsphere.lab.experiments.toy_free_energy.result import NAMES, ObjectsRow, ToyFreeEnergyResult
+from onsphere.lab.experiments.toy_free_energy.result import NAMES, ObjectsRow, ToyFreeEnergyResult, bounded
 from onsphere.lab.frame import Report
 from onsphere.lab.report.page import Cell, Section, Table
 from onsphere.lab.report.sections import counted
@@ -96,7 +96,7 @@ def _chart(result: ToyFreeEnergyResult) -> Chart:
         known = [row for row in own if math.isfinite(row.signal_to_noise)]
         values = [row.signal_to_noise for row in known]
         ratio.append(Line([row.elr for row in known], values, dots, [*map(_said, known)], entry=name, listed=False))
-        shown = [row for row in own if row.low > 0 and math.isfinite(row.high) and row.exists]
+        shown = bounded(own)
         middle = [math.sqrt(row.low * row.high) for row in shown]
         if shown:
             up = [row.high - m for row, m in zip(shown, middle, strict=True)]

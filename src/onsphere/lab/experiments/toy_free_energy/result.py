@@ -14,7 +14,7 @@ from onsphere.lab.experiments.toy_free_energy.spec import ToyFreeEnergySpec
 from onsphere.lab.report.words import format_number, rough_percent
 from onsphere.lab.result import Real, Rows, ToyResult
 
-__all__ = ["NAMES", "ObjectsRow", "ToyFreeEnergyResult", "answer", "describe", "power", "small"]
+__all__ = ["NAMES", "ObjectsRow", "ToyFreeEnergyResult", "answer", "bounded", "describe", "power", "small"]
 
 #: What each model is called in prose.
 NAMES = {"under": "under-parameterised", "over": "over-parameterised"}
@@ -92,13 +92,28 @@ def small(result: ToyFreeEnergyResult) -> list[ObjectsRow]:
     return [row for row in result.of("under") if row.elr <= _SMALL]
 
 
+def bounded(rows: Sequence[ObjectsRow]) -> list[ObjectsRow]:
+    """The rows whose interval of temperatures is there and bounded on both sides, away from zero."""
+    return [row for row in rows if row.exists and row.low > 0 and math.isfinite(row.high)]
+
+
 def power(rows: Sequence[ObjectsRow]) -> float:
-    """The exponent of T ~ ELR^power by the middles of the intervals that are bounded on both sides; NaN of one."""
-    found = [row for row in rows if row.exists and row.low > 0 and math.isfinite(row.high)]
+    """The exponent of T ~ ELR^power by the middles of the intervals of :func:`bounded`; NaN of one."""
+    found = bounded(rows)
     if len(found) < 2:
         return math.nan
     elrs, middles = [row.elr for row in found], [math.sqrt(row.low * row.high) for row in found]
     return float(np.polyfit(np.log(elrs), np.log(middles), 1)[0])
+
+
+def _left_out(rows: Sequence[ObjectsRow]) -> str:
+    """Which ELRs the power does not count, in brackets; nothing where it counts all."""
+    kept = bounded(rows)
+    left = [format_number(row.elr) for row in rows if row not in kept]
+    if not left:
+        return ""
+    why = "where the interval of temperatures is empty or open at an end"
+    return f" (without {', '.join(left)}, {why})"
 
 
 def describe(result: ToyFreeEnergyResult) -> str:
@@ -147,7 +162,11 @@ def answer(result: ToyFreeEnergyResult) -> list[str]:
         said.append(
             "The under-parameterised model never does: its loss grows with the ELR from "
             + format_number(under[0].energy)
-            + (f", and its temperature as the power {grown:.2f} of the ELR." if math.isfinite(grown) else ".")
+            + (
+                f", and its temperature as the power {grown:.2f} of the ELR{_left_out(under)}."
+                if math.isfinite(grown)
+                else "."
+            )
         )
         compared = small(result)
         if compared:

@@ -35,7 +35,8 @@ from onsphere.lab.training import validated
 STARTS = "starts.safetensors"
 #: Fields in which a run must be as the one that it continues: what the network computes, sees, and starts from.
 SAME = (
-    *("data", "train", "test", "label_noise", "pool", "standardise", "model", "width", "widths_used", "head_norm_used"),
+    *("data", "train", "test", "label_noise", "label_noise_kind", "pool", "standardise"),
+    *("model", "width", "widths_used", "head_norm_used"),
     *("setup", "momentum_used", "loss", "batch_size", "augment", "eps", "seed", "dtype"),
 )
 #: Steps between the batches of two orders: more than any run has.
