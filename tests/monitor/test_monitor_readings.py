@@ -56,14 +56,18 @@ def expected(w, g, after):
         "angular_update": 2 * math.asin(np.linalg.norm(after / np.linalg.norm(after) - w / rho) / 2),
         "decay_pull": -radial / rho,
         "gradient_push": (tangent / rho) ** 2 / 2,
+        "push": -math.log(abs(w @ after) / rho / np.linalg.norm(after)),
+        "change": math.log(np.linalg.norm(after) / rho),
         "noether_residual": abs(w @ g) / rho / grad,
     }
 
 
 def check(table, spy, every=1, atol=1e-12):
-    for name in COLUMNS:
-        wanted = [expected(*map(flat, step))[name] for step in spy[::every]]
-        np.testing.assert_allclose(table[name], wanted, rtol=1e-7, atol=atol, err_msg=name)
+    wanted = [expected(*map(flat, step)) for step in spy[::every]]
+    for name in set(COLUMNS) - {"decay", "alignment"}:
+        np.testing.assert_allclose(table[name], [one[name] for one in wanted], rtol=1e-7, atol=atol, err_msg=name)
+    forces = table["decay"] + table["alignment"] + table["push"]
+    np.testing.assert_allclose(forces, [one["change"] for one in wanted], rtol=0, atol=1e-10)
 
 
 OPTIMISERS = {
@@ -91,6 +95,44 @@ def test_readings_of_every_optimiser_are_the_definitions(make, every):
     for i in range(2):
         one = monitor.readings("tensor", f"param {i}")
         check(one, [tuple([t[i]] for t in step) for step in spy], every)
+
+
+DECAYS = {
+    "SGD": (lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.2), 0.02),
+    "momentum": (lambda p: torch.optim.SGD(p, 0.1, momentum=0.5, weight_decay=0.2), 0.04),
+    "AdamW": (lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.2), 0.02),
+    "Adam": (lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.2), 0.0),
+    "Adam, decoupled": (lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.2, decoupled_weight_decay=True), 0.02),
+    "NAdam": (lambda p: torch.optim.NAdam(p, 0.1, weight_decay=0.2), 0.0),
+    "RMSprop": (lambda p: torch.optim.RMSprop(p, 0.1, weight_decay=0.2), 0.0),
+    "Muon": (lambda p: torch.optim.Muon(p, 0.1, weight_decay=0.2), 0.02),
+    "no decay": (lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0), 0.0),
+    "SphereSGD": (lambda p: SphereSGD([{"params": p, "sphere": "joint"}], 0.1), 0.0),
+}
+
+
+@pytest.mark.parametrize("make, taken", DECAYS.values(), ids=DECAYS)
+def test_decay_is_what_weight_decay_takes(make, taken):
+    params = weights()
+    optimizer = make(params)
+    monitor = Monitor(optimizer, [{"params": params, "sphere": "joint"}], every=1)
+    train(params, optimizer, 5)
+    read = monitor.readings()
+    np.testing.assert_allclose(read["decay"], math.log(1 - taken), rtol=1e-12, atol=0)
+    change = np.diff(np.log(read["norm"]))
+    np.testing.assert_allclose((read["decay"] + read["alignment"] + read["push"])[:-1], change, rtol=0, atol=1e-10)
+    if make is DECAYS["SGD"][0]:  # its update has no part along scale-invariant weights
+        np.testing.assert_allclose(read["alignment"], 0, atol=1e-14)
+
+
+def test_decays_of_several_groups_count_by_their_weights():
+    a, b = weights()
+    optimizer = torch.optim.AdamW([{"params": [a], "weight_decay": 0.5}, {"params": [b], "weight_decay": 0.0}], 0.1)
+    monitor = Monitor(optimizer, [{"params": [a, b], "sphere": "joint"}], every=1)
+    share = float(a.detach().square().sum() / (a.detach().square().sum() + b.detach().square().sum()))
+    train([a, b], optimizer, 1)
+    assert monitor.readings()["decay"][0] == pytest.approx(math.log(1 - 0.05 * share), rel=1e-12)
+    assert list(monitor.readings("tensor")["decay"]) == [pytest.approx(math.log(0.95), rel=1e-12), 0]
 
 
 def test_sgd_obeys_its_exact_laws():

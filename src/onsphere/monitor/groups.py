@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,15 @@ from torch.optim import Optimizer
 
 from onsphere.functional.wrappers import plain_name
 from onsphere.groups import Only, check_only, given_names, is_counted, matches, sphere_kind
+from onsphere.monitor.forces import Rule, decay_rule
+from onsphere.monitor.titles import common_pattern
+from onsphere.optim.keep import GROUP_KEY
 from onsphere.sharding import check_parts
 
 __all__ = ["Group", "Watched", "frozen_norms", "watch"]
+
+
+_EMBEDDING = re.compile(r"emb|(^|\.)wte\.|(^|\.)wpe\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Group:
     """Some tensors that are read as one vector.
 
     Attributes:
-        name: ``sphere``, ``rest``, ``all``, ``total``, or a tensor's name.
+        name: ``sphere``, ``sphere 2``, ``rest``, ``all``, ``total``, or a tensor's name.
+        title: What findings call it: the name that was given, or what its tensors' names have in common.
         sphere: ``joint``, ``rows`` or None.
         members: For each optimiser, by number, the numbers of its watched tensors.
         settings: The optimiser's number, and the place of the param group with most of the weights among those watched.
@@ -29,6 +37,7 @@ class Group:
     """
 
     name: str
+    title: str
     sphere: str | None
     members: Mapping[int, Sequence[int]]
     settings: tuple[int, int]
@@ -43,17 +52,36 @@ class Watched:
         tensors: For each optimiser the tensors that are read.
         names: The tensors' names, for each optimiser.
         param_groups: For each optimiser the indices of the param groups that these are in.
+        places: For each optimiser and tensor the place of its param group among these.
+        rules: For each optimiser and param group how weight decay acts.
         groups: The groups, without ``total``.
         total: All sphere groups together, if there are several.
+        embeddings: Names of the tensors that are embeddings, by their module or else by their name.
         by_tensor: Each tensor as a group of its own.
     """
 
     tensors: list[list[Tensor]]
     names: list[list[str]]
     param_groups: list[list[int]]
+    places: list[list[int]]
+    rules: list[list[Rule]]
     groups: list[Group]
     total: Group | None
     by_tensor: list[Group]
+    embeddings: frozenset[str]
+
+    def held(self, optimizers: Sequence[Optimizer]) -> set[str]:
+        """Names of the groups of which every tensor is kept on a sphere now, by SphereSGD or ``keep_on_sphere``."""
+        kept = set[int]()
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            own = group["params"]
+            radii = group.get(GROUP_KEY) or [group.get("radius") if sphere_kind(group) else None] * len(own)
+            kept |= {id(p) for p, radius in zip(own, radii, strict=False) if radius not in (None, [])}
+        return {
+            group.name
+            for group in self.groups
+            if all(id(self.tensors[k][i]) in kept for k, indices in group.members.items() for i in indices)
+        }
 
     def notes(self) -> list[str]:
         """What has to be the same on all processes, a line for each tensor."""
@@ -99,6 +127,7 @@ def watch(
     tensors: list[list[Tensor]] = [[] for _ in optimizers]
     names: list[list[str]] = [[] for _ in optimizers]
     numbered: list[tuple[str, str | None, list[Tensor]]] = []
+    told: list[str | None] = []
     count: dict[str, int] = {}
     seen: set[int] = set()
     for group in given:
@@ -109,6 +138,7 @@ def watch(
         chosen = [p for p in params if p.numel() and matches(called[id(p)], select)]
         if chosen:
             numbered.append((base if count[base] == 1 else f"{base} {count[base]}", kind, chosen))
+            told.append(group.get("name"))
         for p in chosen:
             tensors[home[id(p)][0]].append(p)
             names[home[id(p)][0]].append(called[id(p)])
@@ -118,9 +148,14 @@ def watch(
             f"select={select!r} matches none of the tensors' names; there are {some}" + ", ..." * (len(called) > 8)
         )
     param_groups = [sorted({home[id(p)][1] for p in ts}) for ts in tensors]
+    places = [[own.index(home[id(p)][1]) for p in ts] for ts, own in zip(tensors, param_groups, strict=True)]
+    rules = [
+        [decay_rule(one, one.param_groups[j]) for j in own] for one, own in zip(optimizers, param_groups, strict=True)
+    ]
+    titles = _titles(numbered, told, called)
     place = {id(p): (k, i) for k, ts in enumerate(tensors) for i, p in enumerate(ts)}
 
-    def grouped(name: str, kind: str | None, params: Sequence[Tensor]) -> Group:
+    def grouped(name: str, title: str, kind: str | None, params: Sequence[Tensor]) -> Group:
         members: dict[int, list[int]] = {}
         weight: dict[tuple[int, int], int] = {}
         for p in params:
@@ -128,17 +163,49 @@ def watch(
             members.setdefault(k, []).append(i)
             at = (k, param_groups[k].index(home[id(p)][1]))
             weight[at] = weight.get(at, 0) + p.numel()
-        return Group(name, kind, members, max(weight, key=lambda at: weight[at]), len(weight))
+        return Group(name, title, kind, members, max(weight, key=lambda at: weight[at]), len(weight))
 
     spheres = [params for _, kind, params in numbered if kind]
     return Watched(
         tensors,
         names,
         param_groups,
-        [grouped(*entry) for entry in numbered],
-        grouped("total", "joint", [p for params in spheres for p in params]) if len(spheres) > 1 else None,
-        [grouped(called[id(p)], kind, [p]) for _, kind, params in numbered for p in params],
+        places,
+        rules,
+        [grouped(name, title, kind, ps) for (name, kind, ps), title in zip(numbered, titles, strict=True)],
+        grouped("total", "total", "joint", [p for params in spheres for p in params]) if len(spheres) > 1 else None,
+        [grouped(called[id(p)], called[id(p)], kind, [p]) for _, kind, params in numbered for p in params],
+        frozenset(name for own in names for name in own if name in _embeddings(model) or _EMBEDDING.search(name)),
     )
+
+
+def _embeddings(model: nn.Module | None) -> set[str]:
+    """Names of the parameters of a model's embedding layers."""
+    modules = {} if model is None else dict(model.named_modules())
+    return {
+        plain_name(f"{name}.weight".lstrip("."))
+        for name, module in modules.items()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    }
+
+
+def _titles(
+    numbered: Sequence[tuple[str, str | None, Sequence[Tensor]]], told: Sequence[object], called: Mapping[int, str]
+) -> list[str]:
+    """What findings call the groups: the name given, ``sphere`` if there is one alone, else what names share."""
+    count = {on: sum((kind is not None) == on for _, kind, _ in numbered) for on in (True, False)}
+    found = []
+    for (name, kind, params), given in zip(numbered, told, strict=True):
+        if isinstance(given, str) and given:
+            found.append(given)
+        elif count[kind is not None] == 1:
+            found.append(name)
+        else:
+            found.append(common_pattern([called[id(p)] for p in params]))
+    again = {title for title in found if found.count(title) > 1}
+    return [
+        f"{title} ({name})" if title in again else title for title, (name, _, _) in zip(found, numbered, strict=True)
+    ]
 
 
 def frozen_norms(model: nn.Module | None) -> list[str]:

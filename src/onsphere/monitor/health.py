@@ -8,14 +8,15 @@ sphere), and is compared with what it did move; of other optimisers it is said w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onsphere.monitor.finding import Finding
+from onsphere.monitor.finding import Finding, finding, listed
 from onsphere.monitor.history import GroupHistory
 
-__all__ = ["ENOUGH", "holds", "invariance", "learning_rate", "non_finite", "precision", "rotation"]
+__all__ = ["ENOUGH", "by_choice", "holds", "invariance", "learning_rate", "non_finite", "precision", "rotation"]
 
 #: Readings that a judgement on averages needs.
 ENOUGH = 20
@@ -27,29 +28,42 @@ _ODD = 3.0
 _ARRIVES = 0.8
 
 
-def rotation(history: GroupHistory) -> list[Finding]:
-    """Tensors that turn much faster or slower than the others."""
+def rotation(histories: Sequence[GroupHistory]) -> list[Finding]:
+    """Matrices that turn much faster or slower than the other matrices that the same optimiser steps.
+
+    Gains and biases are not compared: how fast they turn says where they began, and nothing of their learning rate.
+    """
+    found = []
+    for kind in dict.fromkeys(history.optimizer for history in histories):
+        found += _odd([history for history in histories if history.optimizer == kind])
+    return found
+
+
+def _odd(histories: Sequence[GroupHistory]) -> list[Finding]:
     speeds = {}
-    for name, angles in history.tensors.items():
-        recent = angles[len(angles) // 2 :]
-        recent = recent[np.isfinite(recent)]
-        if len(recent) >= ENOUGH // 2:
-            speeds[name] = float(np.median(recent))
+    for history in histories:
+        for name, angles in history.tensors.items():
+            recent = angles[len(angles) // 2 :]
+            recent = recent[np.isfinite(recent)]
+            if len(recent) >= ENOUGH // 2 and name not in history.vectors | history.embeddings:
+                speeds[name] = float(np.median(recent))
     if len(speeds) < 3:
         return []
     usual = float(np.median(list(speeds.values())))
     if not usual > 0:
         return []
     found = []
-    for word, odd in (
-        ("faster", {n: s / usual for n, s in speeds.items() if s > _ODD * usual}),
-        ("slower", {n: s / usual for n, s in speeds.items() if 0 <= s < usual / _ODD}),
+    fast, slow = "a lower learning rate or a larger norm", "a higher learning rate or a smaller norm"
+    for word, odd, cure in (
+        ("faster", {n: s / usual for n, s in speeds.items() if s > _ODD * usual}, fast),
+        ("slower", {n: s / usual for n, s in speeds.items() if 0 < s < usual / _ODD}, slow),
     ):
         if odd:
-            named = sorted(odd, key=lambda n: abs(np.log(max(odd[n], 1e-300))), reverse=True)
-            listed = ", ".join(f"{n} ({odd[n]:.2g}x)" for n in named[:3]) + (", ..." if len(named) > 3 else "")
-            text = f"{history.name}: {listed} turns {word} than the rest (median {usual:.2g} rad a step)"
-            found.append(Finding("rotation", "info", text, {"group": history.name, "median": usual, "relative": odd}))
+            named = sorted(odd, key=lambda n: abs(np.log(odd[n])), reverse=True)
+            which = ", ".join(f"{n} ({odd[n]:.2g}x)" for n in named[:3]) + (", ..." if len(named) > 3 else "")
+            seen = f"{which} turns {word} than the rest (median {usual:.2g} rad a step)"
+            evidence = {"groups": [history.name for history in histories], "median": usual, "relative": odd}
+            found.append(finding("rotation", "info", seen, evidence, f"{cure} evens it out, if it is not meant"))
     return found
 
 
@@ -64,30 +78,54 @@ def invariance(history: GroupHistory) -> list[Finding]:
     typical = _residual(history)
     if not history.invariant or typical is None or typical <= _EPS_SHOWS:
         return []
-    evidence = {"group": history.name, "noether_residual": typical}
+    evidence: dict[str, Any] = {"group": history.name, "noether_residual": typical}
     if history.frozen and len(history.frozen) < len(history.tensors):
-        text = (
-            f"{history.name}: {_listed(history.frozen)} has no gradient, so the rest moves alone and the Noether "
-            f"residual ({typical:.1g}) cannot tell whether the group is invariant: train or freeze a group as a whole"
+        seen = (
+            f"{history.said}: {listed(history.frozen)} has no gradient, so the rest moves alone and the Noether "
+            f"residual ({typical:.1g}) cannot tell whether the group is invariant"
         )
-        return [Finding("invariance", "info", text, evidence | {"frozen": list(history.frozen)})]
+        evidence["frozen"] = list(history.frozen)
+        return [finding("invariance", "info", seen, evidence, "train or freeze a group as a whole")]
     if typical > _NOT_INVARIANT:
-        text = (
-            f"{history.name}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
-            "its ELR says little; "
-        ) + (
-            f"{_listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no scaling: "
+        if history.held and history.on_sphere and not history.frozen_norms:
+            return []  # see by_choice
+        seen = (
+            f"{history.said}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
+            "its ELR says little"
+        )
+        advice = (
+            f"{listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no scaling: "
             "leave the weights before it out of the groups"
             if history.frozen_norms
             else "build the groups with onsphere.sphere_groups(model, batch), in the modes in which the model trains "
             "(a norm layer in eval mode undoes no rescaling)"
         )
-        return [Finding("invariance", "alarm", text, evidence | {"frozen_norms": list(history.frozen_norms)})]
-    text = (
-        f"{history.name}: invariance is blurred (Noether residual {typical:.1g}): the norms' eps or low precision "
-        "shows; a smaller eps or larger weights mend it"
+        evidence["frozen_norms"] = list(history.frozen_norms)
+        return [finding("invariance", "alarm", seen, evidence, advice)]
+    seen = (
+        f"{history.said}: invariance is blurred (Noether residual {typical:.1g}): the norms' eps or low precision shows"
     )
-    return [Finding("invariance", "warning", text, evidence)]
+    return [finding("invariance", "warning", seen, evidence, "a smaller eps or larger weights mend it")]
+
+
+def by_choice(histories: Sequence[GroupHistory]) -> list[Finding]:
+    """Spheres on which the optimiser keeps weights that are not scale-invariant, in one finding."""
+    chosen = {
+        history.said: typical
+        for history in histories
+        if history.held and history.on_sphere and not history.frozen_norms and not history.frozen
+        if (typical := _residual(history)) is not None and typical > _NOT_INVARIANT
+    }
+    if not chosen:
+        return []
+    kept = "1 group is" if len(chosen) == 1 else f"{len(chosen)} groups are"
+    seen = (
+        f"{kept} kept on spheres by choice ({listed(list(chosen))}): the loss depends on these norms, so fixing them "
+        "constrains the function unless other weights make up for it"
+    )
+    evidence = {"groups": list(chosen), "noether_residual": max(chosen.values())}
+    advice = "read angles, not ELRs; onsphere.norm_groups tells which of them constrain"
+    return [finding("spheres by choice", "info", seen, evidence, advice)]
 
 
 def precision(history: GroupHistory) -> list[Finding]:
@@ -100,21 +138,19 @@ def precision(history: GroupHistory) -> list[Finding]:
     evidence = {"group": history.name, "resolution": history.resolution, "effective_step": step}
     hint = "keep the weights in float32 (and compute under autocast), or raise the learning rate"
     if not moved.any():
-        text = (
-            f"{history.name}: nothing moves although gradient and lr are not zero: rounding swallows the steps; {hint}"
-        )
-        return [Finding("precision", "alarm", text, evidence | {"arrives": 0.0})]
+        seen = f"{history.said}: nothing moves although gradient and lr are not zero: rounding swallows the steps"
+        return [finding("precision", "alarm", seen, evidence | {"arrives": 0.0}, hint)]
     wanted = _wanted_step(history)
     if wanted is None or not history.resolution:
         return []
     arrives = float(np.median(moved / np.maximum(wanted[good][-ENOUGH:], 1e-300)))
     if arrives > _ARRIVES or step > history.resolution:
         return []
-    text = (
-        f"{history.name}: rounding swallows most of the steps: {100 * arrives:.2g} % of their length arrives, since "
-        f"they are small beside the distance of neighbouring weights (relative {history.resolution:.1g}); {hint}"
+    seen = (
+        f"{history.said}: rounding swallows most of the steps: {100 * arrives:.2g} % of their length arrives, since "
+        f"they are small beside the distance of neighbouring weights (relative {history.resolution:.1g})"
     )
-    return [Finding("precision", "warning", text, evidence | {"arrives": arrives})]
+    return [finding("precision", "warning", seen, evidence | {"arrives": arrives}, hint)]
 
 
 def _wanted_step(history: GroupHistory) -> NDArray[np.float64] | None:
@@ -131,16 +167,12 @@ def _residual(history: GroupHistory) -> float | None:
     return float(np.median(residuals[-max(ENOUGH, len(residuals) // 4) :])) if len(residuals) else None
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def learning_rate(history: GroupHistory) -> list[Finding]:
     """A learning rate of zero."""
     if float(np.max(history.lr[history.finite])) > 0:
         return []
-    text = f"{history.name}: the learning rate is 0 at every reading, so nothing moves and there is no ELR"
-    return [Finding("lr", "warning", text, {"group": history.name})]
+    seen = f"{history.said}: the learning rate is 0 at every reading, so nothing moves and there is no ELR"
+    return [finding("lr", "warning", seen, {"group": history.name}, "set one, or leave the group out")]
 
 
 def non_finite(history: GroupHistory) -> list[Finding]:
@@ -152,11 +184,11 @@ def non_finite(history: GroupHistory) -> list[Finding]:
     first = int(history.steps[at])
     sources = ("weight", history.norm), ("gradient", history.gradient_norm)
     what = next((name for name, sizes in sources if not np.isfinite(sizes[at])), "update")
-    where = f" of {_listed(history.damaged)}" if history.damaged else ""
-    text = (
-        f"{history.name}: {int(bad.sum())} of {len(bad)} readings are not finite, the first at step {first}, where the "
-        f"{what}{where} is not; go back to a checkpoint from before it"
+    where = f" of {listed(history.damaged)}" if history.damaged else ""
+    seen = (
+        f"{history.said}: {int(bad.sum())} of {len(bad)} readings are not finite, the first at step {first}, where the "
+        f"{what}{where} is not"
     )
     evidence = {"group": history.name, "readings": int(bad.sum()), "first_step": first}
     evidence |= {"tensors": list(history.damaged)} if history.damaged else {}
-    return [Finding("non-finite", "alarm", text, evidence)]
+    return [finding("non-finite", "alarm", seen, evidence, "go back to a checkpoint from before it")]

@@ -36,6 +36,11 @@ class GroupHistory:
         broken: Readings in which a weight, gradient or update is not finite; None: as far as norms show it.
         damaged: Names of the tensors in which something is not finite at the first such reading.
         frozen: Names of the tensors that had no gradient, or a gradient of zero, at every one of the latest readings.
+        title: What findings call the group; "": its name.
+        shrunk: The fraction of the weights that weight decay takes in each step; None: not known.
+        vectors: Names of its tensors of at most one dimension: gains and biases, which turn as they like.
+        embeddings: Names of its embeddings, of which a batch moves some rows alone.
+        held: Whether an optimiser keeps the group on its sphere.
         frozen_norms: Names of norm layers whose statistics are frozen while the model trains.
         rule: ``space`` if the update is lr times the gradient, ``sphere`` if it is that times ρ²; None: neither, or
             unknown.
@@ -63,6 +68,16 @@ class GroupHistory:
     frozen_norms: tuple[str, ...] = ()
     rule: str | None = None
     resolution: float = 0.0
+    title: str = ""
+    shrunk: Array | None = None
+    vectors: frozenset[str] = frozenset()
+    embeddings: frozenset[str] = frozenset()
+    held: bool = False
+
+    @property
+    def said(self) -> str:
+        """What findings call the group."""
+        return self.title or self.name
 
     @property
     def non_finite(self) -> NDArray[np.bool_]:

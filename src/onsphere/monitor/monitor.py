@@ -40,6 +40,7 @@ __all__ = ["Monitor"]
 
 #: With an alarm callback the ring is emptied at least so often, readings; and so many readings are looked at.
 _ALARM_EVERY, _ALARM_WINDOW = 32, 4096
+_ATTACH = "attach a new monitor"
 
 
 class Monitor:
@@ -155,12 +156,13 @@ class Monitor:
         Args:
             level: ``group`` (``sphere``, ``sphere 2``, ..., ``rest``, and ``total`` for all sphere groups together if
                 there are several) or ``tensor``.
-            select: Glob of group or tensor names, or several.
+            select: Glob of group or tensor names, or several; groups are found by what findings call them as well.
 
         Returns:
             Arrays of one length: ``step`` (number of steps before it), ``group``, then ``norm``, ``gradient_norm``,
             ``effective_gradient``, ``elr``, ``effective_step``, ``angular_update`` (radians), ``decay_pull``,
-            ``gradient_push``, ``noether_residual``, ``lr``, ``weight_decay`` (NaN where the optimiser has none) and
+            ``gradient_push``, ``decay``, ``alignment``, ``push`` (which add up to the change of log norm),
+            ``noether_residual``, ``lr``, ``weight_decay`` (NaN where the optimiser has none) and
             ``finite``: whether weights, gradient and update are.
 
         Raises:
@@ -171,7 +173,8 @@ class Monitor:
         self._refresh()
         groups = self._record.groups if level == "group" else self._watched.by_tensor
         with self._lock:
-            return self._record.table([group for group in groups if matches(group.name, select)])
+            chosen = [group for group in groups if matches(group.name, select) or matches(group.title, select)]
+            return self._record.table(chosen)
 
     def to_frame(self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*") -> Any:
         """:meth:`readings` as a pandas data frame (needs pandas)."""
@@ -183,12 +186,15 @@ class Monitor:
         Returns:
             The findings; printed, each is a sentence. An empty list if nothing stands out.
         """
-        from onsphere.monitor.findings import Finding, diagnose
+        from onsphere.monitor.finding import Finding, in_order
+        from onsphere.monitor.findings import diagnose
 
         self._refresh()
-        changed = [Finding("param groups", "warning", text, {}) for text in self._changes()]
         frozen = tuple(frozen_norms(self._model))
-        return diagnose([replace(history, frozen_norms=frozen) for history in self._histories()]) + changed
+        held = self._watched.held([recorder.optimizer for recorder in self._recorders])
+        histories = [replace(one, frozen_norms=frozen, held=one.name in held) for one in self._histories()]
+        changed = [Finding("param groups", "warning", text, {}, _ATTACH) for text in self._changes()]
+        return in_order(diagnose(histories) + changed)
 
     def forecast(self) -> Forecast | None:
         """When the next jump comes: ``step``, ``low`` and ``high``; None before two whole periods lie behind."""
@@ -284,7 +290,8 @@ class Monitor:
             steps, tensors = self._record.read(group)["step"], sum(map(len, group.members.values()))
             span = f", steps {steps[0]} to {steps[-1]}" if len(steps) else ""
             size = self._record.size(group)
-            lines.append(f"  {group.name}: {tensors} tensors, {size:,} weights, {len(steps):,} readings{span}")
+            called = group.name if group.title == group.name else f"{group.name} ({group.title})"
+            lines.append(f"  {called}: {tensors} tensors, {size:,} weights, {len(steps):,} readings{span}")
         ring, space = (sum(each) for each in zip(*(recorder.device_bytes for recorder in self._recorders), strict=True))
         lines.append(f"  memory on the device: ring {ring:,} bytes, work space {space:,} bytes")
         return "\n".join(lines)
@@ -302,11 +309,9 @@ class Monitor:
             gone = [name for name, p in zip(names, recorder.tensors, strict=True) if id(p) not in now]
             if gone:
                 listed = ", ".join(gone[:5]) + ", ..." * (len(gone) > 5)
-                said.append(f"{kind} no longer steps {listed}: attach a new monitor")
+                said.append(f"{kind} no longer steps {listed}; {_ATTACH}")
             if now - before:
-                said.append(
-                    f"{kind} was given {len(now - before)} tensors more that are not read: attach a new monitor"
-                )
+                said.append(f"{kind} was given {len(now - before)} tensors more that are not read; {_ATTACH}")
             if recorder.failure:
                 said.append(recorder.failure)
         return said

@@ -9,9 +9,13 @@ For weights w (norm ρ) before a step, the gradient g that the step used, and th
     angular update       atan2(|D_t|, ρ + <w,D>/ρ)
     decay pull           -<w,D> / ρ²              relative shrinking of the norm by the radial part: lr·wd for SGD
     gradient push        |D_t|² / (2ρ²)           relative growth of the norm by the tangent part
+    decay                log(1 - d)               d: the fraction that weight decay takes (onsphere.monitor.forces)
+    alignment            log(|1 - pull| / (1 - d))  the rest of the radial part: the update along the weights
+    push                 log(1 + (|D_t| / (ρ (1 - pull)))²) / 2    growth by the tangent part: -log cos of the angle
     Noether residual     |<w,g>| / (|w||g|)       zero where the loss is scale-invariant in w
 
-At equilibrium push and pull balance. Several tensors are one vector w: their sums add.
+Decay, alignment and push add up to the change of log ρ exactly, to rounding; at equilibrium they balance.
+Several tensors are one vector w: their sums add.
 
 Source: Lobacheva, Kodryan et al., NeurIPS 2021, section 3; Wan et al., Spherical Motion Dynamics; Kosson et al.,
 Rotational Equilibrium; the ELR of an applied update is our definition.
@@ -35,15 +39,16 @@ SETTINGS = ("lr", "weight_decay", "momentum", "beta1", "beta2")
 #: What is derived from the sums.
 COLUMNS = (
     *("norm", "gradient_norm", "effective_gradient", "elr", "effective_step", "angular_update"),
-    *("decay_pull", "gradient_push", "noether_residual"),
+    *("decay_pull", "gradient_push", "decay", "alignment", "push", "noether_residual"),
 )
 
 
-def measure(sums: Array) -> dict[str, Array]:
+def measure(sums: Array, shrunk: Array | float = 0.0) -> dict[str, Array]:
     """The readings that follow from sums over a tensor's numbers.
 
     Args:
         sums: ``[T, 5]`` in the order of :data:`SUMS`: one row a reading.
+        shrunk: The fraction of the weights that decay takes in the step, ``[T]`` or one number.
 
     Returns:
         An array ``[T]`` for each of :data:`COLUMNS` (norms, dimensionless ratios, radians), and ``finite``: whether
@@ -57,6 +62,8 @@ def measure(sums: Array) -> dict[str, Array]:
     with np.errstate(all="ignore"):
         norm, gradient = np.sqrt(ww), np.sqrt(gg)
         tangent = np.sqrt(np.maximum(dd - wd * wd / ww, 0.0))
+        along = np.abs(1 + wd / ww)
+        decay = np.broadcast_to(np.log1p(-np.asarray(shrunk, dtype=np.float64)), ww.shape)
         read = {
             "norm": norm,
             "gradient_norm": gradient,
@@ -66,6 +73,9 @@ def measure(sums: Array) -> dict[str, Array]:
             "angular_update": np.arctan2(tangent, norm + wd / norm),
             "decay_pull": -wd / ww,
             "gradient_push": tangent * tangent / (2 * ww),
+            "decay": decay,
+            "alignment": np.log(along) - decay,
+            "push": np.log1p((tangent / (norm * along)) ** 2) / 2,
             "noether_residual": np.abs(wg) / (norm * gradient),
         }
     for name in ("elr", "noether_residual"):

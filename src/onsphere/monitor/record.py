@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onsphere.monitor.forces import shrunk
 from onsphere.monitor.groups import Group, Watched
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.readings import COLUMNS, SETTINGS, Store, measure
@@ -62,8 +63,8 @@ class Record:
             last: At most so many, the latest.
 
         Returns:
-            ``step``, what :func:`onsphere.monitor.readings.measure` gives, and the settings; ``[T]`` each. Where
-            several optimisers step the group, steps that all of them read.
+            ``step``, ``shrunk``, what :func:`onsphere.monitor.readings.measure` gives, and the settings; ``[T]`` each.
+            Where several optimisers step the group, steps that all of them read.
         """
         blocks = {k: self.stores[k].arrays() for k in group.members}
         steps = blocks[group.settings[0]][0]
@@ -74,11 +75,24 @@ class Record:
         if last is not None:
             steps = steps[max(len(steps) - last, 0) :]
         rows = {k: np.searchsorted(block[0], steps) for k, block in blocks.items()}
-        sums = sum(blocks[k][1][rows[k]][:, list(indices)].sum(axis=1) for k, indices in group.members.items())
+        sums, decayed = np.zeros((len(steps), 5)), np.zeros(len(steps))
+        for k, indices in group.members.items():
+            own = blocks[k][1][rows[k]][:, list(indices)]
+            sums = sums + own.sum(axis=1)
+            decayed = decayed + (own[:, :, 0] * self._shrunk(k, blocks[k][2][rows[k]])[:, list(indices)]).sum(axis=1)
         k, place = group.settings
         settings = blocks[k][2][rows[k], place]
         named = {name: settings[:, i] for i, name in enumerate(SETTINGS)}
-        return {"step": steps} | measure(cast("NDArray[np.float64]", sums)) | named
+        with np.errstate(all="ignore"):
+            shrunk = np.nan_to_num(decayed / sums[:, 0])
+        return {"step": steps, "shrunk": shrunk} | measure(sums, shrunk) | named
+
+    def _shrunk(self, k: int, settings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The fraction that decay takes of every tensor of an optimiser ``[n, T]``, from settings ``[n, P, 5]``."""
+        lr, decay, momentum = (settings[:, :, i] for i in range(3))
+        rules = self.watched.rules[k]
+        taken = [shrunk(rule, lr[:, j], decay[:, j], momentum[:, j]) for j, rule in enumerate(rules)]
+        return np.stack(taken, axis=1)[:, self.watched.places[k]] if taken else np.zeros((len(settings), 0))
 
     def table(self, groups: Sequence[Group]) -> dict[str, NDArray[Any]]:
         """Readings of several groups as columns, one row for each step and group, by step."""
@@ -103,6 +117,7 @@ class Record:
         first = read["step"][np.argmax(broken)] if broken.any() else -1
         return GroupHistory(
             name=group.name,
+            title=group.title,
             parameters=self.size(group),
             invariant=group.sphere is not None or measured,
             optimizer="+".join(self.classes[k] for k in group.members),
@@ -114,15 +129,21 @@ class Record:
             noether_residual=read["noether_residual"],
             lr=read["lr"],
             weight_decay=np.nan_to_num(read["weight_decay"]),
+            shrunk=read["shrunk"],
             momentum=float(np.nan_to_num(latest["momentum"])),
             betas=None if np.isnan(betas).any() else betas,
             tensors={name: part["angular_update"] for name, part in parts.items()},
+            embeddings=self.watched.embeddings,
+            vectors=frozenset(t.name for t in self.watched.by_tensor if self._is_vector(t)),
             broken=broken,
             damaged=tuple(n for n, part in parts.items() if (~part["finite"] & (part["step"] == first)).any()),
             frozen=tuple(n for n, part in parts.items() if not part["gradient_norm"][-_RECENT:].any()),
             rule=self._rule(group),
             resolution=max(torch.finfo(t.dtype).eps for t in self.tensors(group)),
         )
+
+    def _is_vector(self, tensor: Group) -> bool:
+        return all(one.dim() < 2 for one in self.tensors(tensor))
 
     def _rule(self, group: Group) -> str | None:
         kind = self.classes[group.settings[0]]
