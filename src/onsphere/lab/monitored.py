@@ -25,6 +25,7 @@ _PANELS = (
     ("effective_gradient", "effective gradient"),
     ("angular_update", "angular update (rad)"),
 )
+_FORCES = (("decay", "decay"), ("alignment", "alignment"), ("push", "push"))
 _MEASUREMENTS = (
     ("norm", "ρ = ‖w‖ of the group before the step"),
     ("ELR", "‖D_t‖/(ρ²‖g‖), D_t the tangent part of the applied update, g the gradient; for SGD lr/ρ²"),

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from onsphere.dynamics.detect import DROP, zigzag_jumps
 from onsphere.monitor.balance import balances, schedule, time_scales
-from onsphere.monitor.finding import Finding, finding, in_order
+from onsphere.monitor.finding import Finding, finding, in_order, listed
 from onsphere.monitor.forecast import Forecast, forecast_jump
 from onsphere.monitor.health import by_choice, holds, invariance, learning_rate, non_finite, precision, rotation
 from onsphere.monitor.history import GroupHistory
+from onsphere.monitor.recorder import Recorder
 
-__all__ = ["Finding", "diagnose", "forecast_of", "jumps_of"]
+__all__ = ["Finding", "changes", "diagnose", "forecast_of", "jumps_of"]
 
 #: Steps in which the norm still finds its place after initialisation.
 BURN_IN = 100
@@ -65,6 +66,28 @@ def _diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     found += balances([history for history in spheres if holds(history) and len(jumps_of(history)) <= 1])
     found += [one for history in total or spheres if holds(history) for one in schedule(history)]
     return in_order(found)
+
+
+def changes(
+    recorders: Sequence[Recorder], names: Sequence[Sequence[str]], stepped: Sequence[set[int]]
+) -> list[Finding]:
+    """What is different about optimisers since they were attached, and where reading has stopped.
+
+    Args:
+        recorders: One for each optimiser.
+        names: The names of the tensors that each reads.
+        stepped: The ids of the tensors that each stepped when it was attached.
+    """
+    found = []
+    for recorder, own, before in zip(recorders, names, stepped, strict=True):
+        kind = type(recorder.optimizer).__name__
+        now = {id(p) for group in recorder.optimizer.param_groups for p in group["params"]}
+        gone = [name for name, p in zip(own, recorder.tensors, strict=True) if id(p) not in now]
+        seen = [f"{kind} no longer steps {listed(gone)}"] if gone else []
+        seen += [f"{kind} was given {len(now - before)} tensors more that are not read"] if now - before else []
+        seen += [recorder.failure] if recorder.failure else []
+        found += [finding("param groups", "warning", one, {}, "attach a new monitor") for one in seen]
+    return found
 
 
 def jumps_of(history: GroupHistory) -> NDArray[np.int64]:

@@ -20,7 +20,8 @@ from onsphere.sharding import check_parts
 __all__ = ["Group", "Watched", "frozen_norms", "watch"]
 
 
-_EMBEDDING = re.compile(r"emb|(^|\.)wte\.|(^|\.)wpe\.", re.IGNORECASE)
+#: Names of matrices at the ends of a network: a batch moves some rows of an embedding alone, and a head has a scale.
+_END = re.compile(r"embed|wte|wpe|head|classifier|readout|logits|(^|\.)(emb|fc|output)\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Watched:
         rules: For each optimiser and param group how weight decay acts.
         groups: The groups, without ``total``.
         total: All sphere groups together, if there are several.
-        embeddings: Names of the tensors that are embeddings, by their module or else by their name.
+        ends: Names of embeddings and heads, by their module or their name.
         by_tensor: Each tensor as a group of its own.
     """
 
@@ -68,7 +69,7 @@ class Watched:
     groups: list[Group]
     total: Group | None
     by_tensor: list[Group]
-    embeddings: frozenset[str]
+    ends: frozenset[str]
 
     def held(self, optimizers: Sequence[Optimizer]) -> set[str]:
         """Names of the groups of which every tensor is kept on a sphere now, by SphereSGD or ``keep_on_sphere``."""
@@ -175,7 +176,7 @@ def watch(
         [grouped(name, title, kind, ps) for (name, kind, ps), title in zip(numbered, titles, strict=True)],
         grouped("total", "total", "joint", [p for params in spheres for p in params]) if len(spheres) > 1 else None,
         [grouped(called[id(p)], called[id(p)], kind, [p]) for _, kind, params in numbered for p in params],
-        frozenset(name for own in names for name in own if name in _embeddings(model) or _EMBEDDING.search(name)),
+        frozenset(name for own in names for name in own if name in _embeddings(model) or _END.search(name)),
     )
 
 

@@ -31,7 +31,8 @@ _ARRIVES = 0.8
 def rotation(histories: Sequence[GroupHistory]) -> list[Finding]:
     """Matrices that turn much faster or slower than the other matrices that the same optimiser steps.
 
-    Gains and biases are not compared: how fast they turn says where they began, and nothing of their learning rate.
+    Gains and biases are not compared, nor embeddings and heads: how fast they turn says where they began, how often
+    their words come, or how large the logits are, and little of their learning rate.
     """
     found = []
     for kind in dict.fromkeys(history.optimizer for history in histories):
@@ -45,7 +46,7 @@ def _odd(histories: Sequence[GroupHistory]) -> list[Finding]:
         for name, angles in history.tensors.items():
             recent = angles[len(angles) // 2 :]
             recent = recent[np.isfinite(recent)]
-            if len(recent) >= ENOUGH // 2 and name not in history.vectors | history.embeddings:
+            if len(recent) >= ENOUGH // 2 and name not in history.vectors | history.ends:
                 speeds[name] = float(np.median(recent))
     if len(speeds) < 3:
         return []

@@ -39,7 +39,7 @@ class GroupHistory:
         title: What findings call the group; "": its name.
         shrunk: The fraction of the weights that weight decay takes in each step; None: not known.
         vectors: Names of its tensors of at most one dimension: gains and biases, which turn as they like.
-        embeddings: Names of its embeddings, of which a batch moves some rows alone.
+        ends: Names of embeddings and heads.
         held: Whether an optimiser keeps the group on its sphere.
         frozen_norms: Names of norm layers whose statistics are frozen while the model trains.
         rule: ``space`` if the update is lr times the gradient, ``sphere`` if it is that times ρ²; None: neither, or
@@ -71,7 +71,7 @@ class GroupHistory:
     title: str = ""
     shrunk: Array | None = None
     vectors: frozenset[str] = frozenset()
-    embeddings: frozenset[str] = frozenset()
+    ends: frozenset[str] = frozenset()
     held: bool = False
 
     @property

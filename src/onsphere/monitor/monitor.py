@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
@@ -23,6 +25,7 @@ from onsphere.groups import Only, matches
 from onsphere.monitor.groups import frozen_norms, watch
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.outlets import Outlets
+from onsphere.monitor.partners import check_partners, partners, partners_title
 from onsphere.monitor.record import Record
 from onsphere.monitor.recorder import Recorder
 from onsphere.monitor.rings import emptied
@@ -35,12 +38,12 @@ if TYPE_CHECKING:
     from onsphere.monitor.findings import Finding
     from onsphere.monitor.forecast import Forecast
     from onsphere.monitor.sinks import Sink
+    from onsphere.symmetry import Symmetries
 
 __all__ = ["Monitor"]
 
 #: With an alarm callback the ring is emptied at least so often, readings; and so many readings are looked at.
 _ALARM_EVERY, _ALARM_WINDOW = 32, 4096
-_ATTACH = "attach a new monitor"
 
 
 class Monitor:
@@ -86,13 +89,15 @@ class Monitor:
         rank: If there are several processes, the one that writes to ``sinks`` and calls ``on_alarm``; None: every one.
             With pipeline stages, which have other tensors each, give the first rank of each stage.
         model: Where the tensors' names come from; else the groups' ``names``, else ``param 0``, ...
+        symmetries: As ``onsphere.find_symmetries(model, batch)`` returns them: ``readings("partners")`` then has norm
+            product and imbalance of the tensors that a rescaling binds.
 
     Raises:
         TypeError: Something is not an optimiser, or a tensor does not hold real floating-point numbers or is split in a
             way that is not understood (FSDP 1, DeepSpeed's third stage, ``Partial``).
         ValueError: The optimiser has a monitor already or does not step a tensor of ``groups``, nothing is selected, a
-            number is out of range, ``only`` leaves nothing on spheres or splits one that the optimiser keeps, or
-            DTensors are watched otherwise on another rank.
+            number is out of range, ``only`` leaves nothing on spheres or splits one that the optimiser keeps,
+            ``symmetries`` binds no tensors that are read, or DTensors are watched otherwise on another rank.
         RuntimeError: DTensors are watched, and another rank has made no monitor within two minutes.
 
     Example:
@@ -119,6 +124,7 @@ class Monitor:
         sinks: Iterable[Sink] = (),
         rank: int | None = 0,
         model: nn.Module | None = None,
+        symmetries: Symmetries | None = None,
     ) -> None:
         for name, value in (("every", every), ("capacity", capacity), ("keep", keep)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -128,6 +134,8 @@ class Monitor:
         if attached:
             raise ValueError(f"this {attached[0]} has a monitor already; call its detach() first, or use that one")
         self._watched = watch(optimizers, groups, select, model, only)
+        names = [tensor.name for tensor in self._watched.by_tensor]
+        self._bound = check_partners(symmetries.rescalings, names) if symmetries else []
         self.every, self.on_alarm, self.sinks = every, on_alarm, list(sinks)
         ring = min(capacity, _ALARM_EVERY) if on_alarm else capacity
         self._record = Record(self._watched, [type(one).__name__ for one in optimizers], keep)
@@ -149,13 +157,13 @@ class Monitor:
     # -- what it read -------------------------------------------------------------------------------------------------
 
     def readings(
-        self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*"
+        self, level: Literal["group", "tensor", "partners"] = "group", select: str | Sequence[str] = "*"
     ) -> dict[str, NDArray[Any]]:
         """All kept readings, one row for each step that was read and each group.
 
         Args:
             level: ``group`` (``sphere``, ``sphere 2``, ..., ``rest``, and ``total`` for all sphere groups together if
-                there are several) or ``tensor``.
+                there are several), ``tensor``, or ``partners`` (with ``symmetries=``).
             select: Glob of group or tensor names, or several; groups are found by what findings call them as well.
 
         Returns:
@@ -163,20 +171,26 @@ class Monitor:
             ``effective_gradient``, ``elr``, ``effective_step``, ``angular_update`` (radians), ``decay_pull``,
             ``gradient_push``, ``decay``, ``alignment``, ``push`` (which add up to the change of log norm),
             ``noether_residual``, ``lr``, ``weight_decay`` (NaN where the optimiser has none) and
-            ``finite``: whether weights, gradient and update are.
+            ``finite``: whether weights, gradient and update are. Of partners ``step``, ``group`` (``v ~ o``),
+            ``norm_product`` and ``imbalance``, see :mod:`onsphere.monitor.partners`.
 
         Raises:
             ValueError: ``level`` is something else.
         """
-        if level not in ("group", "tensor"):
-            raise ValueError(f'level is {level!r}; it must be "group" or "tensor"')
+        if level not in ("group", "tensor", "partners"):
+            raise ValueError(f'level is {level!r}; it must be "group", "tensor" or "partners"')
         self._refresh()
+        if level == "partners":
+            with self._lock:
+                return partners(self._record, [one for one in self._bound if matches(partners_title(one), select)])
         groups = self._record.groups if level == "group" else self._watched.by_tensor
         with self._lock:
             chosen = [group for group in groups if matches(group.name, select) or matches(group.title, select)]
             return self._record.table(chosen)
 
-    def to_frame(self, level: Literal["group", "tensor"] = "group", select: str | Sequence[str] = "*") -> Any:
+    def to_frame(
+        self, level: Literal["group", "tensor", "partners"] = "group", select: str | Sequence[str] = "*"
+    ) -> Any:
         """:meth:`readings` as a pandas data frame (needs pandas)."""
         return frame(self.readings(level, select))
 
@@ -186,14 +200,14 @@ class Monitor:
         Returns:
             The findings; printed, each is a sentence. An empty list if nothing stands out.
         """
-        from onsphere.monitor.finding import Finding, in_order
-        from onsphere.monitor.findings import diagnose
+        from onsphere.monitor.finding import in_order
+        from onsphere.monitor.findings import changes, diagnose
 
         self._refresh()
         frozen = tuple(frozen_norms(self._model))
         held = self._watched.held([recorder.optimizer for recorder in self._recorders])
         histories = [replace(one, frozen_norms=frozen, held=one.name in held) for one in self._histories()]
-        changed = [Finding("param groups", "warning", text, {}, _ATTACH) for text in self._changes()]
+        changed = changes(self._recorders, self._watched.names, self._stepped)
         return in_order(diagnose(histories) + changed)
 
     def forecast(self) -> Forecast | None:
@@ -204,6 +218,29 @@ class Monitor:
         with self._lock:
             history = self._record.history(self._record.main)
         return forecast_of(history)
+
+    def report(self, path: str | PathLike[str] | None = None) -> str:
+        """What was read and what it means, as text, and as a file.
+
+        Args:
+            path: Where it is written; its folder is made if missing. A name that ends in ``.html`` gets a page with
+                charts (which needs the laboratory, ``pip install "onsphere[lab]"``), any other the text.
+
+        Returns:
+            The text: a table of the groups (norm, ELR, angle, forces), rescaling partners, and the findings.
+
+        Raises:
+            ImportError: A page was asked for without the laboratory.
+            ValueError: A page was asked for and nothing has been read yet.
+        """
+        from onsphere.monitor.summary import summary, write
+
+        findings = self.diagnose()
+        with self._lock:
+            text = summary(repr(self).splitlines()[0], self._record, self._bound, findings)
+        if path is not None:
+            write(self, text, Path(path))
+        return text
 
     def flush(self) -> None:
         """Bring what is in the ring to the host, to the sinks and to the alarm; with DTensors call it on every rank."""
@@ -299,22 +336,6 @@ class Monitor:
     def _refresh(self) -> None:
         if not self._waits:  # else a flush would wait for other ranks, which need not be here
             self.flush()
-
-    def _changes(self) -> list[str]:
-        """What is different about the optimisers since they were attached."""
-        said = []
-        for recorder, names, before in zip(self._recorders, self._watched.names, self._stepped, strict=True):
-            kind = type(recorder.optimizer).__name__
-            now = {id(p) for group in recorder.optimizer.param_groups for p in group["params"]}
-            gone = [name for name, p in zip(names, recorder.tensors, strict=True) if id(p) not in now]
-            if gone:
-                listed = ", ".join(gone[:5]) + ", ..." * (len(gone) > 5)
-                said.append(f"{kind} no longer steps {listed}; {_ATTACH}")
-            if now - before:
-                said.append(f"{kind} was given {len(now - before)} tensors more that are not read; {_ATTACH}")
-            if recorder.failure:
-                said.append(recorder.failure)
-        return said
 
     def _histories(self, last: int | None = None) -> list[GroupHistory]:
         with self._lock:

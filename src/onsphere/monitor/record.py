@@ -133,7 +133,7 @@ class Record:
             momentum=float(np.nan_to_num(latest["momentum"])),
             betas=None if np.isnan(betas).any() else betas,
             tensors={name: part["angular_update"] for name, part in parts.items()},
-            embeddings=self.watched.embeddings,
+            ends=self.watched.ends,
             vectors=frozenset(t.name for t in self.watched.by_tensor if self._is_vector(t)),
             broken=broken,
             damaged=tuple(n for n, part in parts.items() if (~part["finite"] & (part["step"] == first)).any()),
