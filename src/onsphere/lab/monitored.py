@@ -31,6 +31,9 @@ _MEASUREMENTS = (
     ("ELR", "‖D_t‖/(ρ²‖g‖), D_t the tangent part of the applied update, g the gradient; for SGD lr/ρ²"),
     ("effective gradient", "ρ‖g‖, the gradient's norm at the unit sphere"),
     ("angular update", "angle between the weights before and after the step, radians"),
+    ("decay", "log(1 − d), d the fraction that weight decay takes; 0 where it goes through the optimiser's scaling"),
+    ("alignment", "log of the rest of the step's radial part: the update along the weights"),
+    ("push", "−log cos of the angular update: growth of the norm by the update across the weights"),
 )
 
 
@@ -72,7 +75,7 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
     readings, findings = monitor.readings(), monitor.diagnose()
     if not len(readings["step"]):
         raise ValueError("the monitor has no reading yet; train for a few steps first")
-    groups = list(dict.fromkeys(readings["group"]))
+    titles = monitor.titles()
     steps = readings["step"]
     rows = [[Cell(f.kind), Cell(f.severity), Cell(f.message)] for f in findings]
     said = Table([("kind", ""), ("severity", ""), ("what", "")], rows, tight=frozenset({0, 1}))
@@ -80,10 +83,10 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
         title=title,
         subtitle=f"steps {int(steps.min())} to {int(steps.max())}",
         answer=[f.message for f in findings[:3]] or ["Nothing stands out."],
-        summary=[counted(len(set(steps)), "reading"), counted(len(groups), "group")],
+        summary=[counted(len(set(steps)), "reading"), counted(len(titles), "group")],
         sections=[
             Section("findings", "Findings", [said] if rows else [Text("There are none.")]),
-            Section("readings", "Readings", [block(_chart(readings, groups))]),
+            Section("readings", "Readings", [block(_chart(readings, titles))]),
             measured_section(("quantity", "what it is"), _MEASUREMENTS),
         ],
         footer=f"onsphere {__version__}",
@@ -91,21 +94,29 @@ def monitor_page(monitor: Monitor, path: str | Path, *, title: str = "What the m
     return page.write(Path(path))
 
 
-def _chart(readings: dict[str, Any], groups: list[str]) -> Chart:
-    marks: dict[str, list[Mark]] = {name: [] for name, _ in _PANELS}
-    for group, look in series_looks(groups, width=1.3).items():
+def _chart(readings: dict[str, Any], titles: dict[str, str]) -> Chart:
+    marks: dict[str, list[Mark]] = {name: [] for name, _ in (*_PANELS, *_FORCES)}
+    for group, look in series_looks(list(titles), width=1.3).items():
         of_group = np.flatnonzero(readings["group"] == group)
         shown = of_group[:: max(1, len(of_group) // _MOST_POINTS)]
-        for name, label in _PANELS:
-            said = f"{literal(group)}<br>step {{x}} · {label} {{y:.4g}}"
-            marks[name].append(Line(readings["step"][shown], readings[name][shown], look, said, entry=group))
+        for name, label in (*_PANELS, *_FORCES):
+            said = f"{literal(titles[group])}<br>step {{x}} · {label} {{y:.4g}}"
+            first = name == _PANELS[0][0]
+            line = Line(readings["step"][shown], readings[name][shown], look, said, entry=titles[group], listed=first)
+            marks[name].append(line)
+    panels = [Panel(Axis(label, log=True), marks[name]) for name, label in _PANELS]
+    panels += [Panel(Axis(label, holds=(0.0,)), marks[name], height=0.6) for name, label in _FORCES]
     return Chart(
         id="readings-chart",
         title="What the monitor saw",
         x=Axis("step"),
-        panels=[Panel(Axis(label, log=True), marks[name]) for name, label in _PANELS],
-        caption="Every reading of every group (thinned where there are many). Click a group in the legend to hide it.",
-        label="ELR, norm, effective gradient and angular update of every group against steps",
+        panels=panels,
+        caption=(
+            "Every reading of every group (thinned where there are many). Click a group in the legend to hide it. The "
+            "last three panels are the forces: what decay, the update along the weights, and the update across them "
+            "change log norm by in a step. They add up to its change."
+        ),
+        label="ELR, norm, effective gradient, angular update and the three forces of every group against steps",
         legend="group",
-        height=900,
+        height=1300,
     )

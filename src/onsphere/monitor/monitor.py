@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +22,6 @@ from torch.optim import Optimizer
 
 from onsphere.groups import Only, matches
 from onsphere.monitor.groups import frozen_norms, watch
-from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.outlets import Outlets
 from onsphere.monitor.partners import check_partners, partners, partners_title
 from onsphere.monitor.record import Record
@@ -188,6 +186,10 @@ class Monitor:
             chosen = [group for group in groups if matches(group.name, select) or matches(group.title, select)]
             return self._record.table(chosen)
 
+    def titles(self) -> dict[str, str]:
+        """What findings call the groups of :meth:`readings`: the names given, or what their tensors' names share."""
+        return {group.name: group.title for group in self._record.groups}
+
     def to_frame(
         self, level: Literal["group", "tensor", "partners"] = "group", select: str | Sequence[str] = "*"
     ) -> Any:
@@ -206,7 +208,9 @@ class Monitor:
         self._refresh()
         frozen = tuple(frozen_norms(self._model))
         held = self._watched.held([recorder.optimizer for recorder in self._recorders])
-        histories = [replace(one, frozen_norms=frozen, held=one.name in held) for one in self._histories()]
+        with self._lock:
+            histories = self._record.histories()
+        histories = [replace(one, frozen_norms=frozen, held=one.name in held) for one in histories]
         changed = changes(self._recorders, self._watched.names, self._stepped)
         return in_order(diagnose(histories) + changed)
 
@@ -219,7 +223,7 @@ class Monitor:
             history = self._record.history(self._record.main)
         return forecast_of(history)
 
-    def report(self, path: str | PathLike[str] | None = None) -> str:
+    def report(self, path: str | Path | None = None) -> str:
         """What was read and what it means, as text, and as a file.
 
         Args:
@@ -337,12 +341,10 @@ class Monitor:
         if not self._waits:  # else a flush would wait for other ranks, which need not be here
             self.flush()
 
-    def _histories(self, last: int | None = None) -> list[GroupHistory]:
-        with self._lock:
-            return self._record.histories(last=last)
-
     def _alarm(self, on_alarm: Callable[[Finding], object]) -> None:
-        self._outlets.alarm(self._histories(last=_ALARM_WINDOW), on_alarm)
+        with self._lock:
+            histories = self._record.histories(last=_ALARM_WINDOW)
+        self._outlets.alarm(histories, on_alarm)
 
 
 _ATTACHED: WeakSet[Optimizer] = WeakSet()
