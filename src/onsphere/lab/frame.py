@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from onsphere.lab.chart.spec import Chart
 from onsphere.lab.config import to_command, to_toml
 from onsphere.lab.engine_file import read_execution
 from onsphere.lab.registry import entry_of
-from onsphere.lab.report.page import Page, Section
+from onsphere.lab.report.page import Code, Page, Section
 from onsphere.lab.report.sections import cost_section, measured_section, repeat_section
 from onsphere.lab.report.words import format_duration
 
@@ -78,6 +79,7 @@ def write_page(
         values,
         cost_section(result.seconds, runs, engine, run.manifest["environment"]),
         repeat_section(repeated(result, report.left_out), to_toml(given)),
+        onward=_onward(result, run.folder, repeated(result, report.left_out)),
         footer=" The figures folder beside this page holds its charts as PNG and SVG.",
     )
     return page.write(run.folder / "report.html")
@@ -92,7 +94,25 @@ def write_plain_page(path: Path, report: Report, answer: Sequence[str], data: Ma
     return _page(report, answer, data).write(path)
 
 
-def _page(report: Report, answer: Sequence[str], data: Mapping[str, Any], *last: Section, footer: str = "") -> Page:
+def _onward(result: ExperimentResult, folder: Path, again: str) -> Code | None:
+    """What to do next: the experiment's own word, with the run and the command that repeats it filled in."""
+    entry = entry_of(result.command)
+    if entry is None or not entry.onward or "own arrays" in again:
+        return None
+    label, command = entry.onward
+    if set(command.replace("{again}", "").split()) & set(again.split()) - {"onsphere"}:
+        return None  # it was given
+    return Code(f"next: {label}", command.format(run=shlex.quote(str(folder)), again=again))
+
+
+def _page(
+    report: Report,
+    answer: Sequence[str],
+    data: Mapping[str, Any],
+    *last: Section,
+    onward: Code | None = None,
+    footer: str = "",
+) -> Page:
     measured = measured_section((report.heading, "what it is"), report.measured, note=report.note)
     return Page(
         title=report.title,
@@ -100,6 +120,7 @@ def _page(report: Report, answer: Sequence[str], data: Mapping[str, Any], *last:
         answer=answer,
         summary=report.summary,
         sections=[*(_drawn(section) for section in report.sections), measured, *last],
+        onward=onward,
         footer=f"Made by onsphere {__version__}.{footer}",
         data={**data, "version": __version__},
     )

@@ -34,6 +34,8 @@ class Entry:
         positional: A field that may also be given as the command's first argument.
         says: The text of ``--help``: a line, then a paragraph.
         examples: What may be typed after ``onsphere``, as ``--help`` shows it.
+        onward: What to do after a run, as its page says it: in a phrase, and as a command in which ``{run}`` stands for
+            the run and ``{again}`` for the command that repeats it.
     """
 
     command: str
@@ -43,6 +45,7 @@ class Entry:
     says: str
     examples: tuple[str, ...]
     positional: str = ""
+    onward: tuple[str, str] | None = None
 
     @property
     def options(self) -> type[Options]:
@@ -74,6 +77,7 @@ ENTRIES: tuple[Entry, ...] = (
             "regimes --data fashion-mnist --pool 2 --label-noise 0",
             "regimes --model my_nets:make_net --data cifar10 --steps 4000",
         ),
+        onward=("a schedule from this map, against tuned rivals", "onsphere schedule --map {run}"),
     ),
     Entry(
         "periods",
@@ -89,6 +93,7 @@ ENTRIES: tuple[Entry, ...] = (
             "periods --lr 3e-2 --weight-decay 1e-2",
             "periods --setup all-parameters --data fashion-mnist --pool 2",
         ),
+        onward=("the same networks on the sphere, where there are no periods", "{again} --compare-sphere"),
     ),
     Entry(
         "landscape spectrum",
@@ -104,6 +109,7 @@ ENTRIES: tuple[Entry, ...] = (
             "landscape spectrum --seeds 4",
             "landscape spectrum --data fashion-mnist --pool 2",
         ),
+        onward=("what a run does at another rate in the middle of its fall", "onsphere landscape zones"),
     ),
     Entry(
         "landscape drop",
@@ -117,6 +123,7 @@ ENTRIES: tuple[Entry, ...] = (
         space the same of ordinary training at ordinary learning rates.
         """,
         ("landscape drop --seeds 3", "landscape drop --training space --data fashion-mnist --pool 2"),
+        onward=("what the networks have learned from each start", "onsphere landscape features"),
     ),
     Entry(
         "landscape zones",
@@ -129,6 +136,7 @@ ENTRIES: tuple[Entry, ...] = (
         maps which converge at once, which go up first, which do not come through.
         """,
         ("landscape zones --seeds 2", "landscape zones --path-elrs 2e-3,8e-3"),
+        onward=("in what the minima of different rates differ", "onsphere landscape spectrum"),
     ),
     Entry(
         "landscape stabilise",
@@ -141,6 +149,7 @@ ENTRIES: tuple[Entry, ...] = (
         the new ELR from the start; follows angles and barriers. The defaults take a minute.
         """,
         ("landscape stabilise --seeds 2", "landscape stabilise --data fashion-mnist --pool 2"),
+        onward=("which start leads to the best minimum after a drop", "onsphere landscape drop"),
     ),
     Entry(
         "landscape conventional",
@@ -156,6 +165,7 @@ ENTRIES: tuple[Entry, ...] = (
             "landscape conventional --seeds 2",
             "landscape conventional --data fashion-mnist --pool 2",
         ),
+        onward=("the map of the sphere that these runs are compared with", "onsphere regimes"),
     ),
     Entry(
         "landscape features",
@@ -168,6 +178,7 @@ ENTRIES: tuple[Entry, ...] = (
         alone; with --data digits, fashion-mnist or cifar10 by band of frequency. The defaults take a minute or two.
         """,
         ("landscape features --seeds 3", "landscape features --data fashion-mnist --train 1000"),
+        onward=("which start leads to the best minimum", "onsphere landscape drop"),
     ),
     Entry(
         "schedule",
@@ -180,6 +191,7 @@ ENTRIES: tuple[Entry, ...] = (
         lr with weight decay; means with intervals, and a page: onsphere schedule --map runs/my-map
         """,
         ("schedule --map runs/my-map", "schedule --convergence 8e-3 --seeds 5"),
+        onward=("which start leads to the best minimum before the fall", "onsphere landscape drop"),
     ),
     Entry(
         "split",
@@ -196,6 +208,7 @@ ENTRIES: tuple[Entry, ...] = (
             "split --budget 64k --data fashion-mnist --train 500",
             "split --predict --budget 64k,128k",
         ),
+        onward=("the same split for other budgets, from small networks", "onsphere split --predict --budget 64k"),
     ),
     Entry(
         "thermo",
@@ -208,6 +221,7 @@ ENTRIES: tuple[Entry, ...] = (
         the laws; --study free-energy follows energy and entropy over the ELR, for a small network and a wide one.
         """,
         ("thermo --study gas", "thermo --study free-energy --seeds 3"),
+        onward=("the same where everything can be computed", "onsphere toy thermo"),
     ),
     Entry(
         "symmetries",
@@ -233,6 +247,7 @@ ENTRIES: tuple[Entry, ...] = (
         the alphas; above it the loss is (A - 1/ELR)/2.
         """,
         ("toy regimes", "toy regimes --config toys.toml"),
+        onward=("the same three regimes in a network", "onsphere regimes"),
     ),
     Entry(
         "toy periods",
@@ -245,6 +260,7 @@ ENTRIES: tuple[Entry, ...] = (
         destabilises, the norm jumps, and all begins again.
         """,
         ("toy periods --lr 1e-2", "toy periods --seed 1 --json"),
+        onward=("the same periods in a network", "onsphere periods"),
     ),
     Entry(
         "toy thermo",
@@ -257,6 +273,7 @@ ENTRIES: tuple[Entry, ...] = (
         Maxwell relations.
         """,
         ("toy thermo", "toy thermo --seed 1 --json"),
+        onward=("the same in a network", "onsphere thermo"),
     ),
     Entry(
         "toy free-energy",
@@ -269,6 +286,7 @@ ENTRIES: tuple[Entry, ...] = (
         it vanishes, and training converges up to an ELR of 1.
         """,
         ("toy free-energy", "toy free-energy --models over --elrs 0.5,0.9,1.1"),
+        onward=("the same in networks", "onsphere thermo --study free-energy"),
     ),
 )
 

@@ -104,3 +104,11 @@ def test_the_package_is_a_command(capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("onsphere", run_name="__main__")
     assert not ended.value.code and capsys.readouterr().out.startswith("onsphere ")
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.onward], ids=lambda entry: entry.command)
+def test_what_a_page_says_to_do_next_is_a_command(entry):
+    said, command = entry.onward
+    words = shlex.split(command.format(run="RUN", again=f"onsphere {entry.command}"))
+    parsed, _, unused, *_ = app.parse_known_args(words[1:])
+    assert words[0] == "onsphere" and callable(parsed) and not unused and said

@@ -228,6 +228,7 @@ class Page:
         answer: What was found, one or two sentences, first on the page.
         summary: Short facts in one line: number of runs, time.
         sections: The parts, in order.
+        onward: What to do next: a command to copy, below the answer; None where there is no such.
         footer: Last line of the page.
         data: Embedded as JSON in the element ``#onsphere-data``, for programs that read the page.
     """
@@ -237,6 +238,7 @@ class Page:
     answer: Sequence[str]
     sections: Sequence[Section]
     summary: Sequence[str] = ()
+    onward: Code | None = None
     footer: str = ""
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

@@ -64,8 +64,8 @@ def report_of(result: RegimesResult, shown: list[Course]) -> Report:
         subtitle=" · ".join(part for part in (subtitle(result.spec), setting(result.spec)) if part),
         summary=facts + ([f"{counted(broken, 'run')} became non-finite"] if broken else []),
         sections=[
-            Section("boundaries", "Boundaries", _boundaries(result)),
             Section("map", "Map of the regimes", [map_chart(result)]),
+            Section("boundaries", "Boundaries", _boundaries(result)),
             Section("overview", "Course of training", [overview_chart(result, shown)]),
             Section("phase", "Phase diagram", [phase_chart(shown)]),
             *_where_there_is(result, shown),
