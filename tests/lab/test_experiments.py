@@ -154,7 +154,9 @@ def test_the_command_and_the_file_on_its_page_ask_for_the_same(tiny, tmp_path, m
 
     monkeypatch.setattr(Run, "create", create)
     spec = last_json(tiny.done)["spec"]
-    (line,) = (text for text in code_on(tiny.run / "report.html") if text.startswith("onsphere "))
+    *_, line = (
+        text for text in code_on(tiny.run / "report.html") if text.startswith("onsphere ")
+    )  # after what is next
     (file,) = (text for text in code_on(tiny.run / "report.html") if not text.startswith("onsphere "))
     (tmp_path / "spec.toml").write_text(file, encoding="utf-8")
     for arguments in (shlex.split(line)[1:], [*tiny.command.split(), "--config", "spec.toml"]):
