@@ -14,12 +14,12 @@ from torch import nn
 from onsphere import Monitor, SphereSGD, correct_decay, keep_on_sphere, norm_groups, sphere_groups
 
 
-def adamw(lr=1e-3, decay=0.1):
-    return lambda model, groups: torch.optim.AdamW(model.parameters(), lr, weight_decay=decay)
+def adamw(lr=1e-3, decay=0.1, eps=1e-8):
+    return lambda model, groups: torch.optim.AdamW(model.parameters(), lr, weight_decay=decay, eps=eps, fused=True)
 
 
-def sgd(lr, decay=0.0, momentum=0.0):
-    return lambda model, groups: torch.optim.SGD(model.parameters(), lr, weight_decay=decay, momentum=momentum)
+def sgd(lr, decay=0.0, momentum=0.0, dampening=0.0):
+    return lambda model, groups: torch.optim.SGD(model.parameters(), lr, momentum, dampening, decay)
 
 
 def split(model, chosen, lr, other_lr, decay=0.1):
@@ -28,13 +28,13 @@ def split(model, chosen, lr, other_lr, decay=0.1):
     mine = [p for name, p in named.items() if chosen(name)]
     rest = [p for name, p in named.items() if not chosen(name)]
     parts = [{"params": rest}, {"params": mine, "lr": other_lr}]
-    return torch.optim.AdamW(parts, lr, weight_decay=decay)
+    return torch.optim.AdamW(parts, lr, weight_decay=decay, fused=True)
 
 
 def settling(model, groups):
     """Settings under which norms come to rest within the run."""
     if isinstance(model, GPT):
-        return torch.optim.AdamW(model.parameters(), 2e-2, weight_decay=0.5)
+        return torch.optim.AdamW(model.parameters(), 2e-2, weight_decay=0.5, fused=True)
     return torch.optim.SGD(model.parameters(), 0.01, weight_decay=0.05, momentum=0.9)
 
 
@@ -65,7 +65,7 @@ class Script:
 
     expected: set = field(default_factory=set)
     make: object = adamw()
-    steps: int = 160
+    steps: int = 120
     lr: object = staticmethod(lambda part: 1.0)
     groups: str | None = "joint"
     every: int = 1
@@ -84,6 +84,22 @@ def warm_up(part):
 
 def cosine(part):
     return min(part / 0.1 + 0.02, 1.0) * (0.02 + 0.98 * (1 + math.cos(math.pi * part)) / 2)
+
+
+def to_zero(part):
+    return max(1.0 - 1.1 * part, 0.0)
+
+
+def decoupled(model, groups):
+    """AdamW under another name, settling."""
+    return torch.optim.Adam(model.parameters(), 2e-2, weight_decay=0.5, decoupled_weight_decay=True, fused=True)
+
+
+def tie(model):
+    if isinstance(model, GPT):
+        model.head.weight = model.embed.weight
+    else:
+        model.layers[2].weight = model.layers[1].weight
 
 
 def poison(step, model, optimizer):
@@ -123,9 +139,11 @@ def shrink(name, by):
 
 LITTLE = {"time scale"}
 SCRIPTS = {
-    "settled": Script({"equilibrium"}, settling, 500, says="at equilibrium, decay and growth balance"),
+    "settled": Script({"equilibrium"}, settling, 400, says="at equilibrium, decay and growth balance"),
     "not settled": Script({"equilibrium"}, adamw(3e-3, 1.0), 200, says="on its way to equilibrium"),
-    "decay too slow for the run": Script(LITTLE, adamw(1e-3, 0.1), says="adds up to 0.016 over 160 steps", silent=True),
+    "decay too slow for the run": Script(
+        LITTLE, adamw(1e-3, 0.1), says="adds up to 0.012 over the 120 steps", silent=True
+    ),
     "no decay": Script(set(), adamw(1e-3, 0.0), silent=True),
     "no decay, and the norm grows": Script(
         {"schedule"}, adamw(3e-2, 0.0), 250, says="the lr did not change and the ELR"
@@ -164,9 +182,20 @@ SCRIPTS = {
         {"invariance"}, adamw(1e-3, 0.0), groups="wrong", says="not scale-invariant"
     ),
     "an eps that shows": Script({"invariance"}, adamw(1e-4, 0.0), before=wide_eps, says="a smaller eps"),
-    "momentum": Script({"equilibrium"}, sgd(0.01, 0.05, 0.9), 400),
+    "spheres chosen and not kept": Script(
+        {"invariance"}, adamw(1e-3, 0.0), groups="chosen", says="keep the weights on them", silent=True
+    ),
+    "a layer frozen, and no groups": Script(
+        {"no gradient"}, adamw(1e-3, 0.0), before=freeze_one, groups=None, says="no gradient at any of", silent=True
+    ),
+    "eps above the gradients": Script({"eps"}, adamw(1e-3, 0.0, 1.0), says="lower eps", silent=True),
+    "a schedule that ends at zero": Script({"schedule"}, adamw(0.1, 0.0), 150, to_zero, says="and the ELR fell to"),
+    "Adam, whose decay is decoupled": Script({"equilibrium"}, decoupled, 250, says="rad a step, 0.033 at equilibrium"),
+    "tied weights": Script(LITTLE, before=tie, silent=True),
+    "dampened momentum": Script(LITTLE, sgd(0.01, 0.05, 0.9, 0.9), silent=True),
+    "momentum": Script({"equilibrium"}, sgd(0.01, 0.05, 0.9), 200),
     "clipped gradients": Script(LITTLE, clip=0.05, silent=True),
-    "accumulated gradients": Script(LITTLE, micro=4, steps=110, silent=True),
+    "accumulated gradients": Script(LITTLE, micro=2, silent=True),
     "sparse reading": Script(LITTLE, every=5, silent=True),
     "a param group added": Script({"param groups"} | LITTLE, disturb=add_a_group, says="attach a new monitor"),
     "no groups at all": Script(LITTLE, groups=None, silent=True),
@@ -191,18 +220,17 @@ def run(kind, script):
     if script.before:
         script.before(model)
     x, _ = model.batch(torch.Generator().manual_seed(9))
-    exact = (
-        {} if script.groups in (None, "wrong") else {"exact": sphere_groups(made(kind) if script.before else model, x)}
-    )
-    groups = exact.get("exact")
-    if groups is not None and script.before:
+    groups = None
+    if script.groups not in (None, "wrong"):
+        spoiled = script.before in (wide_eps, freeze_one)  # the groups are those of the network as it should be
+        groups = sphere_groups(made(kind) if spoiled else model, x)
         named = dict(model.named_parameters())
         groups = [group | {"params": [named[name] for name in group["names"]]} for group in groups]
     model.to(script.dtype)
     optimizer = script.make(model, groups)
-    watched = {"joint": groups, "wrong": wrong_group(model)}.get(script.groups)
-    if script.groups == "chosen":
-        watched = norm_groups(model, x)
+    watched = groups if script.groups == "joint" else None
+    if script.groups in ("wrong", "chosen"):
+        watched = wrong_group(model) if script.groups == "wrong" else norm_groups(model, x)
     monitor = Monitor(optimizer, watched, every=script.every, model=model)
     several = optimizer if isinstance(optimizer, list) else [optimizer]
     rates = [[group["lr"] for group in one.param_groups] for one in several]

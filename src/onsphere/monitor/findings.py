@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from onsphere.dynamics.detect import DROP, zigzag_jumps
 from onsphere.monitor.balance import balances, schedule, time_scales
-from onsphere.monitor.finding import Finding, finding, in_order, listed
+from onsphere.monitor.finding import Finding, finding, gathered, in_order, listed
 from onsphere.monitor.forecast import Forecast, forecast_jump
-from onsphere.monitor.health import by_choice, holds, invariance, learning_rate, non_finite, precision, rotation
+from onsphere.monitor.health import (
+    by_choice,
+    holds,
+    invariance,
+    learning_rate,
+    no_gradient,
+    non_finite,
+    precision,
+    rotation,
+    small_gradients,
+)
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.recorder import Recorder
 
@@ -54,11 +64,14 @@ def _diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     sound = [history for history in groups if history.finite.sum() >= 3]
     total = [history for history in sound if history.name == "total"]
     parts = [history for history in sound if history.name != "total"]
-    for history in groups:
-        if history.name != "total" or len(groups) == 1:
-            found += non_finite(history)
-    for history in parts:
-        found += learning_rate(history) + invariance(history) + precision(history)
+    said = {history.name: history.said for history in groups}
+    broken = [one for history in groups if history.name != "total" or len(groups) == 1 for one in non_finite(history)]
+    found += gathered(sorted(broken, key=lambda one: int(one.evidence["first_step"])), said)
+    broken = [one for history in parts for one in invariance(history)]
+    found += gathered(sorted(broken, key=lambda one: -float(one.evidence["noether_residual"])), said)
+    found += no_gradient(parts, found)
+    for check in (learning_rate, precision, small_gradients):
+        found += gathered([one for history in parts for one in check(history)], said)
     found += by_choice(parts) + rotation(parts) + time_scales(parts)
     spheres = [history for history in parts if history.invariant]
     jumping = [one for history in total or spheres for one in _jumps(history)]
@@ -110,9 +123,9 @@ def jumps_of(history: GroupHistory) -> NDArray[np.int64]:
 
 
 def _decay_rate(history: GroupHistory) -> float:
-    """Learning rate times weight decay at the last reading, over 1 - momentum; 0 without weight decay."""
+    """What decay takes of the weights in a step, at the settings of the last reading; 0 without weight decay."""
     product = float(np.nan_to_num(history.lr[history.finite][-1] * history.weight_decay[history.finite][-1]))
-    return product / (1 - history.momentum)
+    return product * history.share / (1 - history.momentum)
 
 
 def forecast_of(history: GroupHistory) -> Forecast | None:

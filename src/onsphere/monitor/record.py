@@ -79,7 +79,8 @@ class Record:
         for k, indices in group.members.items():
             own = blocks[k][1][rows[k]][:, list(indices)]
             sums = sums + own.sum(axis=1)
-            decayed = decayed + (own[:, :, 0] * self._shrunk(k, blocks[k][2][rows[k]])[:, list(indices)]).sum(axis=1)
+            taken = self._shrunk(k, blocks[k][2][rows[k]])[:, list(indices)]
+            decayed = decayed + (own[:, :, 0] * taken * (own[:, :, 4] != 0)).sum(axis=1)  # what stays is not shrunk
         k, place = group.settings
         settings = blocks[k][2][rows[k], place]
         named = {name: settings[:, i] for i, name in enumerate(SETTINGS)}
@@ -115,12 +116,15 @@ class Record:
         parts = {t.name: self.read(t, last=last) for t in self.watched.by_tensor if _in(t, group)}
         broken = ~read["finite"]
         first = read["step"][np.argmax(broken)] if broken.any() else -1
+        k, place = group.settings
+        rule = self.watched.rules[k][place]
+        kinds = ["AdamW" if one == "Adam" and rule.decay == "decoupled" else one for one in self._classes(group)]
         return GroupHistory(
             name=group.name,
             title=group.title,
             parameters=self.size(group),
             invariant=group.sphere is not None or measured,
-            optimizer="+".join(self.classes[k] for k in group.members),
+            optimizer="+".join(kinds),
             steps=read["step"],
             norm=read["norm"],
             gradient_norm=read["gradient_norm"],
@@ -131,6 +135,8 @@ class Record:
             weight_decay=np.nan_to_num(read["weight_decay"]),
             shrunk=read["shrunk"],
             momentum=float(np.nan_to_num(latest["momentum"])),
+            share=rule.share,
+            eps=rule.eps,
             betas=None if np.isnan(betas).any() else betas,
             tensors={name: part["angular_update"] for name, part in parts.items()},
             ends=self.watched.ends,
@@ -141,6 +147,9 @@ class Record:
             rule=self._rule(group),
             resolution=max(torch.finfo(t.dtype).eps for t in self.tensors(group)),
         )
+
+    def _classes(self, group: Group) -> list[str]:
+        return [self.classes[k] for k in group.members]
 
     def _is_vector(self, tensor: Group) -> bool:
         return all(one.dim() < 2 for one in self.tensors(tensor))
