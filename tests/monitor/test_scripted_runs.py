@@ -5,6 +5,7 @@ Every run trains in earnest. What a run is expected to say is a set of kinds; of
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import pytest
 import torch
@@ -48,9 +49,7 @@ def one_layer(name):
 
 
 def chosen_spheres(model, groups):
-    x, _ = model.batch(torch.Generator().manual_seed(9))
-    chosen = norm_groups(model, x)
-    return keep_on_sphere(torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0), chosen)
+    return keep_on_sphere(torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0), groups)
 
 
 def two_optimizers(model, groups):
@@ -209,9 +208,22 @@ SCRIPTS = {
 }
 
 
-def wrong_group(model):
+@cache
+def names_of(kind, how, tied):
+    """The groups of a network as it should be, with names in the place of tensors: the search is the dear part."""
+    model = made(kind)
+    if tied:
+        tie(model)
+    x, _ = model.batch(torch.Generator().manual_seed(9))
+    found = norm_groups(model, x) if how == "chosen" else sphere_groups(model, x)
+    return [{key: value for key, value in group.items() if key != "params"} for group in found]
+
+
+def grouped(model, how, tied=False):
+    """Groups of a model: spheres that were found, or norm_groups'."""
     named = dict(model.named_parameters())
-    return [{"params": [named["head.weight"]], "names": ["head.weight"], "sphere": "joint"}]
+    plan = names_of(type(model).__name__, how, tied)
+    return [group | {"params": [named[name] for name in group["names"]]} for group in plan]
 
 
 def run(kind, script):
@@ -219,18 +231,14 @@ def run(kind, script):
     model = made(kind)
     if script.before:
         script.before(model)
-    x, _ = model.batch(torch.Generator().manual_seed(9))
     groups = None
-    if script.groups not in (None, "wrong"):
-        spoiled = script.before in (wide_eps, freeze_one)  # the groups are those of the network as it should be
-        groups = sphere_groups(made(kind) if spoiled else model, x)
-        named = dict(model.named_parameters())
-        groups = [group | {"params": [named[name] for name in group["names"]]} for group in groups]
+    if script.groups == "wrong":
+        groups = [{"params": [model.head.weight], "names": ["head.weight"], "sphere": "joint"}]
+    elif script.groups:
+        groups = grouped(model, "chosen" if script.groups == "chosen" else "found", tied=script.before is tie)
     model.to(script.dtype)
     optimizer = script.make(model, groups)
-    watched = groups if script.groups == "joint" else None
-    if script.groups in ("wrong", "chosen"):
-        watched = wrong_group(model) if script.groups == "wrong" else norm_groups(model, x)
+    watched = groups if script.groups in ("joint", "wrong", "chosen") else None
     monitor = Monitor(optimizer, watched, every=script.every, model=model)
     several = optimizer if isinstance(optimizer, list) else [optimizer]
     rates = [[group["lr"] for group in one.param_groups] for one in several]

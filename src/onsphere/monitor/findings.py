@@ -166,17 +166,17 @@ def _jumps(history: GroupHistory) -> list[Finding]:
         seen = f"{history.said}: jumps every ~{period:.0f} steps (lr·wd = {product:.2g})"
     safe = 0.5 * float(np.median([lr[i] / norm[i] ** 2 for i in peaks]))
     ahead = None if coming is None else (max(coming.low - now, 0.0), max(coming.high - now, 0.0))
-    if ahead is not None:
-        seen += f"; next in {ahead[0]:.0f}-{ahead[1]:.0f} steps"
+    if coming is not None and ahead is not None:
+        seen += f"; next in {ahead[0]:.0f}-{ahead[1]:.0f} steps" if ahead[1] >= 1 else "; the next is overdue"
     advice = "lower the weight decay" + (
         f", or train on the sphere at a fixed ELR below {safe:.1g}" if holds(history) else " or the learning rate"
     )
     found = [finding("jump", "warning", seen, evidence, advice)]
     if coming is not None and ahead is not None and ahead[0] <= _SOON * coming.period:
-        seen = (
-            f"{history.said}: a jump is expected in {ahead[0]:.0f}-{ahead[1]:.0f} steps, "
-            f"most likely at step {coming.step:.0f}"
-        )
+        when = f"expected in {ahead[0]:.0f}-{ahead[1]:.0f} steps, most likely at step {coming.step:.0f}"
+        if ahead[1] < 1:
+            when = "overdue: the ELR is past where the forecast puts it"
+        seen = f"{history.said}: a jump is {when}"
         advice = "lower the learning rate now, or save a checkpoint"
         found.append(finding("jump expected", "alarm", seen, {"group": history.name} | coming.to_dict(), advice))
     return found
