@@ -137,8 +137,8 @@ def test_a_norm_is_settled_by_how_it_moves_not_by_where_it_is(balance, settled):
 
 
 def test_noise_is_told_from_drift_up_to_a_point():
-    assert "at equilibrium" in growing(0.0, noise=0.05).message.split(";")[0]
-    assert "on its way" in growing(0.3, noise=0.05).message
+    assert "at equilibrium" in growing(0.0, noise=0.03).message.split(";")[0]
+    assert "on its way" in growing(0.3, noise=0.03).message
 
 
 def test_what_many_groups_have_to_say_is_said_once():

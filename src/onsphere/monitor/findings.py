@@ -76,7 +76,7 @@ def _diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     spheres = [history for history in parts if history.invariant]
     jumping = [one for history in total or spheres for one in _jumps(history)]
     found += jumping or [one for history in spheres for one in _jumps(history)]
-    found += balances([history for history in spheres if holds(history) and len(jumps_of(history)) <= 1])
+    found += balances([history for history in spheres if holds(history) and not len(jumps_of(history))])
     found += [one for history in total or spheres if holds(history) for one in schedule(history)]
     return in_order(found)
 
@@ -97,7 +97,8 @@ def changes(
         now = {id(p) for group in recorder.optimizer.param_groups for p in group["params"]}
         gone = [name for name, p in zip(own, recorder.tensors, strict=True) if id(p) not in now]
         seen = [f"{kind} no longer steps {listed(gone)}"] if gone else []
-        seen += [f"{kind} was given {len(now - before)} tensors more that are not read"] if now - before else []
+        more = "1 more tensor, which is" if len(now - before) == 1 else f"{len(now - before)} more tensors, which are"
+        seen += [f"{kind} was given {more} not read"] if now - before else []
         seen += [recorder.failure] if recorder.failure else []
         found += [finding("param groups", "warning", one, {}, "attach a new monitor") for one in seen]
     return found
