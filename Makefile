@@ -6,7 +6,7 @@ JOBS ?= 2
 # Every process that a test starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench science search laws clean help
+.PHONY: demo test check bench science search laws docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make check    linters, types and import contracts only"
 	@echo "make science  the phenomena, trained anew on real data (SECOND=no: each claim on its first data set alone)"
 	@echo "make search   the property tests with new random examples, other ones each time"
+	@echo "make docs     the documentation as a site that works offline, in site/, and its checks"
 	@echo "make laws     draw the figures of docs/laws.md and print its numbers"
 	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
 
@@ -23,7 +24,7 @@ demo: .venv/lab
 	$(BIN)/onsphere regimes --out $(RUN)
 
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore=tests/science
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore=tests/science --ignore=tests/site
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -43,8 +44,13 @@ bench: .venv/dev
 laws: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python docs/build_laws.py
 
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/site
+	@echo "open site/index.html"
+
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("onsphere needs Python 3.11 or newer; set PYTHON=")'
@@ -59,5 +65,5 @@ clean:
 # Oracles that would pull torchvision, which has no build for this torch, and do not need it.
 .venv/dev: .venv/lab
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps backpack-for-pytorch curvlinops-for-pytorch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps axe-core-python backpack-for-pytorch curvlinops-for-pytorch
 	@touch $@

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onsphere.symmetry import regroup as regroup
     from onsphere.symmetry import sphere_groups as sphere_groups
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Monitor": "onsphere.monitor",
