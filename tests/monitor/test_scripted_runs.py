@@ -4,8 +4,10 @@ Every run trains in earnest. What a run is expected to say is a set of kinds; of
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,7 +51,7 @@ def one_layer(name):
 
 
 def chosen_spheres(model, groups):
-    return keep_on_sphere(torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0), groups)
+    return keep_on_sphere(torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0, fused=True), groups)
 
 
 def two_optimizers(model, groups):
@@ -64,7 +66,7 @@ class Script:
 
     expected: set = field(default_factory=set)
     make: object = adamw()
-    steps: int = 120
+    steps: int = 105
     lr: object = staticmethod(lambda part: 1.0)
     groups: str | None = "joint"
     every: int = 1
@@ -141,7 +143,7 @@ SCRIPTS = {
     "settled": Script({"equilibrium"}, settling, 400, says="at equilibrium, decay and growth balance"),
     "not settled": Script({"equilibrium"}, adamw(3e-3, 1.0), 200, says="on its way to equilibrium"),
     "decay too slow for the run": Script(
-        LITTLE, adamw(1e-3, 0.1), says="adds up to 0.012 over the 120 steps", silent=True
+        LITTLE, adamw(1e-3, 0.1), says="adds up to 0.011 over the 105 steps", silent=True
     ),
     "no decay": Script(set(), adamw(1e-3, 0.0), silent=True),
     "no decay, and the norm grows": Script(
@@ -160,7 +162,9 @@ SCRIPTS = {
     "cosine end": Script(LITTLE, lr=cosine, silent=True),
     "spheres by choice": Script({"spheres by choice"}, chosen_spheres, groups="chosen", silent=True),
     "kept on exact spheres": Script(
-        set(), lambda m, g: keep_on_sphere(torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=0), g), silent=True
+        set(),
+        lambda m, g: keep_on_sphere(torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=0, fused=True), g),
+        silent=True,
     ),
     "kept at an angle": Script(
         set(),
@@ -171,7 +175,7 @@ SCRIPTS = {
     "SphereSGD": Script(set(), lambda m, g: SphereSGD(g[:1], 1e-3), groups="spheres", silent=True),
     "bf16 swallows the steps": Script({"precision"}, sgd(1e-5), dtype=torch.bfloat16, says="rounding swallows"),
     "bf16 with steps that arrive": Script(set(), sgd(0.3), dtype=torch.bfloat16),
-    "the ELR rises until it jumps": Script({"jump"}, jumping, 900, says="lower the weight decay"),
+    "the ELR rises until it jumps": Script({"jump"}, jumping, 720, says="lower the weight decay"),
     "lr is 0": Script({"lr"}, adamw(0.0, 0.1), says="the learning rate is 0"),
     "a gradient that is not finite": Script({"non-finite"}, disturb=poison, says="the first at step 100"),
     "a layer frozen": Script(
@@ -199,11 +203,13 @@ SCRIPTS = {
     "a param group added": Script({"param groups"} | LITTLE, disturb=add_a_group, says="attach a new monitor"),
     "no groups at all": Script(LITTLE, groups=None, silent=True),
     "Adam, whose decay is scaled": Script(
-        set(), lambda m, g: torch.optim.Adam(m.parameters(), 1e-3, weight_decay=1e-3), silent=True
+        set(), lambda m, g: torch.optim.Adam(m.parameters(), 1e-3, weight_decay=1e-3, fused=True), silent=True
     ),
     "Muon beside AdamW": Script(LITTLE, two_optimizers, groups="joint"),
     "corrected decay": Script(
-        LITTLE, lambda m, g: correct_decay(torch.optim.AdamW(g, 1e-3, weight_decay=0.1), g, peak_lr=1e-3), lr=cosine
+        LITTLE,
+        lambda m, g: correct_decay(torch.optim.AdamW(g, 1e-3, weight_decay=0.1, fused=True), g, peak_lr=1e-3),
+        lr=cosine,
     ),
 }
 
@@ -258,6 +264,30 @@ def run(kind, script):
     return monitor
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "monitor.md").read_text(encoding="utf-8")
+ROWS = dict(
+    re.findall(r"^\| ([^|]+) \| (.*) \|$", PAGE.split("\n| run | what it says |\n|---|---|\n")[1], re.MULTILINE)
+)
+
+
+def without_numbers(sentence):
+    """What a sentence says on any machine."""
+    return re.sub(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", "#", sentence)
+
+
+def test_the_page_quotes_every_run_in_this_order():
+    assert list(ROWS) == list(SCRIPTS)
+
+
+def check_quotes(name, found):
+    """The page's row holds sentences of the run, but for the numbers."""
+    if name != "the ELR rises until it jumps":  # how often is another thing on another machine
+        for quoted in re.findall("“(.*?)”", ROWS[name]):
+            assert without_numbers(quoted) in {without_numbers(one.message) for one in found}, quoted
+    if ROWS[name] == "nothing":
+        assert not found
+
+
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_what_is_there_is_found_and_nothing_else(kind, name):
@@ -269,5 +299,7 @@ def test_what_is_there_is_found_and_nothing_else(kind, name):
     assert loud <= script.expected, told
     assert any(script.says in one.message for one in found) or not script.says, told
     assert all(one.advice and one.message.endswith(one.advice) for one in found), told
+    if kind == "GPT":
+        check_quotes(name, found)
     severities = [("alarm", "warning", "info").index(one.severity) for one in found]
     assert severities == sorted(severities)
