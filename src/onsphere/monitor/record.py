@@ -79,7 +79,7 @@ class Record:
         for k, indices in group.members.items():
             own = blocks[k][1][rows[k]][:, list(indices)]
             sums = sums + own.sum(axis=1)
-            taken = self._shrunk(k, blocks[k][2][rows[k]])[:, list(indices)]
+            taken = self._shrunk(k, indices, blocks[k][2][rows[k]])
             decayed = decayed + (own[:, :, 0] * taken * (own[:, :, 4] != 0)).sum(axis=1)  # what stays is not shrunk
         k, place = group.settings
         settings = blocks[k][2][rows[k], place]
@@ -88,12 +88,13 @@ class Record:
             shrunk = np.nan_to_num(decayed / sums[:, 0])
         return {"step": steps, "shrunk": shrunk} | measure(sums, shrunk) | named
 
-    def _shrunk(self, k: int, settings: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The fraction that decay takes of every tensor of an optimiser ``[n, T]``, from settings ``[n, P, 5]``."""
-        lr, decay, momentum = (settings[:, :, i] for i in range(3))
-        rules = self.watched.rules[k]
-        taken = [shrunk(rule, lr[:, j], decay[:, j], momentum[:, j]) for j, rule in enumerate(rules)]
-        return np.stack(taken, axis=1)[:, self.watched.places[k]] if taken else np.zeros((len(settings), 0))
+    def _shrunk(self, k: int, indices: Sequence[int], settings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The fraction that decay takes of some tensors of an optimiser ``[n, T]``, from settings ``[n, P, 5]``."""
+        places = [self.watched.places[k][i] for i in indices]
+        used = sorted(set(places))
+        rules = [self.watched.rules[k][j] for j in used]
+        taken = [shrunk(rule, *(settings[:, j, i] for i in range(3))) for j, rule in zip(used, rules, strict=True)]
+        return np.stack(taken, axis=1)[:, [used.index(j) for j in places]]
 
     def table(self, groups: Sequence[Group]) -> dict[str, NDArray[Any]]:
         """Readings of several groups as columns, one row for each step and group, by step."""
