@@ -121,7 +121,7 @@ def no_gradient(histories: Sequence[GroupHistory], told: Sequence[Finding]) -> l
     """Tensors that had no gradient at the latest readings, in one finding.
 
     Args:
-        histories: The groups.
+        histories: The readings of the groups, ``total`` apart.
         told: Findings on them so far; what these say is not said again.
     """
     known = {name for one in told for name in one.evidence.get("frozen", ())}

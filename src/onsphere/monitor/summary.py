@@ -26,8 +26,8 @@ def summary(heading: str, record: Record, bound: Sequence[Exponents], findings: 
     """The report in lines.
 
     Args:
-        heading: The first line.
-        record: What was read.
+        heading: The first line of the text, which says what the monitor watches.
+        record: The readings of all groups.
         bound: The exponents of rescaling partners.
         findings: What the readings mean.
     """
