@@ -16,7 +16,7 @@ CORE = {
     *("Sphere", "SphereSGD", "SymmetryError", "__version__"),
     *("correct_decay", "keep_on_sphere", "make_scale_invariant", "release", "sphere_groups"),
     *("Symmetries", "find_symmetries", "noether_residual", "norm_groups", "param_groups", "regroup"),
-    "Monitor",
+    *("Monitor", "decouple", "fuse"),
 }
 LAB = {
     *("monitor_page", "write_readings"),

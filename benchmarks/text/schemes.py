@@ -16,9 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -49,18 +46,6 @@ GRIDS: dict[str, list[dict[str, float]]] = {
 }
 
 
-class RowGains(nn.Module):
-    """A matrix as its direction times a gain for each row."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.gains = nn.Parameter(torch.ones(rows))
-
-    def forward(self, direction: Tensor) -> Tensor:
-        """``[rows, columns]`` to the same."""
-        return self.gains[:, None] * direction
-
-
 def factor(step: int, steps: int) -> float:
     """A tenth of the run upwards, the rest downwards, both along a line that does not touch zero."""
     warmup = max(steps // 10, 1)
@@ -77,8 +62,7 @@ def build(scheme: str, setting: Setting, model: GPT, steps: int) -> tuple[list[O
         steps: Length of the run.
     """
     if scheme == "decoupled":
-        for layer in [one for one in model.blocks.modules() if isinstance(one, nn.Linear)]:
-            parametrize.register_parametrization(layer, "weight", RowGains(layer.out_features))
+        onsphere.decouple(model, [{"params": [p], "sphere": "joint"} for p in model.hidden().values()], "rows")
     hidden = model.hidden()
     known = {id(p) for p in hidden.values()}
     rest = {name: p for name, p in model.named_parameters() if id(p) not in known}

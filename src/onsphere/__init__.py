@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onsphere.roles import norm_groups as norm_groups
     from onsphere.roles import param_groups as param_groups
     from onsphere.spheres import Sphere as Sphere
+    from onsphere.surgery import decouple as decouple
+    from onsphere.surgery import fuse as fuse
     from onsphere.surgery import make_scale_invariant as make_scale_invariant
     from onsphere.symmetry import Symmetries as Symmetries
     from onsphere.symmetry import SymmetryError as SymmetryError
@@ -39,7 +41,9 @@ _HOME = {
     "Symmetries": "onsphere.symmetry",
     "SymmetryError": "onsphere.symmetry",
     "correct_decay": "onsphere.optim",
+    "decouple": "onsphere.surgery",
     "find_symmetries": "onsphere.symmetry",
+    "fuse": "onsphere.surgery",
     "noether_residual": "onsphere.symmetry",
     "keep_on_sphere": "onsphere.optim",
     "make_scale_invariant": "onsphere.surgery",
@@ -63,7 +67,9 @@ __all__ = [
     "SymmetryError",
     "__version__",
     "correct_decay",
+    "decouple",
     "find_symmetries",
+    "fuse",
     "keep_on_sphere",
     "make_scale_invariant",
     "noether_residual",
