@@ -53,6 +53,13 @@ def test_a_saw_tooth_is_periodic_and_the_next_tooth_is_forecast():
     assert forecast_jump(1 / norm[:150] ** 2, np.ones(150)) is None
 
 
+def test_a_jump_that_does_not_come_when_foreseen_is_overdue():
+    norm = np.concatenate([saw(), np.exp(-np.arange(180) / 200)])  # it climbs past where the others jumped
+    found = {f.kind: f for f in diagnose([made(norm)])}
+    assert "a jump is overdue: the ELR is past where the forecast puts it" in found["jump expected"].message
+    assert "0-0" not in found["jump"].message and "the next is overdue" in found["jump"].message
+
+
 def test_what_is_no_jump():
     decays, grows = np.exp(-np.arange(600) / 400), np.exp(np.arange(600) / 400)
     assert len(jumps_of(made(decays))) == len(jumps_of(made(grows))) == 0
@@ -98,6 +105,78 @@ def test_a_schedule_is_seen_as_the_elr_sees_it():
     norm = np.exp(-np.arange(300) / 200)
     found = {f.kind: f for f in diagnose([made(norm, lr=np.linspace(1, 0.5, 300))])}
     assert "the lr fell to 50 %" in found["schedule"].message and found["schedule"].evidence["elr_factor"] > 5
+
+
+@pytest.mark.parametrize("end", [0.0, 0.2])
+def test_a_schedule_is_judged_from_its_peak_to_where_it_still_moves(end):
+    lr = np.concatenate([np.linspace(0, 1, 50), np.linspace(1, end, 250)])
+    (found,) = [f for f in diagnose([made(np.exp(-np.arange(300) / 300), lr=lr, wd=0.0)]) if f.kind == "schedule"]
+    assert "since the peak of the lr at step 49" in found.message and found.evidence["since"] == 49
+    assert found.evidence["elr_factor"] / found.evidence["lr_factor"] == pytest.approx(np.exp(2 * 249 / 300), rel=0.02)
+    assert kinds(made(np.exp(-np.arange(300) / 300), lr=np.linspace(0, 1, 300), wd=0.0)) == []  # it still rises
+
+
+def growing(balance, noise=0.0, steps=4000):
+    """A norm that moves by so much in a relaxation time, and noise that remembers as long."""
+    relaxation, generator, level = 250.0, np.random.default_rng(0), np.zeros(steps)
+    for t in range(1, steps):
+        level[t] = level[t - 1] * (1 - 1 / relaxation) + noise * np.sqrt(2 / relaxation) * generator.normal()
+    norm = 3 * np.exp(balance * np.arange(steps) / relaxation + level)
+    (found,) = [f for f in diagnose([made(norm, g=1 / norm, wd=0.01)]) if f.kind == "equilibrium"]
+    assert found.evidence["relaxation_steps"] == pytest.approx(relaxation, rel=0.01)
+    return found
+
+
+@pytest.mark.parametrize("balance, settled", [(1e-3, True), (0.03, True), (-0.03, True), (0.12, False), (-0.12, False)])
+def test_a_norm_is_settled_by_how_it_moves_not_by_where_it_is(balance, settled):
+    found = growing(balance)
+    assert ("at equilibrium, decay and growth balance" in found.message) == settled
+    assert found.evidence["balance"] == pytest.approx(balance, rel=0.01)
+    assert settled or ("grows on its way" if balance > 0 else "shrinks on its way") in found.message
+    assert (found.evidence["steps_to_equilibrium"] == 0) == settled
+
+
+def test_noise_is_told_from_drift_up_to_a_point():
+    assert "at equilibrium" in growing(0.0, noise=0.03).message.split(";")[0]
+    assert "on its way" in growing(0.3, noise=0.03).message
+
+
+def test_what_many_groups_have_to_say_is_said_once():
+    broken = np.ones(300)
+    broken[250:] = np.nan
+    earlier = np.where(np.arange(300) >= 200, np.nan, 1.0)
+    several = [made(broken, name=f"sphere {i}", title=f"layers.{i}.q") for i in range(1, 5)]
+    first = made(earlier, name="sphere", title="layers.0.q")
+    (found,) = [f for f in diagnose([*several, first]) if f.kind == "non-finite"]
+    assert found.message.startswith("layers.0.q and 4 other groups: 100 of 300 readings are not finite, the first at ")
+    assert set(found.evidence["groups"]) == {"sphere"} | {f"sphere {i}" for i in range(1, 5)}
+    assert len([f for f in diagnose(several[:3]) if f.kind == "non-finite"]) == 3
+    loose = [made(np.ones(300), name=f"s{i}", noether_residual=np.full(300, 0.1 * (i + 1))) for i in range(5)]
+    (found,) = diagnose(loose)
+    assert found.message.startswith("s4 and 4 other groups: not scale-invariant (Noether residual 0.5")
+    assert [f.kind for f in diagnose([made(np.ones(300), name=f"s{i}", lr=0.0) for i in range(5)])] == ["lr"]
+
+
+def test_missing_and_tiny_gradients():
+    angles = {"a": np.full(300, 0.01), "b": np.zeros(300)}
+    (found,) = diagnose([made(np.ones(300), tensors=angles, frozen=("b",))])
+    assert found.kind == "no gradient" and found.evidence == {"tensors": ["b"]}
+    (found,) = diagnose([made(np.ones(300), tensors=angles, frozen=("b",), noether_residual=np.full(300, 0.3))])
+    assert found.kind == "invariance" and found.severity == "info"
+    adam = {"optimizer": "AdamW", "betas": (0.9, 0.999), "wd": 0.0}
+    assert kinds(made(np.ones(300), g=0.9, eps=0.1, **adam)) == ["eps"]  # 100 numbers: 0.09 each
+    assert kinds(made(np.ones(300), g=1.1, eps=0.1, **adam)) == kinds(made(np.ones(300), g=0.9, **adam)) == []
+
+
+def test_low_precision_is_no_blur_and_no_jump_off_a_sphere():
+    blurred = np.full(300, 1e-3)
+    assert kinds(made(np.ones(300), noether_residual=blurred)) == ["invariance"]
+    assert kinds(made(np.ones(300), noether_residual=blurred, resolution=2.0**-7)) == []
+    rounded = 1 + 1e-3 * np.sin(np.arange(300))
+    held = {"noether_residual": np.full(300, 0.3), "resolution": 2.0**-7}
+    assert kinds(made(rounded, held=True, **held)) == ["spheres by choice"]
+    assert "invariance" in kinds(made(rounded, held=False, **held))
+    assert "invariance" in kinds(made(1 + 0.02 * np.sin(np.arange(300)), held=True, **held))
 
 
 def test_series_must_match():

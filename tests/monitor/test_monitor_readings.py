@@ -100,6 +100,7 @@ def test_readings_of_every_optimiser_are_the_definitions(make, every):
 DECAYS = {
     "SGD": (lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.2), 0.02),
     "momentum": (lambda p: torch.optim.SGD(p, 0.1, momentum=0.5, weight_decay=0.2), 0.04),
+    "dampened": (lambda p: torch.optim.SGD(p, 0.1, 0.5, 0.75, 0.2), 0.01),
     "AdamW": (lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.2), 0.02),
     "Adam": (lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.2), 0.0),
     "Adam, decoupled": (lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.2, decoupled_weight_decay=True), 0.02),
@@ -133,6 +134,16 @@ def test_decays_of_several_groups_count_by_their_weights():
     train([a, b], optimizer, 1)
     assert monitor.readings()["decay"][0] == pytest.approx(math.log(1 - 0.05 * share), rel=1e-12)
     assert list(monitor.readings("tensor")["decay"]) == [pytest.approx(math.log(0.95), rel=1e-12), 0]
+
+
+def test_what_does_not_move_is_not_shrunk():
+    a, b = weights()
+    optimizer = torch.optim.AdamW([a, b], 0.1, weight_decay=0.5)
+    monitor = Monitor(optimizer, every=1)
+    a.square().sum().backward()  # b has no gradient, and AdamW leaves it alone, decay and all
+    optimizer.step()
+    assert list(monitor.readings("tensor")["decay"]) == [pytest.approx(math.log(0.95), rel=1e-12), 0]
+    assert list(monitor.readings("tensor", "param 1")["alignment"]) == [0]
 
 
 def test_sgd_obeys_its_exact_laws():

@@ -97,7 +97,7 @@ def test_param_groups_that_change_later_are_a_finding():
     del optimizer.param_groups[0]["params"][1]
     train(params, optimizer, 2)
     said = [f.message for f in monitor.diagnose() if f.kind == "param groups"]
-    assert len(said) == 2 and "no longer steps w1" in said[0] and "given 1 tensors more" in said[1]
+    assert len(said) == 2 and "no longer steps w1" in said[0] and "given 1 more tensor, which is not read" in said[1]
 
 
 def test_a_reading_that_fails_is_reported_once_and_training_goes_on():

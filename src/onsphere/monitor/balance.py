@@ -17,14 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onsphere.dynamics.equilibria import Equilibrium, Optimizer, equilibrium
-from onsphere.monitor.finding import Finding, finding, listed
+from onsphere.monitor.finding import Finding, finding
 from onsphere.monitor.health import ENOUGH
 from onsphere.monitor.history import GroupHistory
+from onsphere.monitor.titles import gist
 
 __all__ = ["balances", "schedule", "time_scales"]
 
 #: The norm counts as settled where it changes by less than this part in a relaxation time.
 _NEAR = 0.05
+#: Noise (two standard errors) excuses at most such a change.
+_MOST_NOISE = 0.1
+#: What is this part of a relaxation time away is there: readings tell it no better.
+_SOON = 0.25
 #: Where lr · weight decay sums up to less than this over all steps, decay has hardly acted.
 _LITTLE = 0.3
 #: Steps before which nothing is said of the time scale of decay.
@@ -49,6 +54,7 @@ def _known(history: GroupHistory) -> tuple[Optimizer, Equilibrium] | None:
     known: dict[str, Any] = {"lr": lr, "weight_decay": decay}
     if history.optimizer == "SGD":
         name: Optimizer = "momentum" if history.momentum else "sgd"
+        known["lr"] = lr * history.share  # dampening d is an lr (1 - d)
         known |= {"gradient_norm": gradient} if gradient > 0 else {}
         known |= {"momentum": history.momentum} if history.momentum else {}
     elif history.optimizer in ("AdamW", "Lion"):
@@ -70,14 +76,16 @@ def _balance(history: GroupHistory) -> list[Finding]:
     angles = history.angular_update[good]
     measured = float(np.sqrt(np.mean(angles[-max(ENOUGH, len(angles) // 4) :] ** 2)))
     norm = float(history.norm[good][-1])
-    left = _distance(history, law.relaxation_steps)
+    left, noise = _distance(history, law.relaxation_steps)
+    settled = abs(left) < max(_NEAR, min(2 * noise, _MOST_NOISE))
     power = 4 if name in ("sgd", "momentum") else 2
     # The norm to this power relaxes exponentially: its place r, in units of that at equilibrium, from how it moves.
     place = 1 / max(1 + power * left, 1e-3)
     edge = abs((1 + np.sign(place - 1) * _NEAR) ** power - 1)
     steps = 0.0
-    if abs(left) >= _NEAR:
-        steps = max(float(law.relaxation_steps * np.log(max(abs(place - 1) / edge, 1.0))), 1.0)
+    if not settled:
+        steps = float(law.relaxation_steps * np.log(max(abs(place - 1) / edge, 1.0)))
+        steps = 0.0 if steps < _SOON * law.relaxation_steps else steps
     evidence: dict[str, Any] = {
         "group": history.name,
         "optimizer": name,
@@ -85,6 +93,7 @@ def _balance(history: GroupHistory) -> list[Finding]:
         "predicted_norm": law.radius,
         "relative_distance": norm / law.radius - 1,
         "balance": left,
+        "noise": noise,
         "angular_update": measured,
         "predicted_angular_update": law.angular_update,
         "relaxation_steps": law.relaxation_steps,
@@ -102,16 +111,24 @@ def _balance(history: GroupHistory) -> list[Finding]:
     return [finding("equilibrium", "info", seen, evidence, "until then the ELR drifts with the norm at any fixed lr")]
 
 
-def _distance(history: GroupHistory, relaxation: float) -> float:
-    """The change of log ρ in a relaxation time, positive if it grows: over the last quarter, or relaxation time."""
+def _distance(history: GroupHistory, relaxation: float) -> tuple[float, float]:
+    """The change of log ρ in a relaxation time, positive if it grows, and its standard error.
+
+    Over the last quarter of the run, or a relaxation time. Noise moves log ρ about the line, and remembers a relaxation
+    time τ: a scatter σ over W steps leaves the slope uncertain by √12 σ / W √(2τ / W).
+    """
     good = history.finite
     steps, level = history.steps[good].astype(float), np.log(history.norm[good])
     span = steps[-1] - steps[0]
     first = np.searchsorted(steps, steps[-1] - min(max(span / 4, relaxation), span / 2))
     first = max(min(int(first), len(steps) - ENOUGH), 0)
-    slope = float(np.polyfit(steps[first:] - steps[-1], level[first:], 1)[0])
+    late = steps[first:] - steps[-1]
+    line = np.polyfit(late, level[first:], 1)
+    memories = float(-late[0]) / relaxation
+    scatter = float(np.std(level[first:] - np.polyval(line, late)))
     product = (history.lr * history.weight_decay)[good]
-    return slope * relaxation * float(product[-1] / product[first:].mean())
+    left = float(line[0]) * relaxation * float(product[-1] / product[first:].mean())
+    return left, scatter * float(np.sqrt(24 / memories**3))
 
 
 def _together(found: list[Finding]) -> list[Finding]:
@@ -157,11 +174,12 @@ def time_scales(histories: Sequence[GroupHistory]) -> list[Finding]:
         return []
     most = max(short, key=_elapsed)
     elapsed, peak, steps = _elapsed(most), float(np.nanmax(most.shrunk)), _steps(most)  # type: ignore[arg-type]
-    who = "all groups" if len(short) == len(histories) > 1 else listed([one.said for one in short])
+    others = {one.name for one in histories if not one.still} - {one.name for one in short}
+    who = "all groups" if len(short) > 1 and not others else gist([one.said for one in short])
     seen = (
-        f"{who}: weight decay has hardly acted: lr·wd adds up to {elapsed:.2g} over {steps} steps, and decides norms "
-        f"only from about 1 on (its memory is {1 / peak:,.0f} steps at the highest lr); norms are those of the start "
-        "and of growth"
+        f"{who}: weight decay has hardly acted: lr·wd adds up to {elapsed:.2g} over the {steps} steps that were read, "
+        f"and decides norms only from about 1 on (its memory is {1 / peak:,.0f} steps at the highest lr); norms are "
+        "still those from before, and growth"
     )
     evidence = {"groups": [one.name for one in short], "elapsed": elapsed, "memory_steps": 1 / peak, "steps": steps}
     advice = "in a run of this length change the ELR by lr or initial norm, or raise the weight decay"
@@ -177,10 +195,11 @@ def schedule(history: GroupHistory) -> list[Finding]:
     if good.sum() < ENOUGH or history.on_sphere:
         return []
     lr, norm, steps = history.lr[good], history.norm[good], history.steps[good]
-    peak = int(np.argmax(lr))
-    elr: NDArray[np.float64] = lr / norm**2
-    if not (elr[peak:] > 0).all() or len(lr) - peak < ENOUGH:
+    peak, moving = int(np.argmax(lr)), np.flatnonzero(lr > 0)
+    if not len(moving) or moving[-1] + 1 - peak < ENOUGH:
         return []
+    lr, norm = lr[: moving[-1] + 1], norm[: moving[-1] + 1]  # a schedule may end at zero, where there is no ELR
+    elr: NDArray[np.float64] = lr / norm**2
     lr_factor, elr_factor = float(lr[-1] / lr[peak]), float(elr[-1] / elr[peak])
     if abs(np.log(elr_factor / lr_factor)) < np.log(_APART):
         return []

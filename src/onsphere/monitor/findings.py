@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from onsphere.dynamics.detect import DROP, zigzag_jumps
 from onsphere.monitor.balance import balances, schedule, time_scales
-from onsphere.monitor.finding import Finding, finding, in_order, listed
+from onsphere.monitor.finding import Finding, finding, gathered, in_order, listed
 from onsphere.monitor.forecast import Forecast, forecast_jump
-from onsphere.monitor.health import by_choice, holds, invariance, learning_rate, non_finite, precision, rotation
+from onsphere.monitor.health import (
+    by_choice,
+    holds,
+    invariance,
+    learning_rate,
+    no_gradient,
+    non_finite,
+    precision,
+    rotation,
+    small_gradients,
+)
 from onsphere.monitor.history import GroupHistory
 from onsphere.monitor.recorder import Recorder
 
@@ -54,16 +64,19 @@ def _diagnose(groups: Sequence[GroupHistory]) -> list[Finding]:
     sound = [history for history in groups if history.finite.sum() >= 3]
     total = [history for history in sound if history.name == "total"]
     parts = [history for history in sound if history.name != "total"]
-    for history in groups:
-        if history.name != "total" or len(groups) == 1:
-            found += non_finite(history)
-    for history in parts:
-        found += learning_rate(history) + invariance(history) + precision(history)
+    said = {history.name: history.said for history in groups}
+    broken = [one for history in groups if history.name != "total" or len(groups) == 1 for one in non_finite(history)]
+    found += gathered(sorted(broken, key=lambda one: int(one.evidence["first_step"])), said)
+    broken = [one for history in parts for one in invariance(history)]
+    found += gathered(sorted(broken, key=lambda one: -float(one.evidence["noether_residual"])), said)
+    found += no_gradient(parts, found)
+    for check in (learning_rate, precision, small_gradients):
+        found += gathered([one for history in parts for one in check(history)], said)
     found += by_choice(parts) + rotation(parts) + time_scales(parts)
     spheres = [history for history in parts if history.invariant]
     jumping = [one for history in total or spheres for one in _jumps(history)]
     found += jumping or [one for history in spheres for one in _jumps(history)]
-    found += balances([history for history in spheres if holds(history) and len(jumps_of(history)) <= 1])
+    found += balances([history for history in spheres if holds(history) and not len(jumps_of(history))])
     found += [one for history in total or spheres if holds(history) for one in schedule(history)]
     return in_order(found)
 
@@ -84,7 +97,8 @@ def changes(
         now = {id(p) for group in recorder.optimizer.param_groups for p in group["params"]}
         gone = [name for name, p in zip(own, recorder.tensors, strict=True) if id(p) not in now]
         seen = [f"{kind} no longer steps {listed(gone)}"] if gone else []
-        seen += [f"{kind} was given {len(now - before)} tensors more that are not read"] if now - before else []
+        more = "1 more tensor, which is" if len(now - before) == 1 else f"{len(now - before)} more tensors, which are"
+        seen += [f"{kind} was given {more} not read"] if now - before else []
         seen += [recorder.failure] if recorder.failure else []
         found += [finding("param groups", "warning", one, {}, "attach a new monitor") for one in seen]
     return found
@@ -110,9 +124,9 @@ def jumps_of(history: GroupHistory) -> NDArray[np.int64]:
 
 
 def _decay_rate(history: GroupHistory) -> float:
-    """Learning rate times weight decay at the last reading, over 1 - momentum; 0 without weight decay."""
+    """What decay takes of the weights in a step, at the settings of the last reading; 0 without weight decay."""
     product = float(np.nan_to_num(history.lr[history.finite][-1] * history.weight_decay[history.finite][-1]))
-    return product / (1 - history.momentum)
+    return product * history.share / (1 - history.momentum)
 
 
 def forecast_of(history: GroupHistory) -> Forecast | None:
@@ -153,17 +167,17 @@ def _jumps(history: GroupHistory) -> list[Finding]:
         seen = f"{history.said}: jumps every ~{period:.0f} steps (lr·wd = {product:.2g})"
     safe = 0.5 * float(np.median([lr[i] / norm[i] ** 2 for i in peaks]))
     ahead = None if coming is None else (max(coming.low - now, 0.0), max(coming.high - now, 0.0))
-    if ahead is not None:
-        seen += f"; next in {ahead[0]:.0f}-{ahead[1]:.0f} steps"
+    if coming is not None and ahead is not None:
+        seen += f"; next in {ahead[0]:.0f}-{ahead[1]:.0f} steps" if ahead[1] >= 1 else "; the next is overdue"
     advice = "lower the weight decay" + (
         f", or train on the sphere at a fixed ELR below {safe:.1g}" if holds(history) else " or the learning rate"
     )
     found = [finding("jump", "warning", seen, evidence, advice)]
     if coming is not None and ahead is not None and ahead[0] <= _SOON * coming.period:
-        seen = (
-            f"{history.said}: a jump is expected in {ahead[0]:.0f}-{ahead[1]:.0f} steps, "
-            f"most likely at step {coming.step:.0f}"
-        )
+        when = f"expected in {ahead[0]:.0f}-{ahead[1]:.0f} steps, most likely at step {coming.step:.0f}"
+        if ahead[1] < 1:
+            when = "overdue: the ELR is past where the forecast puts it"
+        seen = f"{history.said}: a jump is {when}"
         advice = "lower the learning rate now, or save a checkpoint"
         found.append(finding("jump expected", "alarm", seen, {"group": history.name} | coming.to_dict(), advice))
     return found

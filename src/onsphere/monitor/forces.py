@@ -9,9 +9,10 @@ The change of a norm in a step has three parts, which :func:`onsphere.monitor.re
 
 Weights are shrunk by the factor 1 - d, and d is
 
-    lr λ             where decay is decoupled: AdamW, Muon, Lion, and optimisers that are not known here
-    lr λ / (1 - μ)   torch's SGD, whose decay goes through the momentum μ: what a step's decay adds up to
-    0                where decay goes through an optimiser's own scaling (Adam, RMSprop, ...): it is part of alignment
+    lr λ                     where decay is decoupled: AdamW, Muon, Lion, and optimisers that are not known here
+    lr λ (1 - τ) / (1 - μ)   torch's SGD, whose decay goes through momentum μ and its dampening τ: what it adds up to
+    0                        where decay goes through an optimiser's own scaling (Adam, RMSprop, ...): it is part of
+                             alignment; and of a tensor that did not move in the step, as one without a gradient
 
 Source: arXiv 2606.19367 (three forces); the exact split of log norm is ours.
 """
@@ -19,6 +20,8 @@ Source: arXiv 2606.19367 (three forces); the exact split of log norm is ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -26,24 +29,43 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
-__all__ = ["Rule", "decay_rule", "shrunk"]
-
-Rule = Literal["decoupled", "momentum", "scaled"]
-
-_SCALED = tuple(
-    getattr(torch.optim, name)
-    for name in ("Adam", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop")
-    if hasattr(torch.optim, name)
-)
+__all__ = ["Rule", "rule_of", "shrunk"]
 
 
-def decay_rule(optimizer: Optimizer, group: Mapping[str, Any]) -> Rule:
-    """How weight decay acts on one of an optimiser's param groups."""
+def _known(*names: str) -> tuple[type[Optimizer], ...]:
+    return tuple(getattr(torch.optim, name) for name in names if hasattr(torch.optim, name))
+
+
+_ADAMS = _known("Adam", "AdamW", "NAdam", "RAdam", "Adamax")
+_SCALED = _known("Adam", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an optimiser treats one of its param groups, as far as it does not change from step to step.
+
+    Attributes:
+        decay: Whether weight decay is decoupled, goes through momentum, or is scaled with the gradient.
+        share: The share of a gradient that enters the momentum, 1 - dampening; 1 without momentum.
+        eps: What Adam adds to the root of its second moment; 0: another rule, or not known.
+    """
+
+    decay: Literal["decoupled", "momentum", "scaled"]
+    share: float = 1.0
+    eps: float = 0.0
+
+
+def rule_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Rule:
+    """The rule of one of an optimiser's param groups."""
     if isinstance(optimizer, torch.optim.SGD | torch.optim.ASGD):
-        return "momentum"
+        damped = group.get("dampening") if group.get("momentum") else None
+        return Rule("momentum", 1 - float(damped) if isinstance(damped, Real) else 1.0)
+    is_adam = isinstance(optimizer, _ADAMS) or "adam" in type(optimizer).__name__.lower()
+    given = group.get("eps") if is_adam else None
+    eps = float(given) if isinstance(given, Real) else 0.0
     if isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay"):
-        return "decoupled"
-    return "scaled" if isinstance(optimizer, _SCALED) else "decoupled"
+        return Rule("decoupled", eps=eps)
+    return Rule("scaled" if isinstance(optimizer, _SCALED) else "decoupled", eps=eps)
 
 
 def shrunk(
@@ -51,6 +73,6 @@ def shrunk(
 ) -> NDArray[np.float64]:
     """The fraction d by which decay shrinks the weights; ``[T]``, as the settings are. Missing settings count as 0."""
     fraction = np.nan_to_num(lr) * np.nan_to_num(weight_decay)
-    if rule == "scaled":
+    if rule.decay == "scaled":
         return np.zeros_like(fraction)
-    return fraction / (1 - np.nan_to_num(momentum)) if rule == "momentum" else fraction
+    return fraction * rule.share / (1 - np.nan_to_num(momentum)) if rule.decay == "momentum" else fraction

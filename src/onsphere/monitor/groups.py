@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from onsphere.functional.wrappers import plain_name
 from onsphere.groups import Only, check_only, given_names, is_counted, matches, sphere_kind
-from onsphere.monitor.forces import Rule, decay_rule
+from onsphere.monitor.forces import Rule, rule_of
 from onsphere.monitor.titles import common_pattern
 from onsphere.optim.keep import GROUP_KEY
 from onsphere.sharding import check_parts
@@ -54,7 +54,7 @@ class Watched:
         names: The tensors' names, for each optimiser.
         param_groups: For each optimiser the indices of the param groups that these are in.
         places: For each optimiser and tensor the place of its param group among these.
-        rules: For each optimiser and param group how weight decay acts.
+        rules: For each optimiser and param group how weight decay and eps act.
         groups: The groups, without ``total``.
         total: All sphere groups together, if there are several.
         ends: Names of embeddings and heads, by their module or their name.
@@ -151,7 +151,7 @@ def watch(
     param_groups = [sorted({home[id(p)][1] for p in ts}) for ts in tensors]
     places = [[own.index(home[id(p)][1]) for p in ts] for ts, own in zip(tensors, param_groups, strict=True)]
     rules = [
-        [decay_rule(one, one.param_groups[j]) for j in own] for one, own in zip(optimizers, param_groups, strict=True)
+        [rule_of(one, one.param_groups[j]) for j in own] for one, own in zip(optimizers, param_groups, strict=True)
     ]
     titles = _titles(numbered, told, called)
     place = {id(p): (k, i) for k, ts in enumerate(tensors) for i, p in enumerate(ts)}

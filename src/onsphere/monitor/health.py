@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 
 from onsphere.monitor.finding import Finding, finding, listed
 from onsphere.monitor.history import GroupHistory
+from onsphere.monitor.titles import gist
 
-__all__ = ["ENOUGH", "by_choice", "holds", "invariance", "learning_rate", "non_finite", "precision", "rotation"]
+__all__ = [
+    *("ENOUGH", "by_choice", "holds", "invariance", "learning_rate", "no_gradient", "non_finite", "precision"),
+    *("rotation", "small_gradients"),
+]
 
 #: Readings that a judgement on averages needs.
 ENOUGH = 20
@@ -62,7 +66,9 @@ def _odd(histories: Sequence[GroupHistory]) -> list[Finding]:
         if odd:
             named = sorted(odd, key=lambda n: abs(np.log(odd[n])), reverse=True)
             which = ", ".join(f"{n} ({odd[n]:.2g}x)" for n in named[:3]) + (", ..." if len(named) > 3 else "")
-            seen = f"{which} turns {word} than the rest (median {usual:.2g} rad a step)"
+            seen = (
+                f"{which} {'turns' if len(odd) == 1 else 'turn'} {word} than the rest (median {usual:.2g} rad a step)"
+            )
             evidence = {"groups": [history.name for history in histories], "median": usual, "relative": odd}
             found.append(finding("rotation", "info", seen, evidence, f"{cure} evens it out, if it is not meant"))
     return found
@@ -77,7 +83,8 @@ def holds(history: GroupHistory) -> bool:
 def invariance(history: GroupHistory) -> list[Finding]:
     """Whether a group that is said to be scale-invariant is."""
     typical = _residual(history)
-    if not history.invariant or typical is None or typical <= _EPS_SHOWS:
+    # Gradients computed in a coarse dtype are not orthogonal to the weights to better than this.
+    if not history.invariant or typical is None or typical <= max(_EPS_SHOWS, history.resolution / 4):
         return []
     evidence: dict[str, Any] = {"group": history.name, "noether_residual": typical}
     if history.frozen and len(history.frozen) < len(history.tensors):
@@ -92,14 +99,15 @@ def invariance(history: GroupHistory) -> list[Finding]:
             return []  # see by_choice
         seen = (
             f"{history.said}: not scale-invariant (Noether residual {typical:.1g}, exact invariance is below 1e-5): "
-            "its ELR says little"
+            "ELRs say little"
         )
         advice = (
             f"{listed(history.frozen_norms)} is in eval mode, so its statistics are frozen and it undoes no scaling: "
             "leave the weights before it out of the groups"
             if history.frozen_norms
             else "build the groups with onsphere.sphere_groups(model, batch), in the modes in which the model trains "
-            "(a norm layer in eval mode undoes no rescaling)"
+            "(a norm layer in eval mode undoes no rescaling), or, if these spheres are a choice, keep the weights on "
+            "them with onsphere.keep_on_sphere(optimizer, groups)"
         )
         evidence["frozen_norms"] = list(history.frozen_norms)
         return [finding("invariance", "alarm", seen, evidence, advice)]
@@ -107,6 +115,38 @@ def invariance(history: GroupHistory) -> list[Finding]:
         f"{history.said}: invariance is blurred (Noether residual {typical:.1g}): the norms' eps or low precision shows"
     )
     return [finding("invariance", "warning", seen, evidence, "a smaller eps or larger weights mend it")]
+
+
+def no_gradient(histories: Sequence[GroupHistory], told: Sequence[Finding]) -> list[Finding]:
+    """Tensors that had no gradient at the latest readings, in one finding.
+
+    Args:
+        histories: The readings of the groups, ``total`` apart.
+        told: Findings on them so far; what these say is not said again.
+    """
+    known = {name for one in told for name in one.evidence.get("frozen", ())}
+    frozen = [name for one in histories if len(one.steps) >= ENOUGH for name in one.frozen if name not in known]
+    if not frozen:
+        return []
+    seen = f"{gist(frozen)}: no gradient at any of the last {ENOUGH} readings"
+    advice = "if that is not meant, see that they are trainable and that the loss depends on them"
+    return [finding("no gradient", "info", seen, {"tensors": frozen}, advice)]
+
+
+def small_gradients(history: GroupHistory) -> list[Finding]:
+    """Gradients so small that Adam's eps decides the steps."""
+    good = history.finite & (history.gradient_norm > 0)
+    if not history.eps or good.sum() < ENOUGH:
+        return []
+    typical = float(np.median(history.gradient_norm[good][-ENOUGH:])) / np.sqrt(history.parameters)
+    if typical >= history.eps:
+        return []
+    seen = (
+        f"{history.said}: gradients (root mean square of their numbers {typical:.1g}) are smaller than the optimiser's "
+        f"eps of {history.eps:.1g}, so steps are shorter than the lr says and shrink with the gradient"
+    )
+    evidence = {"group": history.name, "gradient": typical, "eps": history.eps}
+    return [finding("eps", "info", seen, evidence, "lower eps, unless this is how it is meant")]
 
 
 def by_choice(histories: Sequence[GroupHistory]) -> list[Finding]:
@@ -121,7 +161,7 @@ def by_choice(histories: Sequence[GroupHistory]) -> list[Finding]:
         return []
     kept = "1 group is" if len(chosen) == 1 else f"{len(chosen)} groups are"
     seen = (
-        f"{kept} kept on spheres by choice ({listed(list(chosen))}): the loss depends on these norms, so fixing them "
+        f"{kept} kept on spheres by choice ({gist(list(chosen))}): the loss depends on these norms, so fixing them "
         "constrains the function unless other weights make up for it"
     )
     evidence = {"groups": list(chosen), "noether_residual": max(chosen.values())}

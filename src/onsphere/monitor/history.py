@@ -21,7 +21,7 @@ class GroupHistory:
         name: Name of the group.
         parameters: Numbers in its tensors.
         invariant: Whether the group is said to be scale-invariant.
-        optimizer: Name of the optimiser's class.
+        optimizer: Name of the optimiser's class; AdamW also for Adam with decoupled weight decay.
         steps: Step number of each reading.
         norm: ρ before the step.
         gradient_norm: ‖g‖ of the gradient that the step used.
@@ -41,6 +41,8 @@ class GroupHistory:
         vectors: Names of its tensors of at most one dimension: gains and biases, which turn as they like.
         ends: Names of embeddings and heads.
         held: Whether an optimiser keeps the group on its sphere.
+        share: The share of a gradient that enters the momentum, 1 - dampening.
+        eps: What Adam adds to the root of its second moment; 0: another rule, or not known.
         frozen_norms: Names of norm layers whose statistics are frozen while the model trains.
         rule: ``space`` if the update is lr times the gradient, ``sphere`` if it is that times ρ²; None: neither, or
             unknown.
@@ -73,6 +75,8 @@ class GroupHistory:
     vectors: frozenset[str] = frozenset()
     ends: frozenset[str] = frozenset()
     held: bool = False
+    share: float = 1.0
+    eps: float = 0.0
 
     @property
     def said(self) -> str:
@@ -108,6 +112,15 @@ class GroupHistory:
 
     @property
     def on_sphere(self) -> bool:
-        """Whether the norm is held: it moves by less than one part in 10⁴ over all readings."""
+        """Whether the norm is held: it moves by less than one part in 10⁴ over all readings.
+
+        On spheres that an optimiser keeps, by no more than the weights' dtype resolves.
+        """
         norm = self.norm[self.finite]
-        return len(norm) > 1 and float(norm.max() / norm.min() - 1) < 1e-4
+        room = max(1e-4, self.resolution) if self.held else 1e-4
+        return len(norm) > 1 and float(norm.max() / norm.min() - 1) < room
+
+    @property
+    def still(self) -> bool:
+        """Whether no tensor of the group had a gradient at the latest readings."""
+        return bool(self.frozen) and len(self.frozen) == len(self.tensors)

@@ -54,7 +54,7 @@ def partners(record: Record, rescalings: Sequence[Exponents]) -> dict[str, NDArr
     """Norm product and imbalance of rescaling partners, one row a reading and rescaling.
 
     Args:
-        record: The readings of a monitor.
+        record: The readings, in which every tensor of the rescalings has its norms.
         rescalings: Exponents by name, as :func:`check_partners` returns them.
 
     Returns:

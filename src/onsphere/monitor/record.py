@@ -79,7 +79,8 @@ class Record:
         for k, indices in group.members.items():
             own = blocks[k][1][rows[k]][:, list(indices)]
             sums = sums + own.sum(axis=1)
-            decayed = decayed + (own[:, :, 0] * self._shrunk(k, blocks[k][2][rows[k]])[:, list(indices)]).sum(axis=1)
+            taken = self._shrunk(k, indices, blocks[k][2][rows[k]])
+            decayed = decayed + (own[:, :, 0] * taken * (own[:, :, 4] != 0)).sum(axis=1)  # what stays is not shrunk
         k, place = group.settings
         settings = blocks[k][2][rows[k], place]
         named = {name: settings[:, i] for i, name in enumerate(SETTINGS)}
@@ -87,12 +88,13 @@ class Record:
             shrunk = np.nan_to_num(decayed / sums[:, 0])
         return {"step": steps, "shrunk": shrunk} | measure(sums, shrunk) | named
 
-    def _shrunk(self, k: int, settings: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The fraction that decay takes of every tensor of an optimiser ``[n, T]``, from settings ``[n, P, 5]``."""
-        lr, decay, momentum = (settings[:, :, i] for i in range(3))
-        rules = self.watched.rules[k]
-        taken = [shrunk(rule, lr[:, j], decay[:, j], momentum[:, j]) for j, rule in enumerate(rules)]
-        return np.stack(taken, axis=1)[:, self.watched.places[k]] if taken else np.zeros((len(settings), 0))
+    def _shrunk(self, k: int, indices: Sequence[int], settings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The fraction that decay takes of some tensors of an optimiser ``[n, T]``, from settings ``[n, P, 5]``."""
+        places = [self.watched.places[k][i] for i in indices]
+        used = sorted(set(places))
+        rules = [self.watched.rules[k][j] for j in used]
+        taken = [shrunk(rule, *(settings[:, j, i] for i in range(3))) for j, rule in zip(used, rules, strict=True)]
+        return np.stack(taken, axis=1)[:, [used.index(j) for j in places]]
 
     def table(self, groups: Sequence[Group]) -> dict[str, NDArray[Any]]:
         """Readings of several groups as columns, one row for each step and group, by step."""
@@ -115,12 +117,15 @@ class Record:
         parts = {t.name: self.read(t, last=last) for t in self.watched.by_tensor if _in(t, group)}
         broken = ~read["finite"]
         first = read["step"][np.argmax(broken)] if broken.any() else -1
+        k, place = group.settings
+        rule = self.watched.rules[k][place]
+        kinds = ["AdamW" if one == "Adam" and rule.decay == "decoupled" else one for one in self._classes(group)]
         return GroupHistory(
             name=group.name,
             title=group.title,
             parameters=self.size(group),
             invariant=group.sphere is not None or measured,
-            optimizer="+".join(self.classes[k] for k in group.members),
+            optimizer="+".join(kinds),
             steps=read["step"],
             norm=read["norm"],
             gradient_norm=read["gradient_norm"],
@@ -131,6 +136,8 @@ class Record:
             weight_decay=np.nan_to_num(read["weight_decay"]),
             shrunk=read["shrunk"],
             momentum=float(np.nan_to_num(latest["momentum"])),
+            share=rule.share,
+            eps=rule.eps,
             betas=None if np.isnan(betas).any() else betas,
             tensors={name: part["angular_update"] for name, part in parts.items()},
             ends=self.watched.ends,
@@ -141,6 +148,9 @@ class Record:
             rule=self._rule(group),
             resolution=max(torch.finfo(t.dtype).eps for t in self.tensors(group)),
         )
+
+    def _classes(self, group: Group) -> list[str]:
+        return [self.classes[k] for k in group.members]
 
     def _is_vector(self, tensor: Group) -> bool:
         return all(one.dim() < 2 for one in self.tensors(tensor))

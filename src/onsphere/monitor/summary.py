@@ -26,8 +26,8 @@ def summary(heading: str, record: Record, bound: Sequence[Exponents], findings: 
     """The report in lines.
 
     Args:
-        heading: The first line of the text.
-        record: The readings of a monitor.
+        heading: The first line of the text, which says what the monitor watches.
+        record: The readings of all groups.
         bound: The exponents of rescaling partners.
         findings: What the readings mean.
     """
@@ -60,9 +60,15 @@ def summary(heading: str, record: Record, bound: Sequence[Exponents], findings: 
 def write(monitor: Monitor, text: str, path: Path) -> None:
     """Write the report: a page if the file's name ends in ``.html``, else the text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".html":
-        # The laboratory draws the page, and is no part of the core.
-        import_module("onsphere.lab").monitor_page(monitor, path)
+    if path.suffix.lower() in (".html", ".htm"):
+        try:  # the laboratory draws the page, and is no part of the core
+            page = import_module("onsphere.lab").monitor_page
+        except ImportError as error:
+            raise ImportError(
+                f'a page ({path.name}) needs the laboratory, pip install "onsphere[lab]", which lacks {error.name}; '
+                "give a name that ends in .txt or .md for the text"
+            ) from error
+        page(monitor, path)
     else:
         path.write_text(text, encoding="utf-8")
 

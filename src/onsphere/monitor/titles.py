@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-__all__ = ["common_pattern"]
+from onsphere.monitor.finding import listed
+
+__all__ = ["common_pattern", "gist"]
 
 #: Parts that say nothing of where a tensor is.
 _EVERYWHERE = {"*", "weight", "bias", "gain", "scale"}
@@ -34,6 +37,22 @@ def common_pattern(names: Sequence[str]) -> str:
     if set(pattern) - _EVERYWHERE:
         return ".".join(pattern)
     return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+
+
+def gist(names: Sequence[str]) -> str:
+    """What some groups are called, in few words: names that differ in a number alone become one pattern.
+
+    Args:
+        names: What the groups are called, at least one.
+
+    Example:
+        >>> gist(["layers.0.q.weight", "layers.0.k.weight", "layers.1.q.weight", "rest"])
+        'layers.*.q.weight, layers.0.k.weight, rest'
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    return listed([common_pattern(several) if several[1:] else several[0] for several in alike.values()])
 
 
 def _shared(lists: Sequence[Sequence[str]]) -> list[str]:
