@@ -7,8 +7,8 @@ Weights x = (x_1, ..., x_n) whose common rescaling leaves a network unchanged li
     angle = 2 atan2(|x̂ - ŷ|, |x̂ + ŷ|)                between two points, x̂ = x / ||x||
 
 The angle is Kahan's formula: a cosine in float32 cannot see angles below 3e-4, this one sees 1e-15.
-:class:`Sphere` holds such a list of tensors, either as one joint sphere or with one sphere a row (the filters in front of
-a batch norm), a column, or a block of either (the heads of an attention). Everything accumulates in float64
+:class:`Sphere` holds such a list of tensors, either as one joint sphere or with one sphere a row (the filters in front
+of a batch norm), a column, or a block of either (the heads of an attention). Everything accumulates in float64
 (:mod:`onsphere.products`).
 
 Source: Lobacheva, Kodryan et al., NeurIPS 2021, and Kodryan et al., NeurIPS 2022 (total norm of all
