@@ -167,24 +167,6 @@ def test_a_sphere_measures_projects_splits_and_turns():
     torch.testing.assert_close(columns.transpose(0, 1), rows)
 
 
-@pytest.mark.parametrize("kind", ["columns", "blocks"])
-def test_the_compiled_step_gives_the_same_numbers(kind):
-    torch._dynamo.reset()
-    found = []
-    for compiled in (False, True):
-        w = weight()
-        extra = {"blocks": [LABELS]} if kind == "blocks" else {}
-        optimizer = onsphere.SphereSGD([{"params": [w], "sphere": kind, **extra}], 0.05, momentum=0.9)
-        step = (
-            torch.compile(lambda optimizer=optimizer: optimizer.step(), backend="eager") if compiled else optimizer.step
-        )
-        for i in range(3):
-            w.grad = gradient(i, w)
-            step()
-        found.append(w.detach())
-    torch.testing.assert_close(*found, rtol=0, atol=1e-13)
-
-
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
