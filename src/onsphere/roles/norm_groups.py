@@ -312,8 +312,8 @@ def _blocks(
         own = (found.blocks or {}).get(name, ())
         if own and shapes[name] != tuple(parameters[name].shape):
             raise ValueError(
-                f"{name} has the shape {tuple(parameters[name].shape)} here and {shapes[name]} in the symmetries given, "
-                "so which slices are a block cannot be told: give symmetries of a twin of the same size"
+                f"{name} has the shape {tuple(parameters[name].shape)} here and {shapes[name]} in the symmetries given,"
+                " so which slices are a block cannot be told: give symmetries of a twin of the same size"
             )
         labels = labels_of(own, parameters[name].shape[own[0].dim]) if own else None
         if labels is not None:
