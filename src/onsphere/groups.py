@@ -112,7 +112,7 @@ def slices_of(group: Mapping[str, Any], *, check: bool = False) -> Slices:
         check: Whether to see that the labels of blocks fit the tensors, which takes time.
 
     Returns:
-        The slices.
+        The slices that share norms, in the form that spheres and steps take.
 
     Raises:
         ValueError: Blocks without labels, or labels that do not fit.

@@ -37,7 +37,7 @@ def checked_slices(
         blocks: For each tensor one label for each slice; equal ones share a sphere.
 
     Returns:
-        The slices.
+        The slices that share norms, in the form that spheres and steps take.
 
     Raises:
         ValueError: ``dim`` is neither 0 nor 1, or labels do not fit a tensor.

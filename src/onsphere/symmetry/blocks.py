@@ -56,7 +56,7 @@ class _Search:
 
     Attributes:
         index: Which parameter of the probe.
-        dim: The dimension.
+        dim: The dimension along which the slices are counted.
         gathered: Rows of products, ``[directions, R]``.
         null: Basis of what the products allow, ``[R, k]``.
         sizes: The largest part that each slice has had of its tensor's gradient, ``[R]``.
