@@ -2,6 +2,9 @@
 
     {"params": [...], "sphere": "joint", ...}    all tensors share one norm
     {"params": [...], "sphere": "rows", ...}     every slice along dimension 0 has a norm of its own
+    {"params": [...], "sphere": "columns", ...}  every slice along dimension 1 has a norm of its own
+    {"params": [...], "sphere": "blocks", "blocks": [...], "dim": 0 or 1, ...}
+                                                 slices along a dimension with equal labels share a norm
     {"params": [...]}                            an ordinary group
 
 with the optional keys ``radius`` (else the present norm) and ``names`` (for messages). :func:`onsphere.sphere_groups`
@@ -10,14 +13,15 @@ makes such groups, the optimisers step them and the monitor reads them; what all
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from onsphere.radii import as_radius, check_range, measure_radius
-from onsphere.sharding import agree
+from onsphere.radii import as_radius, check_range, check_real, checked_slices, measure_radius
+from onsphere.sharding import Slices, agree
 from onsphere.spheres import Sphere
 
 __all__ = [
@@ -28,13 +32,15 @@ __all__ = [
     "is_counted",
     "matches",
     "parameter_names",
+    "same_slices",
     "settle_radius",
+    "slices_of",
     "sphere_group",
     "sphere_kind",
 ]
 
 #: What a group's ``sphere`` may say; an ordinary group has None or no such key.
-KINDS = ("joint", "rows")
+KINDS = ("joint", "rows", "columns", "blocks")
 
 #: Which tensors count: "weights" (at least two dimensions: convolutions and matrices, as the papers' code counts), or
 #: those whose names match a glob or one of several; None: all.
@@ -81,7 +87,7 @@ def sphere_kind(group: Mapping[str, Any]) -> str | None:
         group: A param group of an optimiser.
 
     Returns:
-        ``"joint"``, ``"rows"``, or ``None`` for an ordinary group.
+        One of :data:`KINDS`, or ``None`` for an ordinary group.
 
     Raises:
         ValueError: It is something else.
@@ -92,9 +98,47 @@ def sphere_kind(group: Mapping[str, Any]) -> str | None:
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f'a param group has "sphere": {kind!r}; it must be "joint" (its tensors share one norm), "rows" (every '
-            "slice along dimension 0 has its own) or None (an ordinary group)"
+            'slice along dimension 0 has its own), "columns" (along dimension 1), "blocks" (those of equal labels in '
+            '"blocks" share one) or None (an ordinary group)'
         )
     return kind
+
+
+def slices_of(group: Mapping[str, Any], *, check: bool = False) -> Slices:
+    """Which slices of a sphere group's tensors share a norm.
+
+    Args:
+        group: A sphere group with a list of ``params``.
+        check: Whether to see that the labels of blocks fit the tensors, which takes time.
+
+    Returns:
+        The slices that share norms, in the form that spheres and steps take.
+
+    Raises:
+        ValueError: Blocks without labels, or labels that do not fit.
+    """
+    kind = group["sphere"]
+    if kind != "blocks":
+        return _SLICES[kind]
+    labels, dim = group.get("blocks"), group.get("dim", 0)
+    if not isinstance(labels, Sequence) or isinstance(labels, str):
+        raise ValueError(
+            f'a group with "sphere": "blocks" has "blocks": {labels!r}; give a list with one tuple of labels for each '
+            "parameter, one label for each slice along dim"
+        )
+    if check:
+        return checked_slices(group["params"], rows=True, dim=dim, blocks=labels)
+    return Slices(True, dim, tuple(map(tuple, labels)))
+
+
+_SLICES = {"joint": Slices(), "rows": Slices(True), "columns": Slices(True, 1)}
+
+
+def same_slices(group: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two groups say the same of the slices of as many tensors."""
+    if sphere_kind(group) is None or sphere_kind(other) is None:
+        return sphere_kind(group) == sphere_kind(other)
+    return group["sphere"] == other["sphere"] and slices_of(group) == slices_of(other)
 
 
 def given_names(group: Mapping[str, Any]) -> list[str] | None:
@@ -121,23 +165,31 @@ def settle_radius(group: Mapping[str, Any], radius: object = None) -> float | li
         radius: What the user asked for; ``None`` means the present norm.
 
     Returns:
-        A float, or for rows that have different radii a list with one float64 tensor ``[R]`` for each parameter.
+        A float, or for slices that have different radii a list with one float64 tensor ``[R]`` for each parameter.
 
     Raises:
         TypeError: A parameter does not hold real floating-point numbers.
         ValueError: The group is empty, a norm is zero or not finite, or the radius does not fit.
     """
-    params, rows = group["params"], group["sphere"] == "rows"
+    params = group["params"]
     if not params:
         raise ValueError("a sphere group has no parameters; give it at least one, or leave the group out")
     names = parameter_names(group)
+    for name, p in zip(names, params, strict=True):
+        check_real(p, name)
+    slices = slices_of(group, check=True)
     notes = [f"{name} {tuple(p.shape)} ({group['sphere']})" for name, p in zip(names, params, strict=True)]
-    agree("a sphere group", params, [*notes, f"radius {radius if not rows or radius is None else 'given'}"])
-    present = measure_radius(params, names, rows=rows)
+    notes.append(f"radius {radius if not slices.rows or radius is None else 'given'}")
+    if slices.labels is not None:
+        notes.append(f"blocks of slices along dimension {slices.dim}: {zlib.crc32(repr(slices.labels).encode())}")
+    agree("a sphere group", params, notes)
+    views = slices.views(params)
+    rows = slices.pools(views)
+    present = measure_radius(views, names, rows=rows, slices=group["sphere"])
     if radius is None:
         check_range(present, params)
         return present
-    wanted = as_radius(radius, params, rows=rows)
+    wanted = as_radius(radius, views, rows=rows)
     if rows or wanted != present:
-        Sphere(params, rows=rows).project_(wanted)
+        Sphere(params, rows=slices.rows, dim=slices.dim, blocks=slices.labels).project_(wanted)
     return wanted

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from onsphere.sharding import add_up, is_spread, part, same_layout
+from onsphere.sharding import Pool, SomeRows, add_up, each, is_spread, part, same_layout
 
 __all__ = ["check_same_shapes", "inner", "listed", "per_row", "row_inner", "row_norms", "squared_norm", "squares"]
 
@@ -60,12 +60,13 @@ def inner(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor]) -> Tensor:
     return _total(_whole([(x.to(torch.float64) * y.to(torch.float64)).sum() for x, y in pairs], xs))
 
 
-def row_inner(a: Tensor, b: Tensor) -> Tensor:
-    """Dot products of corresponding rows (slices along dimension 0), accumulated in float64.
+def row_inner(a: Tensor, b: Tensor, rows: bool | Pool = True) -> Tensor:
+    """Dot products of corresponding rows (slices along dimension 0), or of their blocks, accumulated in float64.
 
     Args:
         a: Tensor ``[R, ...]``. With fewer than two dimensions the whole tensor is one row.
         b: Tensor of the same shape.
+        rows: Blocks of rows; every row gets the dot product of its block.
 
     Returns:
         float64 tensor that broadcasts against ``a``: ``[R, 1, ...]``, or 0-d when ``a`` is one row. If ``a`` is spread
@@ -73,23 +74,31 @@ def row_inner(a: Tensor, b: Tensor) -> Tensor:
     """
     product = part(a).to(torch.float64) * part(same_layout(b, a)).to(torch.float64)
     total = product.sum() if a.dim() < 2 else product.sum(dim=tuple(range(1, a.dim())), keepdim=True)
+    if isinstance(rows, Pool):
+        blocks = rows.sums(total)
+        blocks = add_up([blocks], [a], by_row=[False])[0] if is_spread(a) else blocks
+        return rows.spread(blocks).view_as(total)
     return add_up([total], [a], by_row=[True])[0] if is_spread(a) else total
 
 
 @torch.no_grad()
-def row_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The norm of every row (slice along dimension 0) of each tensor.
+def row_norms(tensors: Sequence[Tensor], rows: SomeRows = True) -> list[Tensor]:
+    """The norm of every row (slice along dimension 0) of each tensor, or of every block of rows.
 
     Args:
         tensors: Tensors ``[R, ...]``; one with fewer than two dimensions is one row.
+        rows: The blocks of rows that share a norm, for each tensor; True: every row has its own.
 
     Returns:
-        float64 tensors ``[R]`` (0-d for a tensor that is one row), of all rows also where a tensor is spread.
+        float64 tensors ``[R]`` (0-d for a tensor that is one row), of all rows also where a tensor is spread;
+        ``[B]`` for blocks.
     """
     doubles = [part(t).to(torch.float64) for t in tensors]
     sums = [(d * d).sum(dim=tuple(range(1, d.dim()))) if d.dim() > 1 else (d * d).sum() for d in doubles]
+    pools = [each(rows, i) for i in range(len(sums))]
+    sums = [pool.sums(one) if isinstance(pool, Pool) else one for pool, one in zip(pools, sums, strict=True)]
     if any(map(is_spread, tensors)):
-        sums = add_up(sums, tensors, by_row=[True] * len(sums), whole=True)
+        sums = add_up(sums, tensors, by_row=[not isinstance(pool, Pool) for pool in pools], whole=True)
     return [total.sqrt() for total in sums]
 
 

@@ -7,8 +7,9 @@ Weights x = (x_1, ..., x_n) whose common rescaling leaves a network unchanged li
     angle = 2 atan2(|x̂ - ŷ|, |x̂ + ŷ|)                between two points, x̂ = x / ||x||
 
 The angle is Kahan's formula: a cosine in float32 cannot see angles below 3e-4, this one sees 1e-15.
-:class:`Sphere` holds such a list of tensors, either as one joint sphere or with one sphere a row (the
-filters in front of a batch norm). Everything accumulates in float64 (:mod:`onsphere.products`).
+:class:`Sphere` holds such a list of tensors, either as one joint sphere or with one sphere a row (the filters in front
+of a batch norm), a column, or a block of either (the heads of an attention). Everything accumulates in float64
+(:mod:`onsphere.products`).
 
 Source: Lobacheva, Kodryan et al., NeurIPS 2021, and Kodryan et al., NeurIPS 2022 (total norm of all
 scale-invariant parameters; gradients of scale-invariant functions are tangent).
@@ -23,9 +24,19 @@ import torch
 from torch import Tensor
 
 from onsphere.products import check_same_shapes, inner, listed, per_row, row_inner, squared_norm, squares
-from onsphere.radii import as_radius, measure_radius, norms
+from onsphere.radii import as_radius, check_real, checked_slices, measure_radius, norms, slices_named
 from onsphere.rounding import FULL, scale_, wide, wide_dtype
-from onsphere.sharding import add_up, is_spread, like, part, rows_here, same_layout
+from onsphere.sharding import (
+    Pool,
+    SomeRows,
+    add_up,
+    each,
+    is_spread,
+    like,
+    part,
+    rows_here,
+    same_layout,
+)
 
 __all__ = ["Sphere"]
 
@@ -39,6 +50,9 @@ class Sphere:
         tensors: Real floating-point tensors, none of them (for ``rows``: no row of them) zero or non-finite.
         rows: ``False``: all tensors share one norm. ``True``: every slice along dimension 0 of every tensor
             is on a sphere of its own; a tensor with fewer than two dimensions is one row.
+        dim: With ``rows`` or ``blocks`` the dimension of the slices: 0, or 1 for columns.
+        blocks: For each tensor one label 0 to B - 1 for each of its slices along ``dim``; slices with equal labels
+            share a sphere.
 
     Raises:
         TypeError: Something is not a tensor, or its numbers are integers or complex, or it is spread over processes.
@@ -53,9 +67,17 @@ class Sphere:
         tensor([0.3600, 0.6400], dtype=torch.float64)
     """
 
-    def __init__(self, tensors: Tensor | Iterable[Tensor], *, rows: bool = False) -> None:
+    def __init__(
+        self,
+        tensors: Tensor | Iterable[Tensor],
+        *,
+        rows: bool = False,
+        dim: int = 0,
+        blocks: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self.tensors = listed(tensors)
-        self.rows = rows
+        self.slices = checked_slices(self.tensors, rows=rows, dim=dim, blocks=blocks)
+        self.rows = self.slices.rows
         self._radius = self._checked_norm()
 
     @property
@@ -63,16 +85,26 @@ class Sphere:
         """The radius recorded at construction or by the last :meth:`project_` with a radius.
 
         A float for a joint sphere. For rows, one float64 tensor ``[R]`` (0-d for a tensor that is one row)
-        each.
+        each; for columns ``[C]``, for blocks ``[B]``.
         """
         return self._radius
 
     def norm(self) -> float | list[Tensor]:
         """The norm now, in the form of :attr:`radius`."""
-        return norms(self.tensors, rows=self.rows)
+        views, rows = self._views()
+        return norms(views, rows=rows)
+
+    def _views(self) -> tuple[list[Tensor], SomeRows]:
+        """The tensors, turned so that slices are rows, and how these share norms."""
+        views = self.slices.views(self.tensors)
+        return views, self.slices.pools(views)
 
     def _checked_norm(self) -> float | list[Tensor]:
-        return measure_radius(self.tensors, [f"tensor {i}" for i in range(len(self.tensors))], rows=self.rows)
+        names = [f"tensor {i}" for i in range(len(self.tensors))]
+        for tensor, name in zip(self.tensors, names, strict=True):
+            check_real(tensor, name)
+        views, rows = self._views()
+        return measure_radius(views, names, rows=rows, slices=slices_named(self.slices))
 
     @torch.no_grad()
     def project_(self, radius: float | Sequence[Tensor] | None = None) -> Self:
@@ -89,7 +121,8 @@ class Sphere:
             ValueError: ``radius`` is not positive and finite or does not fit, or a norm is zero or not
                 finite now.
         """
-        radius = self._radius if radius is None else as_radius(radius, self.tensors, rows=self.rows)
+        views, rows = self._views()
+        radius = self._radius if radius is None else as_radius(radius, views, rows=rows)
         norm = self._checked_norm()
         if isinstance(norm, float):
             assert isinstance(radius, float)
@@ -97,8 +130,8 @@ class Sphere:
                 scale_(part(tensor), radius / norm)
         else:
             radius = [torch.full_like(n, radius) for n in norm] if isinstance(radius, float) else radius
-            for tensor, r, n in zip(self.tensors, radius, norm, strict=True):
-                scale_(part(tensor), per_row(rows_here(r / n, tensor), part(tensor), dtype=torch.float64))
+            for i, (view, r, n) in enumerate(zip(views, radius, norm, strict=True)):
+                scale_(part(view), per_row(_here(r / n, view, each(rows, i)), part(view), dtype=torch.float64))
         self._radius = radius
         return self
 
@@ -119,9 +152,10 @@ class Sphere:
         vs = listed(vectors)
         check_same_shapes(self.tensors, vs)
         vs = [same_layout(v, x) for v, x in zip(vs, self.tensors, strict=True)]
-        triples = zip(map(part, vs), self._radial(vs), map(part, self.tensors), strict=True)
+        vs, xs = self.slices.views(vs), self.slices.views(self.tensors)
+        triples = zip(map(part, vs), self._radial(vs), map(part, xs), strict=True)
         parts = [(wide(v) - c * wide(x)).to(v.dtype) for v, c, x in triples]
-        return [like(t, v) for t, v in zip(parts, vs, strict=True)]
+        return self.slices.views([like(t, v) for t, v in zip(parts, vs, strict=True)])
 
     @torch.no_grad()
     def tangent_(self, vectors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -142,7 +176,9 @@ class Sphere:
             raise TypeError(
                 "vectors to be changed in place must be laid out over the processes as the sphere's tensors"
             )
-        for v, c, x in zip(map(part, vs), self._radial(vs), map(part, self.tensors), strict=True):
+        views = self.slices.views(vs)
+        triples = zip(map(part, views), self._radial(views), map(part, self._views()[0]), strict=True)
+        for v, c, x in triples:
             if v.dtype in FULL:
                 v.sub_(c * wide(x))
             else:
@@ -150,9 +186,11 @@ class Sphere:
         return vs
 
     def _radial(self, vectors: list[Tensor]) -> list[Tensor]:
-        """<x, v> / <x, x> per tensor, broadcastable, in the vector's dtype; zero where it is not finite."""
+        """<x, v> / <x, x> per view, broadcastable, in the vector's dtype; zero where it is not finite."""
         if self.rows:
-            ratios = [row_inner(x, v) / row_inner(x, x) for x, v in zip(self.tensors, vectors, strict=True)]
+            views, rows = self._views()
+            pairs = [(x, v, each(rows, i)) for i, (x, v) in enumerate(zip(views, vectors, strict=True))]
+            ratios = [row_inner(x, v, own) / row_inner(x, x, own) for x, v, own in pairs]
         else:
             ratios = [inner(self.tensors, vectors) / squared_norm(self.tensors)] * len(vectors)
         return [
@@ -187,16 +225,17 @@ class Sphere:
         Raises:
             ValueError: The number of tensors or a shape differs, or a norm is zero or not finite.
         """
-        there = Sphere(other.tensors if isinstance(other, Sphere) else other, rows=self.rows)
+        theirs = other.tensors if isinstance(other, Sphere) else other
+        there = Sphere(theirs, rows=self.rows, dim=self.slices.dim, blocks=self.slices.labels)
         check_same_shapes(self.tensors, there.tensors)
-        xs = [_unit(x, n) for x, n in _with_norms(self.tensors, self.norm())]
-        others = [same_layout(y, x) for y, x in zip(there.tensors, self.tensors, strict=True)]
-        ys = [_unit(y, m).to(x.device) for (y, m), x in zip(_with_norms(others, there.norm()), xs, strict=True)]
-        pairs = list(zip(xs, ys, strict=True))
-        total = _row_sums if self.rows else _sum
-        sums = [total(x - y) for x, y in pairs] + [total(x + y) for x, y in pairs]
-        if any(map(is_spread, self.tensors)):
-            sums = add_up(sums, self.tensors * 2, by_row=[self.rows] * len(sums), whole=True)
+        views, rows = self._views()
+        xs = [_unit(x, n, each(rows, i)) for i, (x, n) in enumerate(_with_norms(views, self.norm()))]
+        others = [same_layout(y, x) for y, x in zip(there._views()[0], views, strict=True)]
+        ys = [_unit(y, m, each(rows, i)).to(xs[i].device) for i, (y, m) in enumerate(_with_norms(others, there.norm()))]
+        triples = [(x, y, each(rows, i)) for i, (x, y) in enumerate(zip(xs, ys, strict=True))]
+        sums = [_sums(x - y, own) for x, y, own in triples] + [_sums(x + y, own) for x, y, own in triples]
+        if any(map(is_spread, views)):
+            sums = add_up(sums, views * 2, by_row=[own is True for _, _, own in triples] * 2, whole=True)
         near, far = sums[: len(xs)], sums[len(xs) :]
         if self.rows:
             return [2 * torch.atan2(a.sqrt(), b.sqrt()) for a, b in zip(near, far, strict=True)]
@@ -204,7 +243,7 @@ class Sphere:
         return float(2 * torch.atan2(a.sqrt(), b.sqrt()))
 
     def __repr__(self) -> str:
-        kind = "rows" if self.rows else "joint"
+        kind = slices_named(self.slices)
         numbers = sum(t.numel() for t in self.tensors)
         radius = f", radius={self._radius:.6g}" if isinstance(self._radius, float) else ""
         return f"Sphere({kind}, {len(self.tensors)} tensors, {numbers} numbers{radius})"
@@ -214,16 +253,20 @@ def _with_norms(tensors: Sequence[Tensor], norms: float | list[Tensor]) -> list[
     return [(t, norms if isinstance(norms, float) else norms[i]) for i, t in enumerate(tensors)]
 
 
-def _unit(tensor: Tensor, norm: float | Tensor) -> Tensor:
-    """What is held here of a tensor, float64, over its norm or the norms ``[R]`` of its rows."""
+def _here(values: Tensor, tensor: Tensor, rows: bool | Pool) -> Tensor:
+    """What belongs to rows ``[R]``, or blocks ``[B]``, for each of the rows held here."""
+    return rows.spread(values) if isinstance(rows, Pool) else rows_here(values, tensor)
+
+
+def _unit(tensor: Tensor, norm: float | Tensor, rows: bool | Pool) -> Tensor:
+    """What is held here of a tensor, float64, over its norm or the norms of its rows or blocks."""
     here = part(tensor).to(torch.float64)
-    return here / (norm if isinstance(norm, float) else per_row(rows_here(norm, tensor), here))
+    return here / (norm if isinstance(norm, float) else per_row(_here(norm, tensor, rows), here))
 
 
-def _sum(x: Tensor) -> Tensor:
-    return x.square().sum()
-
-
-def _row_sums(x: Tensor) -> Tensor:
-    """Sum of squares of each row, ``[R]``; 0-d for a tensor that is one row."""
-    return x.square().sum(dim=tuple(range(1, x.dim()))) if x.dim() > 1 else _sum(x)
+def _sums(x: Tensor, rows: bool | Pool) -> Tensor:
+    """Sum of squares, 0-d, or of each row, ``[R]``, or block, ``[B]``; 0-d for a tensor that is one row."""
+    if rows is False or x.dim() < 2:
+        return x.square().sum()
+    sums = x.square().sum(dim=tuple(range(1, x.dim())))
+    return rows.sums(sums) if isinstance(rows, Pool) else sums

@@ -19,7 +19,8 @@ def parameters():
 
 
 def groups(params, sphere):
-    return [{"params": params[:2], "sphere": sphere}, {"params": params[2:], "sphere": None}]
+    blocks = {"blocks": [(0, 1, 1, 0)] * 2} if sphere == "blocks" else {}
+    return [{"params": params[:2], "sphere": sphere, **blocks}, {"params": params[2:], "sphere": None}]
 
 
 def steps(make, *, compiled, scheduled=False, fullgraph=False):
@@ -54,8 +55,14 @@ def test_a_kept_optimiser_takes_no_more_graphs(make, sphere, scheduled):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"geodesic": True}])
-@pytest.mark.parametrize("sphere", ["joint", "rows"])
+@pytest.mark.parametrize(
+    ("sphere", "options"),
+    [
+        *((sphere, options) for sphere in ("joint", "rows") for options in ({}, {"momentum": 0.9}, {"geodesic": True})),
+        ("columns", {"momentum": 0.9}),
+        ("blocks", {"momentum": 0.9}),
+    ],
+)
 def test_the_step_of_sphere_sgd_is_one_graph(sphere, options):
     def make(params):
         return onsphere.SphereSGD(groups(params, sphere), lr=torch.tensor(0.1), **options)

@@ -172,10 +172,33 @@ class Both(nn.Module):
         return self.out(x * self.w + self.w)
 
 
+def test_columns_and_blocks_get_the_spheres_that_were_chosen():
+    torch.manual_seed(0)
+    layers = nn.Conv1d(4, 6, 3, groups=2, bias=False), nn.GroupNorm(2, 6), nn.ReLU(), nn.Flatten(), nn.Linear(18, 5)
+    model = nn.Sequential(*layers, nn.Tanh(), nn.Linear(5, 2))
+    x = torch.randn(16, 4, 5)
+    groups = norm_groups(model, x, matrices="blocks", embeddings="columns")
+    found = {row.name: (row.sphere, row.status) for row in groups.rows if row.sphere}
+    assert found["0.weight"] == ("blocks", "exact")
+    assert found["4.weight"] == ("tensor", "gauge")
+    assert found["6.weight"] == ("columns", "constraint")
+    spheres = {group["sphere"]: group for group in groups if len(group["names"]) == 1 and group["sphere"] != "joint"}
+    assert (spheres["blocks"]["blocks"], spheres["blocks"]["dim"]) == ([(0, 0, 0, 1, 1, 1)], 0)
+    assert spheres["columns"]["names"] == ["6.weight"]
+    optimizer = onsphere.keep_on_sphere(torch.optim.AdamW(model.parameters(), 0.01), groups)
+    norms = model[6].weight.detach().norm(dim=0), model[0].weight.detach().view(2, -1).norm(dim=1)
+    model(x).square().sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(model[6].weight.norm(dim=0), norms[0])
+    torch.testing.assert_close(model[0].weight.view(2, -1).norm(dim=1), norms[1])
+    with pytest.raises(ValueError, match="spheres of blocks, which the symmetries given were not searched for"):
+        norm_groups(model, x, matrices="blocks", symmetries=onsphere.find_symmetries(model, x))
+
+
 @pytest.mark.parametrize(
     ("make", "given", "said"),
     [
-        (net, {"matrices": "columns"}, "spheres of columns are not there yet"),
+        (net, {"matrices": "slices"}, "matrices is 'slices'; it must be 'tensor', 'rows', 'columns', 'blocks' or None"),
         (net, {"vectors": "all"}, "vectors is 'all'; it must be"),
         (net, {"overrides": {"7.weight": None}}, "matches none of the model's trainable tensors"),
         (net, {"overrides": {"1.bias": "tensor"}}, "1.bias is zero or not finite, so that it has no direction"),

@@ -147,4 +147,4 @@ def test_any_value_of_another_kind_is_refused_or_changes_nothing_that_is_used(fo
                 assert str(error).startswith(f"{path} ")
             else:
                 assert repr(again) and again.to_dict()
-                assert name in ("gap", "notes", "row_invariant", "dimension") or other in (1, True)
+                assert name in ("gap", "notes", "row_invariant", "blocks", "dimension") or other in (1, True)

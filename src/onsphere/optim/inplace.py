@@ -19,6 +19,7 @@ from onsphere.optim.sums import alike, inner_sum, one_by_one, run_norms, square_
 from onsphere.optim.updates import arc, finite_or_zero, scale_to
 from onsphere.products import per_row, row_inner
 from onsphere.rounding import FULL, round_evenly, wide, wide_dtype
+from onsphere.sharding import Pool, SomeRows, each
 
 # So many numbers are moved before they are measured: few calls, and a tensor is still in a cache when it is read again.
 _IN_CACHE = 1 << 20
@@ -31,7 +32,7 @@ def sphere_sgd_(
     *,
     lr: float | Tensor,
     radius: float | Sequence[Tensor],
-    rows: bool,
+    rows: SomeRows,
     momentum: float = 0.0,
     geodesic: bool = False,
 ) -> None:
@@ -42,36 +43,36 @@ def sphere_sgd_(
         grads: One gradient for each, of the same shape.
         momentum_buffers: One buffer for each, or an empty list to do without momentum; changed.
         lr: Effective learning rate, a float or a 0-d tensor.
-        radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` for each parameter.
-        rows: Whether every slice along dimension 0 has a sphere of its own.
+        radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` (``[B]``) for each parameter.
+        rows: Whether every slice along dimension 0 has a sphere of its own, or blocks of these for each parameter.
         momentum: Factor of the buffers, in [0, 1).
         geodesic: Whether to follow the great circle instead of step and projection.
     """
     if isinstance(lr, Tensor):
         lr = lr.detach().to(torch.float64)
     # A tensor of rows is a joint sphere whose scalars have become columns [R, 1, ...]: one step serves both.
-    for xs, gs, vs, rho in _spheres(params, grads, momentum_buffers, radius, rows=rows):
+    for xs, gs, vs, rho, own in _spheres(params, grads, momentum_buffers, radius, rows=rows):
         exact, exact_vs = [wide(x) for x in xs], [wide(v) for v in vs]
-        _step_(exact, gs, exact_vs, lr=lr, radius=rho, rows=rows, momentum=momentum, geodesic=geodesic)
+        _step_(exact, gs, exact_vs, lr=lr, radius=rho, rows=own, momentum=momentum, geodesic=geodesic)
         for narrow, moved in zip([*xs, *vs], [*exact, *exact_vs], strict=True):
             if narrow is not moved:
                 narrow.copy_(moved)
 
 
-def project_(params: Sequence[Tensor], radius: float | Sequence[Tensor], *, rows: bool) -> None:
+def project_(params: Sequence[Tensor], radius: float | Sequence[Tensor], *, rows: SomeRows) -> None:
     """Rescale tensors in place to their radius, or radii.
 
     Args:
         params: Tensors, changed. A sphere whose norm is zero or not finite is left as it is.
-        radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` for each parameter.
-        rows: Whether every slice along dimension 0 has a sphere of its own.
+        radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` (``[B]``) for each parameter.
+        rows: Whether every slice along dimension 0 has a sphere of its own, or blocks of these for each parameter.
     """
-    for xs, _, _, rho in _spheres(params, params, [], radius, rows=rows):
-        squares = square_sum(xs, rows=rows)
+    for xs, _, _, rho, own in _spheres(params, params, [], radius, rows=rows):
+        squares = square_sum(xs, rows=own)
         if all(x.dtype in FULL for x in xs):
             _rescale_(xs, rho, squares)
         else:
-            _rescale_narrow_(xs, rho, squares.sqrt(), rows=rows)
+            _rescale_narrow_(xs, rho, squares.sqrt(), rows=own)
 
 
 def _spheres(
@@ -80,16 +81,22 @@ def _spheres(
     buffers: Sequence[Tensor],
     radius: float | Sequence[Tensor],
     *,
-    rows: bool,
-) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor], float | Tensor]]:
+    rows: SomeRows,
+) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor], float | Tensor, bool | Pool]]:
     """What moves together: everything on a joint sphere, tensor by tensor with rows."""
     if not rows:
         assert isinstance(radius, float)
-        yield list(params), list(grads), list(buffers), radius
+        yield list(params), list(grads), list(buffers), radius, False
         return
     for i, (x, g) in enumerate(zip(params, grads, strict=True)):
-        rho = radius if isinstance(radius, float) else per_row(radius[i], x, dtype=torch.float64)
-        yield [x], [g], [buffers[i]] if buffers else [], rho
+        own = each(rows, i)
+        rho: float | Tensor
+        if isinstance(radius, float):
+            rho = radius
+        else:
+            radii = own.spread(radius[i]) if isinstance(own, Pool) else radius[i]
+            rho = per_row(radii, x, dtype=torch.float64)
+        yield [x], [g], [buffers[i]] if buffers else [], rho, own
 
 
 def _step_(
@@ -99,7 +106,7 @@ def _step_(
     *,
     lr: float | Tensor,
     radius: float | Tensor,
-    rows: bool,
+    rows: bool | Pool,
     momentum: float,
     geodesic: bool,
 ) -> None:
@@ -122,7 +129,7 @@ def _step_(
     _rescale_(xs, radius, _move_(xs, gs, reach, rows=rows))
 
 
-def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: bool) -> Tensor:
+def _move_(xs: list[Tensor], gs: list[Tensor], reach: float | Tensor, *, rows: bool | Pool) -> Tensor:
     """``x <- x - reach g`` in place; returns the squared norm of the result."""
     kinds = alike(xs)
     if rows or not isinstance(reach, float) or not all(one_by_one(device) for device, _ in kinds):
@@ -143,7 +150,7 @@ def _rescale_(xs: list[Tensor], radius: float | Tensor, squares: Tensor) -> None
     scale_by_(xs, scale_to(radius, squares.sqrt()))
 
 
-def _rescale_narrow_(xs: list[Tensor], radius: float | Tensor, norm: Tensor, *, rows: bool) -> None:
+def _rescale_narrow_(xs: list[Tensor], radius: float | Tensor, norm: Tensor, *, rows: bool | Pool) -> None:
     """The same for weights of which some are narrow: they are on their grid, and stay where a move does not help."""
     factor = scale_to(radius, norm)
     scaled = [wide(x) * factor.to(x.device, wide_dtype(x.dtype)) for x in xs]
@@ -181,7 +188,7 @@ def add_(ys: list[Tensor], xs: Sequence[Tensor], factor: float | Tensor) -> None
             torch._foreach_add_(some_y, torch._foreach_mul(some_x, here))
 
 
-def _radial(xs: list[Tensor], vs: list[Tensor], *, rows: bool) -> Tensor:
+def _radial(xs: list[Tensor], vs: list[Tensor], *, rows: bool | Pool) -> Tensor:
     """<x, v> / <x, x>: 0-d, or a column ``[R, 1, ...]``."""
-    overlap = row_inner(xs[0], vs[0]) if rows else inner_sum(xs, vs)
+    overlap = row_inner(xs[0], vs[0], rows) if rows else inner_sum(xs, vs)
     return finite_or_zero(overlap / square_sum(xs, rows=rows))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from onsphere.groups import parameter_names, settle_radius, sphere_kind
+from onsphere.groups import parameter_names, settle_radius, slices_of, sphere_kind
 from onsphere.optim.decay import is_corrected, uncorrect_decay
 from onsphere.optim.hooks import StepHooks
 from onsphere.optim.inplace import project_
@@ -30,7 +30,6 @@ from onsphere.optim.policies import Brake, Floor
 from onsphere.optim.spread import project_spread_
 from onsphere.optim.steering import LABEL_KEY, Steering
 from onsphere.optim.wrappers import torch_optimizers
-from onsphere.radii import as_radius
 from onsphere.sharding import check_current, is_spread
 
 #: Where the radii are: in every param group, a list for each parameter; and, sphere by sphere, in the state_dict.
@@ -115,9 +114,7 @@ def keep_on_sphere(
             '[{"params": weights, "sphere": "joint"}]'
         )
     _check_parameters(optimizers, chosen)
-    spheres = [
-        Kept(group["params"], settle_radius(group, group.get("radius")), group["sphere"] == "rows") for group in chosen
-    ]
+    spheres = [Kept(group["params"], settle_radius(group, group.get("radius")), slices_of(group)) for group in chosen]
     steering = Steering(optimizers, spheres, angle=angle, tangent=tangent, policy=policy)
     keeper = _Keeper(optimizers, spheres, steering)
     _KEPT.update({one: keeper for one in optimizers})
@@ -209,10 +206,11 @@ class _Keeper:
     def _project(self, spheres: Sequence[Kept]) -> None:
         spread = []
         for kept in spheres:
-            if any(map(is_spread, kept.params)):
-                spread.append((kept.params, kept.radius, kept.rows))
+            views, rows = kept.views()
+            if any(map(is_spread, views)):
+                spread.append((views, kept.radius, rows))
             else:
-                project_(kept.params, kept.radius, rows=kept.rows)
+                project_(views, kept.radius, rows=rows)
         if spread:
             project_spread_(spread)
 
@@ -230,10 +228,7 @@ class _Keeper:
                     f"the loaded state has {len(radii)} spheres, this optimizer is kept on {len(spheres)}; keep "
                     "it with the groups that the saved one had"
                 )
-            self._loading = [
-                (kept, as_radius(radius, kept.params, rows=kept.rows))
-                for kept, radius in zip(spheres, radii, strict=True)
-            ]
+            self._loading = [(kept, kept.checked(radius)) for kept, radius in zip(spheres, radii, strict=True)]
         else:
             saved = _saved_radii(optimizer, state_dict.get("param_groups", []))
             self._loading = [(kept, kept.with_radii([saved.get(id(p)) for p in kept.params])) for kept in spheres]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from onsphere.radii import as_radius
+from onsphere.sharding import Slices, SomeRows
 
 __all__ = ["Kept"]
 
@@ -20,12 +21,22 @@ class Kept:
     Attributes:
         params: The tensors that share the sphere, or whose rows have one each.
         radius: Radius of the joint sphere, or of every row a float for all or a tensor ``[R]`` for each tensor.
-        rows: Whether every slice along dimension 0 has a sphere of its own.
+        slices: Which slices have spheres of their own.
     """
 
     params: list[Tensor]
     radius: float | list[Tensor]
-    rows: bool
+    slices: Slices
+
+    def views(self) -> tuple[list[Tensor], SomeRows]:
+        """The tensors, turned so that slices are rows, and how these share norms."""
+        views = self.slices.views(self.params)
+        return views, self.slices.pools(views)
+
+    def checked(self, radius: object) -> float | list[Tensor]:
+        """A radius that was given, in the form of :attr:`radius` (ValueError where it does not fit)."""
+        views, rows = self.views()
+        return as_radius(radius, views, rows=rows)
 
     def radii(self, i: int) -> list[float]:
         """The radius, or the radii, of one tensor as plain numbers."""
@@ -33,7 +44,7 @@ class Kept:
 
     def with_radii(self, found: Sequence[Sequence[float] | None]) -> float | list[Tensor]:
         """The radius of a checkpoint, checked: one list of numbers for each tensor; None leaves it as it is."""
-        if not self.rows:
+        if not self.slices.rows:
             given = {tuple(one) for one in found if one is not None}
             if not given:
                 return self.radius
@@ -43,10 +54,10 @@ class Kept:
                     f"the loaded state has the radii {list(found)} for the tensors of one sphere; keep "
                     "the optimizer with the groups that the saved one had"
                 )
-            return as_radius(radius[0], self.params, rows=False)
+            return self.checked(radius[0])
         lists = [self.radii(i) if one is None else list(one) for i, one in enumerate(found)]
         if isinstance(self.radius, float) and len({tuple(one) for one in lists}) == 1 and len(lists[0]) == 1:
-            return as_radius(lists[0][0], self.params, rows=True)
-        sizes = [p.shape[0] if p.dim() > 1 else 1 for p in self.params]
+            return self.checked(lists[0][0])
+        sizes = self.slices.sizes(self.params)
         spread = [one * size if len(one) == 1 else one for one, size in zip(lists, sizes, strict=True)]
-        return as_radius([torch.tensor(one, dtype=torch.float64) for one in spread], self.params, rows=True)
+        return self.checked([torch.tensor(one, dtype=torch.float64) for one in spread])

@@ -19,13 +19,14 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd as torch_sgd
 
-from onsphere.groups import parameter_names, settle_radius, sphere_kind
+from onsphere.groups import parameter_names, same_slices, settle_radius, slices_of, sphere_kind
+from onsphere.optim.by_slices import rows_step
 from onsphere.optim.inplace import sphere_sgd_
 from onsphere.optim.rates import check_lr, check_no_decay, check_options, check_reach, check_step, scalar
 from onsphere.optim.spread import Move, move_
 from onsphere.optim.updates import sgd, sphere_sgd
 from onsphere.radii import as_radius
-from onsphere.sharding import check_current, is_spread, part, same_layout
+from onsphere.sharding import check_current, each, is_spread, part, same_layout
 
 
 class SphereSGD(Optimizer):
@@ -50,9 +51,10 @@ class SphereSGD(Optimizer):
     processes by one all-reduce a mesh and step, in which every rank takes part.
 
     Args:
-        params: Param groups, at least one with ``"sphere": "joint"`` (its tensors share one norm) or ``"rows"`` (every
-            slice along dimension 0 of every tensor has its own): what ``onsphere.sphere_groups(model, batch)`` returns.
-            A group may set ``lr``, ``momentum``, ``weight_decay`` and ``geodesic`` for itself, a sphere group
+        params: Param groups, at least one with ``"sphere": "joint"`` (its tensors share one norm), ``"rows"`` (every
+            slice along dimension 0 of every tensor has its own), ``"columns"`` (along dimension 1) or ``"blocks"``
+            (slices of equal labels share one, :mod:`onsphere.groups`): what ``onsphere.sphere_groups(model, batch)``
+            returns. A group may set ``lr``, ``momentum``, ``weight_decay`` and ``geodesic`` for itself, a sphere group
             ``radius`` too.
         lr: Effective learning rate of the sphere groups, a float or a one-element tensor, finite and not negative.
         momentum: Momentum factor, in [0, 1).
@@ -153,14 +155,15 @@ class SphereSGD(Optimizer):
         present = self.__dict__.get("param_groups")
         if present is not None and "param_groups" in state:
             for i, (old, new) in enumerate(zip(present, state["param_groups"], strict=True)):
-                if old.get("sphere") != new.get("sphere"):
+                if not same_slices(old, new):
                     raise ValueError(
                         f'group {i} has "sphere": {old.get("sphere")!r}, the loaded one {new.get("sphere")!r}; '
                         "load the state of a SphereSGD that was made with the same groups"
                     )
                 if new.get("sphere") is not None and new.get("radius") is not None:
+                    views = slices_of(old).views(old["params"])
                     try:
-                        as_radius(new["radius"], old["params"], rows=new["sphere"] == "rows")
+                        as_radius(new["radius"], views, rows=slices_of(old).pools(views))
                     except ValueError as error:
                         raise ValueError(f"group {i} of the loaded state: {error}") from error
         super().__setstate__(state)
@@ -226,19 +229,22 @@ class SphereSGD(Optimizer):
         if group["maximize"]:
             grads = [None if g is None else -g for g in grads]
         buffers = self._buffers(params) if group["momentum"] != 0 else []
-        kind = {"rows": group["sphere"] == "rows", "momentum": group["momentum"], "geodesic": group["geodesic"]}
-        return Move(params, grads, buffers, group["radius"], lr=scalar(group["lr"], params[0].device), **kind)
+        lr, slices = scalar(group["lr"], params[0].device), slices_of(group)
+        params, grads, buffers = slices.views(params), slices.views(grads), slices.views(buffers)
+        kind = {"rows": slices.pools(params), "momentum": group["momentum"], "geodesic": group["geodesic"]}
+        return Move(params, grads, buffers, group["radius"], lr=lr, **kind)
 
     def _step_on_sphere(self, group: dict[str, Any]) -> None:
-        params, rows, radius = group["params"], group["sphere"] == "rows", group["radius"]
+        params, slices, radius = group["params"], slices_of(group), group["radius"]
         grads = [p.grad for p in params]
         missing = [i for i, g in enumerate(grads) if g is None]
         if len(missing) == len(params):
             return
-        if missing and rows:  # a row's sphere is its own affair: without a gradient it is left alone
+        if missing and slices.rows:  # a row's sphere is its own affair: without a gradient it is left alone
             present = [i for i, g in enumerate(grads) if g is not None]
             params, grads = [params[i] for i in present], [grads[i] for i in present]
             radius = [radius[i] for i in present] if isinstance(radius, list) else radius
+            slices = slices.some(present)
         elif missing:  # on a joint sphere it is rescaled with the others
             grads = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
         _check_dense(group, grads)
@@ -247,15 +253,17 @@ class SphereSGD(Optimizer):
         buffers = self._buffers(params) if group["momentum"] != 0 else []
         lr = scalar(group["lr"], params[0].device)
         options = {"lr": lr, "momentum": group["momentum"], "geodesic": group["geodesic"]}
-        if _in_place(group["foreach"], params):
+        in_place = _in_place(group["foreach"], params)
+        params, grads, buffers = slices.views(params), slices.views(grads), slices.views(buffers)
+        rows = slices.pools(params)
+        if in_place:
             sphere_sgd_(params, grads, buffers, radius=radius, rows=rows, **options)
         elif not rows:
             _write(params, buffers, *sphere_sgd(params, grads, buffers, radius=radius, **options))
         else:
             for i, p in enumerate(params):
-                rho = radius[i] if isinstance(radius, list) else radius
-                state = buffers[i : i + 1]
-                _write([p], state, *_rows_step([p], [grads[i]], state, rho, options))
+                rho, state = radius[i] if isinstance(radius, list) else radius, buffers[i : i + 1]
+                _write([p], state, *rows_step([p], [grads[i]], state, rho, each(rows, i), options))
 
     def _step_in_space(self, group: dict[str, Any]) -> None:
         owners = [p for p in group["params"] if p.grad is not None]
@@ -309,21 +317,6 @@ _BACKFILL: dict[str, Any] = {
     "maximize": False,
     "foreach": None,
 }
-
-
-def _rows_step(
-    x: list[Tensor], g: list[Tensor], v: list[Tensor], radius: float | Tensor, options: dict[str, Any]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The pure step for one tensor of rows: its rows are copies, each on a sphere of its own."""
-    if x[0].dim() < 2:
-        return sphere_sgd(x, g, v, radius=radius, **options)
-    radii = torch.as_tensor(radius, dtype=torch.float64, device=x[0].device).expand(x[0].shape[0])
-
-    def row(x: list[Tensor], g: list[Tensor], v: list[Tensor], r: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        return sphere_sgd(x, g, v, radius=r, **options)
-
-    new: tuple[list[Tensor], list[Tensor]] = torch.func.vmap(row)(x, g, v, radii)
-    return new
 
 
 def _write(params: list[Tensor], buffers: list[Tensor], new: list[Tensor], new_buffers: list[Tensor]) -> None:

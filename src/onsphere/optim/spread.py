@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from onsphere.optim.sums import inner_sum, row_square_sums, square_sum
 from onsphere.optim.updates import arc, finite_or_zero, scale_to
 from onsphere.products import per_row
 from onsphere.rounding import FULL, round_evenly, wide, wide_dtype
-from onsphere.sharding import add_up, is_spread, part, rows_here, same_layout
+from onsphere.sharding import Pool, SomeRows, add_up, each, is_spread, part, rows_here, same_layout
 
 __all__ = ["Move", "move_", "project_spread_"]
 
@@ -38,7 +38,7 @@ class Move:
         grads: A gradient for each, or None; empty where nothing moves.
         buffers: A momentum buffer for each, laid out as the tensors; empty without momentum; changed.
         radius: Radius rho; for rows a float for all of them or one tensor ``[R]`` for each tensor.
-        rows: Whether every slice along dimension 0 has a sphere of its own.
+        rows: Whether every slice along dimension 0 has a sphere of its own, or blocks of these for each tensor.
         lr: Effective learning rate, a float or a 0-d tensor.
         momentum: Factor of the buffers, in [0, 1).
         geodesic: Whether to follow the great circle.
@@ -48,7 +48,7 @@ class Move:
     grads: Sequence[Tensor | None]
     buffers: Sequence[Tensor]
     radius: float | Sequence[Tensor]
-    rows: bool
+    rows: SomeRows
     lr: float | Tensor
     momentum: float = 0.0
     geodesic: bool = False
@@ -70,11 +70,11 @@ def move_(moves: Sequence[Move]) -> None:
 
 
 @torch.no_grad()
-def project_spread_(groups: Sequence[tuple[Sequence[Tensor], float | Sequence[Tensor], bool]]) -> None:
+def project_spread_(groups: Sequence[tuple[Sequence[Tensor], float | Sequence[Tensor], SomeRows]]) -> None:
     """Rescale several sphere groups in place to their radii, with one all-reduce a mesh.
 
     Args:
-        groups: For each its tensors, its radius and whether it is of rows, as in :class:`Move`.
+        groups: For each its tensors, its radius and its rows, as in :class:`Move`.
     """
     spheres = [
         sphere for params, radius, rows in groups for sphere in _spheres(Move(params, [], [], radius, rows, 0.0))
@@ -99,6 +99,7 @@ class _Sphere:
     radius: float | Tensor
     present: dict[int, int]
     move: Move
+    pool: Pool | None
 
 
 def _spheres(move: Move) -> list[_Sphere]:
@@ -115,8 +116,11 @@ def _sphere(move: Move, indices: Sequence[int]) -> _Sphere:
     xs, vs = [wide(x) for x in held], [wide(v) for v in buffers]
     gs = [torch.zeros_like(x) if g is None else part(g).to(x.dtype) for g, x in zip(given, xs, strict=False)]
     narrow = [(x, exact) for x, exact in zip([*held, *buffers], [*xs, *vs], strict=True) if x is not exact]
-    radius: Any = move.radius
-    if not isinstance(radius, float):
+    own, radius = each(move.rows, indices[0]), cast(Any, move.radius)
+    pool = own if isinstance(own, Pool) else None
+    if not isinstance(radius, float) and pool is not None:
+        radius = radius[indices[0]]
+    elif not isinstance(radius, float):
         radius = per_row(rows_here(radius[indices[0]], tensors[0]), xs[0], dtype=torch.float64)
     layouts = _by_layout(tensors)
 
@@ -124,7 +128,7 @@ def _sphere(move: Move, indices: Sequence[int]) -> _Sphere:
         return {i: [values[k] for k in ids] for i, ids in layouts.items() if values}
 
     present = {i: sum(g is not None for g in values) for i, values in by_layout(given).items()}
-    return _Sphere(tensors, by_layout(xs), by_layout(gs), by_layout(vs), narrow, radius, present, move)
+    return _Sphere(tensors, by_layout(xs), by_layout(gs), by_layout(vs), narrow, radius, present, move, pool)
 
 
 def _by_layout(tensors: Sequence[Tensor]) -> dict[int, list[int]]:
@@ -147,7 +151,7 @@ def _layouts(sphere: _Sphere) -> list[int]:
 def _products(s: _Sphere) -> list[Tensor]:
     """<x,x>, <x,g>, <g,g>, gradients that are there, and with momentum <x,v>, <v,v>, <v,g>: for each layout one tensor.
 
-    Shape ``[7]`` or ``[4]``, or ``[R_here, ...]`` for rows.
+    Shape ``[7]`` or ``[4]``, or ``[R_here, ...]`` for rows, ``[B, ...]`` for blocks.
     """
     found = []
     for i in _layouts(s):
@@ -161,19 +165,21 @@ def _products(s: _Sphere) -> list[Tensor]:
 
 
 def _per_sphere(s: _Sphere, xs: list[Tensor], ys: list[Tensor] | None = None) -> Tensor:
-    """<x, y> over what is held here, 0-d, or for a tensor of rows ``[R_here]``."""
+    """<x, y> over what is held here, 0-d, or for a tensor of rows ``[R_here]``, of blocks ``[B]``."""
     if not s.move.rows or xs[0].dim() < 2:
         return square_sum(xs, rows=False) if ys is None else inner_sum(xs, ys)
     if ys is None:
-        return row_square_sums(xs[0]).flatten()
-    product = xs[0].to(torch.float64) * ys[0].to(torch.float64)
-    return product.sum(dim=tuple(range(1, product.dim())))
+        sums = row_square_sums(xs[0]).flatten()
+    else:
+        product = xs[0].to(torch.float64) * ys[0].to(torch.float64)
+        sums = product.sum(dim=tuple(range(1, product.dim())))
+    return sums if s.pool is None else s.pool.sums(sums)
 
 
 def _added_up(spheres: Sequence[_Sphere], sums: Sequence[list[Tensor]]) -> list[Tensor]:
     """The products of each sphere over all processes and layouts."""
     flat = [one for per_layout in sums for one in per_layout]
-    owners = [(s.tensors[i], s.move.rows) for s in spheres for i in _layouts(s)]
+    owners = [(s.tensors[i], bool(s.move.rows) and s.pool is None) for s in spheres for i in _layouts(s)]
     totals = iter(add_up(flat, [t for t, _ in owners], by_row=[rows for _, rows in owners]))
     found = []
     for per_layout in sums:
@@ -206,6 +212,8 @@ def _step_(s: _Sphere, products: Tensor) -> None:
         c = cosine + k * ratio
     scale = scale_to(rho, (c * c * xx - 2 * c * k * xv + k * k * vv).clamp(min=0.0).sqrt())
     c, k = torch.where(moves, scale * c, 1.0), torch.where(moves, scale * k, 0.0)
+    if s.pool is not None:
+        c, k, m, pull = (s.pool.spread(one) for one in (c, k, m, pull))
     for i in _layouts(s):
         xs, gs = s.xs[i], s.gs[i]
         if s.vs:
@@ -237,12 +245,17 @@ def _rescale_(s: _Sphere, norm: Tensor) -> None:
     """Scale to the radius. Narrow weights stay if they are as near to it as rounding lets them be on average."""
     rho = s.radius.flatten() if isinstance(s.radius, Tensor) and norm.dim() else s.radius
     factor = scale_to(rho, norm)
+    together = 1
+    if s.pool is not None:
+        together = max(1, s.tensors[0].shape[0] // s.pool.size)
+        rho = s.pool.spread(rho) if isinstance(rho, Tensor) else rho
+        norm, factor = s.pool.spread(norm), s.pool.spread(factor)
     for t in s.tensors:
         x = part(t)
         if x.dtype in FULL:
             x.mul_(_factor(factor, x))
             continue
-        numbers = math.prod(t.shape[1:]) if norm.dim() else sum(other.numel() for other in s.tensors)
+        numbers = together * math.prod(t.shape[1:]) if norm.dim() else sum(other.numel() for other in s.tensors)
         near = (norm / rho - 1).abs() <= torch.finfo(x.dtype).eps / (2 * math.sqrt(numbers))
         kept = torch.where(near, 1.0, factor)
         exact = wide(x)

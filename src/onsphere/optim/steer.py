@@ -20,11 +20,11 @@ from torch import Tensor
 
 from onsphere.optim.inplace import add_, scale_by_
 from onsphere.optim.policies import Brake, Floor, brake_factor, floor_factor, turn_factors
-from onsphere.optim.sums import inner_sum, one_by_one, row_inner_sums, square_sum, total
+from onsphere.optim.sums import inner_sum, one_by_one, row_inner_sums, row_square_sums, square_sum, total
 from onsphere.optim.updates import finite_or_zero
 from onsphere.products import per_row
 from onsphere.rounding import wide
-from onsphere.sharding import add_up, is_spread, part, rows_here, same_layout
+from onsphere.sharding import Pool, Slices, SomeRows, add_up, each, is_spread, part, rows_here, same_layout, transposed
 
 #: So many numbers of each of two lists are in cache together.
 _IN_CACHE = 1 << 18
@@ -41,14 +41,14 @@ class Steered:
     Attributes:
         tensors: The tensors, which the optimiser has moved.
         before: What this process holds of each, as it was before the step.
-        rows: Whether every slice along dimension 0 is by itself.
+        rows: Whether every slice along dimension 0 is by itself, or in which blocks.
         radius: Radius of the sphere, a float or a column ``[R_here, 1, ...]``.
         lr: Learning rate: radians a step for a turn.
     """
 
     tensors: Sequence[Tensor]
     before: Sequence[Tensor]
-    rows: bool
+    rows: bool | Pool
     radius: float | Tensor
     lr: float | Tensor = 0.0
 
@@ -63,7 +63,7 @@ def steered(
     before: Sequence[Tensor],
     radius: float | Sequence[Tensor],
     *,
-    rows: bool,
+    rows: SomeRows,
     lr: float | Tensor = 0.0,
 ) -> list[Steered]:
     """A sphere group as what moves together: a joint sphere as a whole, rows tensor by tensor."""
@@ -72,8 +72,14 @@ def steered(
         return [Steered(params, before, False, radius, lr)]
     found = []
     for i, (p, x) in enumerate(zip(params, before, strict=True)):
-        rho = radius if isinstance(radius, float) else per_row(rows_here(radius[i], p), x, dtype=torch.float64)
-        found.append(Steered([p], [x], True, rho, lr))
+        own = each(rows, i)
+        rho: float | Tensor
+        if isinstance(radius, float):
+            rho = radius
+        else:
+            radii = own.spread(radius[i]) if isinstance(own, Pool) else rows_here(radius[i], p)
+            rho = per_row(radii, x, dtype=torch.float64)
+        found.append(Steered([p], [x], own, rho, lr))
     return found
 
 
@@ -110,35 +116,45 @@ def floor_(spheres: Sequence[Steered], policy: Floor) -> None:
 
 
 @torch.no_grad()
-def project_gradients_(groups: Sequence[tuple[Sequence[Tensor], bool]]) -> None:
+def project_gradients_(groups: Sequence[tuple[Sequence[Tensor], Slices]]) -> None:
     """Replace ``grad`` of the tensors of sphere groups by its part orthogonal to the weights, ``P g``.
 
     Args:
-        groups: For each its tensors and whether it is of rows. A tensor without a gradient counts as one of zeros.
+        groups: For each its tensors and which slices of them have norms of their own. A tensor without a gradient
+            counts as one of zeros.
 
     Raises:
         TypeError: A gradient is sparse.
     """
-    spheres = [s for params, rows in groups for s in steered(params, [part(p) for p in params], 1.0, rows=rows)]
-    for p in (p for s in spheres for p in s.tensors):
+    spheres: list[Steered] = []
+    owners: list[Sequence[Tensor]] = []
+    turned: list[bool] = []
+    for params, slices in groups:
+        views = slices.views(params)
+        found = steered(views, [part(v) for v in views], 1.0, rows=slices.pools(views))
+        spheres += found
+        owners += [[p] for p in params] if slices.rows else [params]
+        turned += [slices.dim == 1] * len(found)
+    for p in (p for own in owners for p in own):
         if p.grad is not None and p.grad.is_sparse:
             raise TypeError("a sparse gradient has no tangent part here; use dense gradients (sparse=False)")
-    laid_out = [[None if t.grad is None else same_layout(t.grad, t) for t in s.tensors] for s in spheres]
+    laid_out = [[None if t.grad is None else same_layout(t.grad, t) for t in own] for own in owners]
+    viewed = [[transposed(g) for g in own] if turn else own for own, turn in zip(laid_out, turned, strict=True)]
     grads = [
         [wide(part(g)) if g is not None else torch.zeros_like(wide(x)) for g, x in zip(own, s.before, strict=True)]
-        for own, s in zip(laid_out, spheres, strict=True)
+        for own, s in zip(viewed, spheres, strict=True)
     ]
     pieces = [_pieces(s, own) for s, own in zip(spheres, grads, strict=True)]
     sums = _whole([*spheres, *spheres], [*([(x, x) for x, _ in p] for p in pieces), *pieces])
-    for i, (s, own, given) in enumerate(zip(spheres, grads, laid_out, strict=True)):
+    for i, own in enumerate(grads):
         radial = finite_or_zero(sums[len(spheres) + i] / sums[i])
         for xs, gs in pieces[i]:
             add_(gs, xs, -radial)
-        for tensor, whole, exact in zip(s.tensors, given, own, strict=True):
-            if whole is None:
+        for tensor, whole, view, exact in zip(owners[i], laid_out[i], viewed[i], own, strict=True):
+            if whole is None or view is None:
                 continue
-            if part(whole) is not exact:
-                part(whole).copy_(exact)
+            if view.dtype != exact.dtype:
+                part(view).copy_(exact)
             if whole is not tensor.grad:
                 tensor.grad = whole
 
@@ -200,16 +216,22 @@ def _added_up(spheres: Sequence[Steered], local: Sequence[list[Tensor]]) -> list
     if any(is_spread(t) for s in spheres for t in s.tensors):
         # a sphere that is not spread may come in larger pieces: its first tensor stands for each
         owners = [
-            (s.tensors[k if len(own) == len(s.tensors) else 0], s.rows)
+            (s.tensors[k if len(own) == len(s.tensors) else 0], s.rows is True)
             for s, own in zip(spheres, local, strict=True)
             for k in range(len(own))
         ]
         flat = add_up(flat, [t for t, _ in owners], by_row=[rows for _, rows in owners])
     parts = iter(flat)
-    return [total([next(parts) for _ in own]) for own in local]
+    sums = [total([next(parts) for _ in own]) for own in local]
+    return [
+        per_row(s.rows.spread(one), s.before[0], dtype=torch.float64) if isinstance(s.rows, Pool) else one
+        for s, one in zip(spheres, sums, strict=True)
+    ]
 
 
-def _product(xs: list[Tensor], ys: list[Tensor], *, rows: bool) -> Tensor:
+def _product(xs: list[Tensor], ys: list[Tensor], *, rows: bool | Pool) -> Tensor:
+    if isinstance(rows, Pool):
+        return rows.sums(row_square_sums(xs[0]) if xs is ys else row_inner_sums(xs[0], ys[0]))
     if xs is ys:
         return square_sum(xs, rows=rows)
     return row_inner_sums(xs[0], ys[0]) if rows else inner_sum(xs, ys)

@@ -70,7 +70,7 @@ class Steering:
         if self.tangent and callable(closure):
             wrapped = _projecting(closure, spheres)
         elif self.tangent:
-            project_gradients_([(kept.params, kept.rows) for kept in spheres])
+            project_gradients_([(kept.params, kept.slices) for kept in spheres])
         if self.angle or self.policy is not None:
             self._remember(optimizer, spheres)
         if self.angle:
@@ -88,7 +88,8 @@ class Steering:
         moved: list[Steered] = []
         for kept, held in zip(spheres, before, strict=True):
             lr = self._rate(optimizer, kept) if self.angle else 0.0
-            moved += steered(kept.params, held, kept.radius, rows=kept.rows, lr=lr)
+            views, rows = kept.views()
+            moved += steered(views, kept.slices.views(held), kept.radius, rows=rows, lr=lr)
         if isinstance(self.policy, Brake):
             brake_(moved, self.policy)
         elif isinstance(self.policy, Floor):
@@ -171,7 +172,7 @@ def _projecting(closure: Callable[..., Any], spheres: Sequence[Kept]) -> Callabl
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         result = closure(*args, **kwargs)
-        project_gradients_([(kept.params, kept.rows) for kept in spheres])
+        project_gradients_([(kept.params, kept.slices) for kept in spheres])
         return result
 
     return evaluate

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onsphere.products import inner, per_row, row_inner
 from onsphere.rounding import FULL
+from onsphere.sharding import Pool, column
 
 __all__ = [
     "alike",
@@ -48,10 +49,10 @@ def one_by_one(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def square_sum(xs: list[Tensor], *, rows: bool) -> Tensor:
-    """||x||² in float64: 0-d over the whole list, or for one tensor of rows a column ``[R, 1, ...]``."""
+def square_sum(xs: list[Tensor], *, rows: bool | Pool) -> Tensor:
+    """||x||² in float64: 0-d over the whole list, or for one tensor of rows (or of blocks) a column ``[R, 1, ...]``."""
     if rows:
-        return row_square_sums(xs[0])
+        return column(rows, row_square_sums(xs[0]))
     totals = []
     for (device, _), ids in alike(xs).items():
         some = [xs[i] for i in ids]

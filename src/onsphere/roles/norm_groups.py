@@ -24,16 +24,18 @@ from onsphere.groups import matches, sphere_group
 from onsphere.results import frame
 from onsphere.roles.roles import RoleName, Roles, find_roles
 from onsphere.symmetry import Symmetries, SymmetryError, find_symmetries
+from onsphere.symmetry.blocks import labels_of
 from onsphere.symmetry.constraints import Constraints
 from onsphere.symmetry.find import INVARIANT_BELOW
+from onsphere.symmetry.mapping import block_groups
 from onsphere.symmetry.probe import Probe
 
 __all__ = ["Kind", "NormGroups", "NormRow", "norm_groups"]
 
-#: A sphere for the whole tensor, or one for each row (slice along dimension 0).
-Kind = Literal["tensor", "rows"]
-_KINDS = ("tensor", "rows")
-_LATER = ("columns", "blocks")
+#: A sphere for the whole tensor, one for each row (slice along dimension 0), each column (slice along dimension 1), or
+#: each block of slices that is scale-invariant by itself.
+Kind = Literal["tensor", "rows", "columns", "blocks"]
+_KINDS = ("tensor", "rows", "columns", "blocks")
 
 _MATRICES: tuple[RoleName, ...] = ("hidden matrix", "filter bank")
 _EMBEDDINGS: tuple[RoleName, ...] = ("embedding", "embedding and head", "head")
@@ -48,10 +50,10 @@ class NormRow:
         name: Name of the parameter in the model.
         shape: Its size in each dimension.
         role: What it is for.
-        sphere: "tensor", "rows", or None where its norm is free.
-        status: "exact", "gauge" or "constraint"; "not known" for rows of which only their common norm can be judged,
-            and for what no rescaling makes up for in a model with gains of the form 1 + w, which may do so otherwise;
-            None where its norm is free.
+        sphere: "tensor", "rows", "columns", "blocks", or None where its norm is free.
+        status: "exact", "gauge" or "constraint"; "not known" for rows or columns of which only their common norm can be
+            judged, and for what no rescaling makes up for in a model with gains of the form 1 + w, which may do so
+            otherwise; None where its norm is free.
     """
 
     name: str
@@ -136,7 +138,8 @@ def norm_groups(
         model: Any module; it stays as it is. Frozen parameters appear nowhere, tied ones once.
         *inputs: Positional arguments of one call; 8 to 64 examples are enough.
         matrices: Spheres of hidden matrices and filter banks: ``tensor``, one for each tensor; ``rows``, one for each
-            row; None: none.
+            row; ``columns``, one for each column; ``blocks``, one for each block (head, expert, channel group) of the
+            tensors that consist of blocks, and one for each other tensor; None: none.
         embeddings: The same for embeddings and heads.
         vectors: The same for gains and biases.
         overrides: Globs of names and the kind (or None) that these tensors get, whatever their role; the last that
@@ -169,8 +172,9 @@ def norm_groups(
         _check_kind(what, kind)
     roles = find_roles(model, *inputs, output=output, **kwargs)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    by_role = dict.fromkeys(_MATRICES, matrices) | dict.fromkeys(_EMBEDDINGS, embeddings)
-    by_role |= dict.fromkeys(_VECTORS, vectors)
+    by_role: dict[RoleName, Kind | None] = {}
+    for some, kind in ((_MATRICES, matrices), (_EMBEDDINGS, embeddings), (_VECTORS, vectors)):
+        by_role.update(dict.fromkeys(some, kind))
     kinds = _kinds(roles, by_role, overrides or {})
     _check_norms(parameters, kinds)
     on = {name: kind for name, kind in kinds.items() if kind is not None}
@@ -180,13 +184,19 @@ def norm_groups(
     found = symmetries
     if found is None:
         by_rows = any(kind == "rows" and parameters[name].dim() > 1 for name, kind in on.items())
-        found = find_symmetries(model, *inputs, output=output, rows=by_rows, unused="ignore", **kwargs)
+        by_blocks, options = "blocks" in on.values(), dict(kwargs)
+        found = find_symmetries(
+            model, *inputs, output=output, rows=by_rows, blocks=by_blocks, unused="ignore", **options
+        )
     unknown = [name for name in parameters if name not in found.names]
     if unknown:
         raise ValueError(
             f"the symmetries given do not have {unknown[0]}; give those of this model, or of a twin with the same "
             "names, or none"
         )
+    blocks = _blocks(found, parameters, on)
+    for name in [name for name, kind in on.items() if kind == "blocks" and name not in blocks]:
+        on[name] = kinds[name] = "tensor"
     constraints, status = _counted(found, parameters, on)
     if any("offset" in row.uses for row in roles.rows):
         status = {name: "not known" if said == "constraint" else said for name, said in status.items()}
@@ -194,7 +204,7 @@ def norm_groups(
     if symmetries is None:
         certificate = _certified(model, inputs, kwargs, output, found, constraints)
     rows = [NormRow(r.name, r.shape, r.role, kinds[r.name], status.get(r.name)) for r in roles.rows]
-    return NormGroups(_groups(parameters, kinds), rows, constraints, roles, certificate)
+    return NormGroups(_groups(parameters, kinds, blocks), rows, constraints, roles, certificate)
 
 
 def _count(rows: Sequence[NormRow], status: str) -> int:
@@ -202,11 +212,8 @@ def _count(rows: Sequence[NormRow], status: str) -> int:
 
 
 def _check_kind(what: str, kind: object) -> None:
-    if kind is None or kind in _KINDS:
-        return
-    if kind in _LATER:
-        raise ValueError(f"{what} is {kind!r}: spheres of {kind} are not there yet; take 'tensor', 'rows' or None")
-    raise ValueError(f"{what} is {kind!r}; it must be 'tensor', 'rows' or None")
+    if kind is not None and kind not in _KINDS:
+        raise ValueError(f"{what} is {kind!r}; it must be 'tensor', 'rows', 'columns', 'blocks' or None")
 
 
 def _kinds(
@@ -231,10 +238,12 @@ def _check_norms(parameters: Mapping[str, Tensor], kinds: Mapping[str, Kind | No
         p = parameters[name].detach()
         if kind is None:
             continue
-        norms = p.double().reshape(len(p), -1).norm(dim=1) if kind == "rows" and p.dim() > 1 else p.double().norm()
+        slices = p.transpose(0, 1) if kind == "columns" and p.dim() > 1 else p
+        single = kind in ("rows", "columns") and p.dim() > 1
+        norms = slices.double().reshape(len(slices), -1).norm(dim=1) if single else p.double().norm()
         if not bool((torch.isfinite(norms) & (norms > 0)).all()):
             raise ValueError(
-                f"{name} is zero or not finite{' in a row' if kind == 'rows' else ''}, so that it has no direction to "
+                f"{name} is zero or not finite{f' in a {kind[:-1]}' if single else ''}, so that it has no direction to "
                 f"keep: leave it free with overrides={{{name!r}: None}}"
             )
 
@@ -244,15 +253,16 @@ def _counted(
 ) -> tuple[Constraints, dict[str, str]]:
     """The constraints, and the status of every tensor on a sphere.
 
-    Rows that are not free one by one are counted by their common norm, which their norms fix as well; what else fixing
-    each of them takes away is not known.
+    Rows and columns that are not free one by one are counted by their common norm, which their norms fix as well; what
+    else fixing each of them takes away is not known. Blocks are free one by one.
     """
     free = set(found.row_invariant or ())
     rows = {name for name, kind in on.items() if kind == "rows" and parameters[name].dim() > 1}
+    columns = {name for name, kind in on.items() if kind == "columns" and parameters[name].dim() > 1}
     groups = [sphere_group({name: parameters[name]}, "rows" if name in rows & free else "joint") for name in on]
     constraints = found.constraints(groups)
     status: dict[str, str] = {norm.names[0]: norm.status for norm in constraints.norms}
-    for name in rows - free:
+    for name in (rows - free) | columns:
         if status[name] != "constraint":
             status[name] = "not known"
     return constraints, status
@@ -287,8 +297,43 @@ def _certified(
     return float(change)
 
 
-def _groups(parameters: Mapping[str, Tensor], kinds: Mapping[str, Kind | None]) -> list[dict[str, Any]]:
-    rows = {n: parameters[n] for n, kind in kinds.items() if kind == "rows" and parameters[n].dim() > 1}
-    groups = [sphere_group({n: parameters[n]}, "joint") for n, kind in kinds.items() if kind and n not in rows]
+def _blocks(
+    found: Symmetries, parameters: Mapping[str, Tensor], on: Mapping[str, Kind]
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Dimension and labels of the tensors that are to be on spheres of blocks and consist of blocks."""
+    wanted = [name for name, kind in on.items() if kind == "blocks"]
+    if wanted and found.blocks is None:
+        raise ValueError(
+            f"{wanted[0]} is to have spheres of blocks, which the symmetries given were not searched for: give those "
+            "of onsphere.find_symmetries(..., blocks=True), or none"
+        )
+    labelled, shapes = {}, dict(zip(found.names, found.shapes, strict=True))
+    for name in wanted:
+        own = (found.blocks or {}).get(name, ())
+        if own and shapes[name] != tuple(parameters[name].shape):
+            raise ValueError(
+                f"{name} has the shape {tuple(parameters[name].shape)} here and {shapes[name]} in the symmetries given,"
+                " so which slices are a block cannot be told: give symmetries of a twin of the same size"
+            )
+        labels = labels_of(own, parameters[name].shape[own[0].dim]) if own else None
+        if labels is not None:
+            labelled[name] = (own[0].dim, labels)
+    return labelled
+
+
+def _groups(
+    parameters: Mapping[str, Tensor],
+    kinds: Mapping[str, Kind | None],
+    blocks: Mapping[str, tuple[int, tuple[int, ...]]],
+) -> list[dict[str, Any]]:
+    by_slices = {
+        kind: {n: parameters[n] for n, own in kinds.items() if own == kind and parameters[n].dim() > 1}
+        for kind in ("rows", "columns")
+    }
+    single = {n for own in by_slices.values() for n in own} | set(blocks)
+    groups = [sphere_group({n: parameters[n]}, "joint") for n, kind in kinds.items() if kind and n not in single]
+    groups += [sphere_group(own, kind) for kind, own in by_slices.items() if own]
+    names = list(parameters)
+    groups += block_groups(list(parameters.items()), {names.index(name): own for name, own in blocks.items()})
     rest = {n: parameters[n] for n, kind in kinds.items() if kind is None}
-    return [*groups, *([sphere_group(rows, "rows")] if rows else []), *([sphere_group(rest, None)] if rest else [])]
+    return [*groups, *([sphere_group(rest, None)] if rest else [])]

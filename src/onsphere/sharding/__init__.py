@@ -6,17 +6,24 @@ worked on as they are, sums over them are added up over the processes: one all-r
 
 from onsphere.sharding.agreement import agree
 from onsphere.sharding.parts import check_current, check_parts, held_rows, is_spread, like, part, rows_here, same_layout
+from onsphere.sharding.slices import Pool, Slices, SomeRows, column, each, transposed
 from onsphere.sharding.sums import add_up
 
 __all__ = [
+    "Pool",
+    "Slices",
+    "SomeRows",
     "add_up",
     "agree",
     "check_current",
     "check_parts",
+    "column",
+    "each",
     "held_rows",
     "is_spread",
     "like",
     "part",
     "rows_here",
     "same_layout",
+    "transposed",
 ]

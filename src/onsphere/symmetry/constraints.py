@@ -103,6 +103,11 @@ def constraints_of(found: Symmetries, groups: Iterable[Mapping[str, Any]]) -> Co
         if kind is None:
             continue
         names = _names(group, column)
+        if kind in ("columns", "blocks"):
+            raise ValueError(
+                f"what fixing the norms of the {kind} of {names[0]} takes away is not counted; give the tensor "
+                "one joint sphere"
+            )
         twice = seen.intersection(names)
         if twice:
             raise ValueError(f"{min(twice)} is on two spheres; a tensor has one norm")

@@ -81,7 +81,12 @@ def _check(found: Symmetries) -> None:
     """Refuse what no search gives (ValueError, TypeError)."""
     names = set(found.names)
     members = [name for group in found.groups for name in group]
-    parts = [set(members), *map(set, found.rescalings), set(found.without_effect), set(found.row_invariant or ())]
+    parts = [
+        set(members),
+        *map(set, found.rescalings),
+        set(found.without_effect),
+        set(found.row_invariant or ()),
+    ]
     whole = [found.dimension, *(n for shape in found.shapes for n in shape)]
     numbers = [found.gap, *found.broken_by_eps, *(c for exponents in found.rescalings for c in exponents.values())]
     sound = {
@@ -91,6 +96,15 @@ def _check(found: Symmetries) -> None:
         "tensors": all(part <= names for part in parts),
         "numbers": all(type(x) in (int, float) for x in numbers),
     }
+    shapes = dict(zip(found.names, found.shapes, strict=True))
+    sound["blocks"] = all(
+        block.dim in (0, 1)
+        and len(shapes.get(block.name, ())) > 1
+        and len(block.rows) > 0
+        and set(block.rows) <= set(range(shapes[block.name][block.dim]))
+        for own in (found.blocks or {}).values()
+        for block in own
+    )
     wrong = [what for what, right in sound.items() if not right]
     if wrong:
         raise ValueError(f"its {' and '.join(wrong)} do not fit together")

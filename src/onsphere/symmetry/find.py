@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onsphere.functional.untouched import untouched_random_state
+from onsphere.symmetry.blocks import find_blocks
 from onsphere.symmetry.lattice import disjoint_groups, generators_of, largest_sphere, remaining_generators, row_reduced
 from onsphere.symmetry.null_space import NullSpace, find_null_space
 from onsphere.symmetry.probe import Probe, SymmetryError
@@ -41,6 +42,7 @@ def find_symmetries(
     *inputs: Any,
     output: Callable[[Any], Any] | None = None,
     rows: bool = False,
+    blocks: bool = False,
     unused: Literal["raise", "ignore"] = "raise",
     **kwargs: Any,
 ) -> Symmetries:
@@ -56,6 +58,9 @@ def find_symmetries(
         output: Picks what to look at from the model's output; by default every floating-point tensor in it, but those
             of a cache for generation.
         rows: Also find the tensors that are invariant row by row (slices along dimension 0).
+        blocks: Also find blocks of slices of one tensor that are invariant by themselves: heads, parts of a fused
+            matrix, experts, channel groups. It costs about one backward pass for each slice of the tensor that has most
+            of them that are not invariant one by one.
         unused: What to do about a parameter that the output is computed without: raise an error, or list it in
             ``without_effect``.
         **kwargs: Keyword arguments of the same call.
@@ -89,6 +94,7 @@ def find_symmetries(
             notes.append("the output has no backward pass: differences in log-scale were used")
         names, shapes = tuple(probe.names), tuple(tuple(p.shape) for p in probe.parameters)
         row_invariant = tuple(names[i] for i in found.row_invariant()) if rows else None
+        own_blocks, said = find_blocks(probe) if blocks else (None, [])
         arguments = probe.arguments
         del probe, found.probe
         broken = _broken_by_eps(model, *arguments, output, groups)
@@ -106,7 +112,8 @@ def find_symmetries(
         gap=found.space.gap,
         broken_by_eps=broken,
         row_invariant=row_invariant,
-        notes=tuple(notes),
+        blocks=own_blocks,
+        notes=(*notes, *said),
     )
 
 

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from onsphere.functional.wrappers import matched_names
 from onsphere.groups import Only, check_only, given_names, is_counted, sphere_group
+from onsphere.symmetry.blocks import labels_of
 from onsphere.symmetry.probe import SymmetryError
 
 if TYPE_CHECKING:
     from onsphere.symmetry.result import Symmetries
 
-__all__ = ["Spheres", "check_spheres", "groups_of", "not_invariant_alone", "regroup"]
+__all__ = ["Spheres", "block_groups", "check_spheres", "groups_of", "not_invariant_alone", "regroup"]
 
-Spheres = Literal["joint", "groups", "rows"]
+Spheres = Literal["joint", "groups", "rows", "blocks"]
 
 #: How many names an error lists.
 _LISTED = 5
@@ -78,6 +79,10 @@ def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres, only: Only 
     check_only(only)
     if spheres == "rows" and found.row_invariant is None:
         raise ValueError("spheres='rows' needs a search of rows: onsphere.find_symmetries(twin, batch, rows=True)")
+    if spheres == "blocks" and found.blocks is None:
+        raise ValueError(
+            "spheres='blocks' needs a search of blocks: onsphere.find_symmetries(twin, batch, blocks=True)"
+        )
     if not found.groups:
         raise SymmetryError("the search found no scale-invariant tensor, so there is no sphere to put one on")
     named = dict(model.named_parameters())
@@ -101,10 +106,53 @@ def groups_of(found: Symmetries, model: nn.Module, spheres: Spheres, only: Only 
         rows = _rows(found, tensors)
         single = [at[name] for name in rows if name in set(picked)]
         parts = [("rows", sorted(single)), ("joint", [i for i in sphere if i not in set(single)])]
+    items = list(named.items())
+    extra: list[dict[str, Any]] = []
+    if spheres == "blocks":
+        covered = {at[name]: own for name, own in _labels(found, tensors).items() if name in set(picked)}
+        extra = block_groups(items, covered)
+        parts = [("joint", [i for i in sphere if i not in covered])]
     trainable = [i for i, p in enumerate(named.values()) if p.requires_grad]
     parts.append((None, [i for i in trainable if i not in set(sphere)]))
-    items = list(named.items())
-    return [sphere_group(dict(items[i] for i in indices), kind) for kind, indices in parts if indices]
+    return [*extra, *(sphere_group(dict(items[i] for i in indices), kind) for kind, indices in parts if indices)]
+
+
+def block_groups(
+    items: Sequence[tuple[str, Tensor]], covered: Mapping[int, tuple[int, tuple[int, ...]]]
+) -> list[dict[str, Any]]:
+    """Groups of spheres of blocks.
+
+    Args:
+        items: All parameters with their names.
+        covered: For the number of each parameter that is on spheres of blocks their dimension and its labels.
+
+    Returns:
+        A group for each dimension along which there are blocks.
+    """
+    groups = []
+    for dim in (0, 1):
+        own = sorted(i for i, (along, _) in covered.items() if along == dim)
+        if own:
+            labels = [covered[i][1] for i in own]
+            groups.append(sphere_group(dict(items[i] for i in own), "blocks") | {"blocks": labels, "dim": dim})
+    return groups
+
+
+def _labels(found: Symmetries, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Dimension and labels of the tensors whose slices are all in blocks."""
+    shapes, labels = dict(zip(found.names, found.shapes, strict=True)), {}
+    for name, blocks in (found.blocks or {}).items():
+        dim = blocks[0].dim
+        own = labels_of(blocks, shapes[name][dim])
+        if own is None:
+            continue
+        if tensors[name].shape[dim] != len(own):
+            raise ValueError(
+                f"{name} has {tensors[name].shape[dim]} slices along dimension {dim} in the model and {len(own)} in "
+                "the search, so which of them are a block cannot be told: search a twin of the same size there"
+            )
+        labels[name] = (dim, own)
+    return labels
 
 
 def regroup(groups: Iterable[Mapping[str, Any]], model: nn.Module) -> list[dict[str, Any]]:

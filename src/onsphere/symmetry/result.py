@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf, nan, prod
 from os import PathLike
 from typing import Any, Self
@@ -15,6 +15,7 @@ from torch import nn
 from onsphere.groups import Only
 from onsphere.results import frame
 from onsphere.symmetry import files
+from onsphere.symmetry.blocks import Block, said_of_blocks
 from onsphere.symmetry.constraints import Constraints, constraints_of
 from onsphere.symmetry.mapping import Spheres, groups_of
 
@@ -39,6 +40,9 @@ class Symmetries:
         broken_by_eps: For each group the relative change of the output when it is doubled, with the eps that the model
             has and the weights as they are (float64, training mode).
         row_invariant: With ``rows``: tensors of which every row (slice along dimension 0) may be rescaled by itself.
+        blocks: With ``blocks``: for tensors that have some, the sets of slices (rows, or columns) that may be rescaled
+            by themselves: heads, parts of a fused matrix, experts, channel groups. Each was certified by multiplying
+            by 2 and by 1/2. Blocks of several tensors at once are not looked for.
         notes: What was changed in the forward pass to see this.
     """
 
@@ -53,6 +57,7 @@ class Symmetries:
     broken_by_eps: tuple[float, ...]
     row_invariant: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
+    blocks: dict[str, tuple[Block, ...]] | None = None
 
     @property
     def invariant(self) -> tuple[str, ...]:
@@ -80,6 +85,9 @@ class Symmetries:
             else:
                 how = "scaling " + _listing([f"{name} by {_power(c)}" for name, c in exponents.items()])
             said.append(f"{how} changes nothing")
+        for name, blocks in (self.blocks or {}).items():
+            verb = "is scale-invariant" if len(blocks) == 1 else "are scale-invariant each by itself"
+            said.append(f"{said_of_blocks(blocks)} of {name} {verb}")
         said += [f"{name} has no effect on the output" for name in self.without_effect]
         return said
 
@@ -105,6 +113,9 @@ class Symmetries:
             "fixed": list(self.fixed),
             "invariant": list(self.invariant),
             "row_invariant": None if self.row_invariant is None else list(self.row_invariant),
+            "blocks": None
+            if self.blocks is None
+            else [asdict(block) | {"rows": list(block.rows)} for own in self.blocks.values() for block in own],
             "generators": [[_plain(x) for x in row] for row in self.generators.tolist()],
             "dimension": self.dimension,
             "gap": self.gap,
@@ -131,7 +142,9 @@ class Symmetries:
                 raise ValueError(f"a group {str(list(group))[:40]} of tensors that the model does not have")
         if (len(values["shapes"]), len(values["broken_by_eps"])) != (len(names), len(groups)):
             raise ValueError("there must be as many shapes as names, and as many broken_by_eps as groups")
-        rows, gap = values["row_invariant"], values["gap"]
+        rows, gap, blocks = values["row_invariant"], values["gap"], values.get("blocks")
+        found = [Block(one["name"], one["dim"], tuple(one["rows"])) for one in blocks or ()]
+        by_name = {block.name: tuple(other for other in found if other.name == block.name) for block in found}
         return cls(
             names=names,
             shapes=tuple(tuple(shape) for shape in values["shapes"]),
@@ -144,6 +157,7 @@ class Symmetries:
             broken_by_eps=tuple(nan if change is None else change for change in values["broken_by_eps"]),
             row_invariant=None if rows is None else tuple(rows),
             notes=tuple(values["notes"]),
+            blocks=None if blocks is None else by_name,
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -200,7 +214,7 @@ class Symmetries:
 
         Args:
             model: The model to train.
-            spheres: As for :func:`onsphere.sphere_groups`: ``joint``, ``groups`` or ``rows``.
+            spheres: As for :func:`onsphere.sphere_groups`: ``joint``, ``groups``, ``rows`` or ``blocks``.
             only: As for :func:`onsphere.sphere_groups`: ``"weights"``, globs of the twin's names, or None for all.
 
         Returns:
@@ -210,10 +224,11 @@ class Symmetries:
             can be chosen in several ways (values or outputs of attention) the twin's sizes have decided.
 
         Raises:
-            ValueError: ``spheres`` is something else, or is ``rows`` and the search was without ``rows=True`` or on a
-                twin with too few rows; the model has trainable parameters that the search did not see, lacks some that
-                it saw, or has them frozen or tied otherwise (the first 5 are listed); shapes differ in their number of
-                dimensions; a parameter is lazy.
+            ValueError: ``spheres`` is something else, or is ``rows`` (``blocks``) and the search was without
+                ``rows=True`` (``blocks=True``), or on a twin with too few rows (of another size along blocks); the
+                model has trainable parameters that the search did not see, lacks some that it saw, or has them frozen
+                or tied otherwise (the first 5 are listed); shapes differ in their number of dimensions; a parameter is
+                lazy.
             SymmetryError: The search found nothing that is scale-invariant, or ``only`` picks none of it, or a part of
                 some tensors that are scale-invariant only together.
             TypeError: ``only`` is neither a string nor several.
@@ -284,6 +299,8 @@ class Symmetries:
         for name, shape in zip(self.names, self.shapes, strict=True):
             size = "x".join(map(str, shape)) or "scalar"
             row = ", row by row" if name in marked else ""
+            own = (self.blocks or {}).get(name)
+            row += f", {said_of_blocks(own)}" if own else ""
             lines.append(f"  {name:<{width}}  {size:>16}  {self.role(name)}{row}")
         lines += [
             f"  {sentence}" for sentence in self.sentences() if not sentence.endswith("has no effect on the output")

@@ -18,8 +18,9 @@ from torch import nn
 
 from onsphere.functional.untouched import untouched_random_state
 from onsphere.groups import Only, check_only, is_counted, sphere_group
+from onsphere.symmetry.blocks import find_blocks, labels_of
 from onsphere.symmetry.find import INVARIANT_BELOW, Analysis
-from onsphere.symmetry.mapping import Spheres, check_spheres, not_invariant_alone
+from onsphere.symmetry.mapping import Spheres, block_groups, check_spheres, not_invariant_alone
 from onsphere.symmetry.probe import Probe, SymmetryError
 
 __all__ = ["scale_deviations", "sphere_groups"]
@@ -52,7 +53,8 @@ def sphere_groups(
         spheres: ``joint``: one sphere over all scale-invariant tensors, the papers' choice. ``groups``: a sphere for
             each group that cannot be split, so that every group keeps its own norm. ``rows``: a sphere for each row of
             the tensors that are invariant row by row (filters ahead of a batch norm), and a joint one for the other
-            invariant tensors.
+            invariant tensors. ``blocks``: a sphere for each block of the tensors whose slices are all in blocks (heads
+            ahead of a q/k norm, experts, channel groups), and a joint one for the other invariant tensors.
         only: Which of the scale-invariant tensors go on spheres: ``"weights"``, those of at least two dimensions
             (convolutions and matrices), which the papers' code counts; a glob of names, or several; None: all. The
             others go to the rest. It decides the ELR, lr / radius², since gains of one add their number to the
@@ -62,7 +64,7 @@ def sphere_groups(
         **kwargs: Keyword arguments of the same call.
 
     Returns:
-        Dictionaries ``{"params": [...], "names": [...], "sphere": "joint"}`` (or ``"rows"``); the
+        Dictionaries ``{"params": [...], "names": [...], "sphere": "joint"}`` (or ``"rows"``, ``"blocks"``); the
         optimiser takes the norm it finds as the radius, or add ``"radius"``. Last, if there are other
         trainable parameters, ``{"params": [...], "names": [...], "sphere": None}``.
 
@@ -93,10 +95,20 @@ def sphere_groups(
         sphere = analysis.sphere
         analysis.certify(dict.fromkeys(sphere, 1))
         parts: list[tuple[str, Sequence[int]]]
+        covered: dict[int, tuple[int, tuple[int, ...]]] = {}
         if spheres == "groups":
             parts = [("joint", indices) for indices in analysis.groups]
             for _, indices in parts:
                 analysis.certify(dict.fromkeys(indices, 1))
+        elif spheres == "blocks":
+            found, _ = find_blocks(probe)
+            for i in sphere:
+                own = found.get(probe.names[i], ())
+                labels = labels_of(own, probe.parameters[i].shape[own[0].dim]) if own else None
+                if labels is not None:
+                    covered[i] = (own[0].dim, labels)
+            others = [i for i in sphere if i not in covered]
+            parts = [("joint", others)] if others else []
         else:
             row_invariant = set(analysis.row_invariant())
             rows = [i for i in sphere if i in row_invariant]
@@ -109,7 +121,8 @@ def sphere_groups(
         warnings.warn(message, stacklevel=2)
     parameters = dict(model.named_parameters())
     rest = [i for i in range(len(names)) if i not in set(sphere)]
-    return [
+    extra = block_groups([(name, parameters[name]) for name in names], covered)
+    return extra + [
         sphere_group({names[i]: parameters[names[i]] for i in indices}, kind)
         for kind, indices in [*parts, *([(None, rest)] if rest else [])]
     ]

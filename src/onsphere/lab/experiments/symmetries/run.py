@@ -88,9 +88,10 @@ def measure(session: Session[SymmetriesSpec, Question]) -> dict[str, Any]:
     if session.stop():
         raise Interrupted
     began = time.monotonic()
+    arguments: dict[str, Any] = dict(asked.kwargs)
     try:
         found = onsphere.find_symmetries(
-            asked.model, *asked.inputs, output=asked.output, rows=spec.rows, unused=spec.unused, **asked.kwargs
+            asked.model, *asked.inputs, output=asked.output, rows=spec.rows, unused=spec.unused, **arguments
         )
     except onsphere.SymmetryError as error:
         wrong_output = isinstance(error.__cause__, InputError)  # speaks for itself
