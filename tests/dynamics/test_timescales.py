@@ -50,6 +50,14 @@ def test_decay_for_angle_is_the_inverse_of_the_equilibrium(optimizer, options, l
     np.testing.assert_allclose(found, angles, rtol=1e-7)
 
 
+def test_a_setting_of_adamw_comes_back_from_its_angle():
+    """(lr, decay) to radians a step and back, and at another lr the same product of the two."""
+    lr, decay = np.array([[1e-4], [1e-3], [3e-3]]), np.array([0.01, 0.1, 1.0])
+    angle = equilibrium("adamw", lr=lr, weight_decay=decay).angular_update
+    np.testing.assert_allclose(decay_for_angle(angle, lr=lr), np.broadcast_to(decay, (3, 3)), rtol=1e-8)
+    np.testing.assert_allclose(10 * decay_for_angle(angle, lr=10 * lr), np.broadcast_to(decay, (3, 3)), rtol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -83,6 +83,17 @@ def test_groups_hold_the_tensors_of_now_by_their_names():
     assert len(decoupled[-1]["params"]) == 2 * on_spheres >= 4
 
 
+def radii(groups):
+    """The norms that spheres keep: one of a joint sphere's tensors together, one of every row otherwise."""
+    found = []
+    for group in groups:
+        if group["sphere"] == "joint":
+            found.append(torch.cat([p.detach().flatten() for p in group["params"]]).norm().item())
+        elif group["sphere"] == "rows":
+            found += [n for p in group["params"] for n in p.detach().flatten(1).norm(dim=1).tolist()]
+    return found
+
+
 OPTIMISERS = {
     "AdamW, kept": lambda g: onsphere.keep_on_sphere(torch.optim.AdamW(g, lr=3e-3), g),
     "AdamH": lambda g: onsphere.keep_on_sphere(torch.optim.AdamW(g, lr=1e-2), g, angle=True),
@@ -92,10 +103,12 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
 @pytest.mark.parametrize("kind", NETS)
-def test_it_trains_and_the_directions_keep_their_norms(kind, make):
-    model, x, groups = case(kind)
+@pytest.mark.parametrize("matrices", ["tensor", "rows"])
+def test_it_trains_and_the_directions_keep_their_norms(kind, make, matrices):
+    model, x, _ = case(kind)
+    groups = onsphere.norm_groups(model, x, matrices=matrices)
     groups = decouple(model, groups, "both")
-    optimizer, norms = make(groups), [p.norm().item() for g in groups[:-1] if g["sphere"] for p in g["params"]]
+    optimizer, norms = make(groups), radii(groups)
     losses = []
     for _ in range(60):
         optimizer.zero_grad()
@@ -103,9 +116,7 @@ def test_it_trains_and_the_directions_keep_their_norms(kind, make):
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < (0.7 if kind == "perceptron" else 0.95) * losses[0]
-    now = [p.norm().item() for g in groups[:-1] if g["sphere"] for p in g["params"]]
-    joint = all(len(g["params"]) == 1 for g in groups[:-1] if g["sphere"])
-    assert now == pytest.approx(norms, rel=1e-9) or not joint
+    assert len(norms) > 0 and radii(groups) == pytest.approx(norms, rel=1e-9)
     assert all((gain != 1).any() for gain in groups[-1]["params"])
     trained = model.eval()(x)
     torch.testing.assert_close(fuse(copy.deepcopy(model))(x), trained, rtol=1e-12, atol=1e-12)
