@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from onsphere.lab.command import Config, Json, Out, Stopped, displayed, go_on, listed, rewrite, work
+from onsphere.lab.command import Config, Json, Out, Plan, Stopped, displayed, go_on, listed, rewrite, show_plan, work
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
 from onsphere.lab.options import InputError, Options, one_line
@@ -90,12 +90,17 @@ def command_of(entry: Entry) -> Callable[..., None]:
         spec: Options = options(),  # noqa: B008 (frozen)
         out: Path | None = None,
         json: bool = False,
+        plan: bool = False,
         config: Path | None = None,
     ) -> None:
         del config  # read before parsing, see with_config
-        fields = spec.model_dump(exclude_unset=True) | {"out": out}
+        fields = spec.model_dump(exclude_unset=True)
         if given and given[0] is not None:
             fields[entry.positional] = given[0]
+        if plan:
+            show_plan(entry.experiment.plan(**fields), json)
+            return
+        fields["out"] = out
         work(entry.experiment, json, lambda own, progress, stop: own.start(**fields, progress=progress, stop=stop))
 
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -103,6 +108,7 @@ def command_of(entry: Entry) -> Callable[..., None]:
         "spec": (options(), Annotated[options, Parameter(name="*")]),
         "out": (None, Out),
         "json": (False, Json),
+        "plan": (False, Plan),
         "config": (None, Config),
     }
     parameters = [inspect.Parameter(n, kind, default=d, annotation=a) for n, (d, a) in annotations.items()]

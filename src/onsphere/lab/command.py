@@ -19,7 +19,7 @@ from onsphere.lab.registry import entry_of
 
 if TYPE_CHECKING:
     from onsphere.lab.display import Display
-    from onsphere.lab.experiment import Experiment
+    from onsphere.lab.experiment import Experiment, TrainingPlan
     from onsphere.lab.result import ExperimentResult
     from onsphere.lab.store import Run
 
@@ -30,6 +30,12 @@ T = TypeVar("T")
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output.")
+]
+Plan = Annotated[
+    bool,
+    Parameter(
+        negative="", help="Say what it will take, by a few steps: copies, time, memory, disk; then stop, without a run."
+    ),
 ]
 Config = Annotated[Path | None, Parameter(help="TOML file with the same fields; options given here win.")]
 
@@ -49,6 +55,16 @@ def work(own: Own, as_json: bool, call: Callable[[Own, Display, Callable[[], boo
         from onsphere.lab.terminal import show
 
         show(own, result)
+
+
+def show_plan(plan: TrainingPlan, as_json: bool) -> None:
+    """Print what a run is going to be."""
+    if as_json:
+        print(json_format.dumps(plan.to_dict()), flush=True)
+        return
+    from onsphere.lab.terminal import show_tables
+
+    show_tables([plan.table(), "", *plan.lines()])
 
 
 def displayed(call: Callable[[Display, Callable[[], bool]], T], how_to_go_on: Callable[[Path | None], str]) -> T:

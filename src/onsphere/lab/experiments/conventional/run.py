@@ -36,7 +36,7 @@ from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mea
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
@@ -245,6 +245,11 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def stages(spec: ConventionalSpec, given: Mapping[Setup, Ready]) -> list[Stage]:
+    """The runs of every set-up."""
+    return [Stage(TITLES[setup], given[setup].problem, copies_of(spec, setup)) for setup in spec.setups]
+
+
 EXPERIMENT = Experiment(
     spec=ConventionalSpec,
     result=ConventionalResult,
@@ -255,5 +260,6 @@ EXPERIMENT = Experiment(
     describe=lambda result: describe(result.runs),
     runs=lambda result: len(result.runs),
     printed=printed,
+    stages=stages,
 )
 resume_conventional = EXPERIMENT.resume
