@@ -302,8 +302,9 @@ def open_trainer(
 
 
 def cpu_seconds(run: Run) -> float:
-    """Processor seconds of all shards, those of earlier, interrupted calls included; rounded to 1e-3."""
-    return round(sum(ShardFolder(folder).seconds for folder in run.shard_folders()), 3)
+    """Processor seconds of all shards that have ended, earlier, interrupted calls included; rounded to 1e-3."""
+    shards = (ShardFolder(folder) for folder in run.shard_folders())
+    return round(sum(shard.seconds for shard in shards if shard.done), 3)
 
 
 def choose_execution(problem: Problem, options: EngineOptions, copies: int) -> Execution:

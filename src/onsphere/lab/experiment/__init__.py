@@ -2,6 +2,6 @@
 
 from onsphere.lab.experiment.planning import PlannedStage, TrainingPlan
 from onsphere.lab.experiment.session import Session, Stop, never
-from onsphere.lab.experiment.skeleton import Experiment, Refused, trained
+from onsphere.lab.experiment.skeleton import Experiment, Refused, plan, trained
 
-__all__ = ["Experiment", "PlannedStage", "Refused", "Session", "Stop", "TrainingPlan", "never", "trained"]
+__all__ = ["Experiment", "PlannedStage", "Refused", "Session", "Stop", "TrainingPlan", "never", "plan", "trained"]

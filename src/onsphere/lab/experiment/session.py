@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from onsphere.lab.engine_file import Execution, read_execution
 from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment.rounds import Rounds
 from onsphere.lab.options import Options
 from onsphere.lab.population import Copy, Problem, ShardFolder
 from onsphere.lab.progress import Progress
@@ -39,6 +40,7 @@ class Session(Generic[S, P]):
         run: The run that keeps everything.
         progress: Whoever is told what happens.
         stop: Asked often; True ends the call at the next checkpoint.
+        rounds: Which rounds are done, and the page that says so while the run works.
     """
 
     spec: S
@@ -46,6 +48,7 @@ class Session(Generic[S, P]):
     run: Run
     progress: Progress
     stop: Stop
+    rounds: Rounds = field(default_factory=Rounds)
 
     @property
     def execution(self) -> Execution:
@@ -102,12 +105,22 @@ class Session(Generic[S, P]):
         told: Callable[[list[ShardFolder]], str] | None = None,
     ) -> list[ShardFolder]:
         """Train one round on an open trainer; the arguments are those of :meth:`train`."""
-        ended: list[ShardFolder] = []
+        ended, said = list[ShardFolder](), ""
         for shard in trainer.round(name, copies, title):
             ended.append(shard)
             if told is not None:
-                self.progress.finding(told(ended))
+                said = told(ended)
+                self.progress.finding(said)
+        self.rounds.ended(title, len(copies), trainer.steps, said)
         return [ShardFolder(trainer.folder / shard.name) for shard in trainer.shards(name, copies)]
+
+    def so_far(self, found: Mapping[str, Any]) -> None:
+        """Show what is known before the run has ended: the experiment's page, with what is still to come said first.
+
+        Args:
+            found: The fields of the result that are the experiment's own, as ``measure`` returns them at the end.
+        """
+        self.rounds.so_far(found)
 
     def kept(self, path: str, kind: type[T], measure: Callable[[], T], *, units: int = 1, key: str = "rows") -> T:
         """Measure once: what was measured is kept on disk as plain values and found there again.

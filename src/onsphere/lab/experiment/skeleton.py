@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from onsphere.lab.experiment.planning import TrainingPlan, plan_of
+from onsphere.lab.experiment.rounds import Rounds
 from onsphere.lab.experiment.session import Session, Stop, never
 from onsphere.lab.frame import Report, write_page
 from onsphere.lab.options import EngineOptions, InputError, Options
 from onsphere.lab.population import Problem, Stage
 from onsphere.lab.progress import Progress
-from onsphere.lab.registry import entry_of
+from onsphere.lab.registry import ENTRIES, entry_of
 from onsphere.lab.report.page import Table
 from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of
 from onsphere.lab.store import Run
@@ -126,7 +127,7 @@ class Experiment(Generic[S, P, R]):
         made = place is None or not os.path.lexists(place)  # no error for a name that no file can have
         run = Run.create(place, self.result.command, spec.model_dump(mode="json"))
         try:
-            return self._do(Session(spec, ready, run, told, stop), began)
+            return self._do(self._session(spec, ready, run, told, stop, began), began)
         except Refused:
             given_back(run.folder, made)
             raise
@@ -177,7 +178,7 @@ class Experiment(Generic[S, P, R]):
         spec = spec_of_run(self.spec, run, model, data, name)
         used = model or getattr(spec, "model", None)
         ready = self.prepare(spec, used, data or getattr(spec, "data", None), told)
-        return self._do(Session(spec, ready, run, told, stop), began)
+        return self._do(self._session(spec, ready, run, told, stop, began), began)
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
         return _named, (self.result.command,)  # by name, as functions are: what resumes runs goes to a pool
@@ -209,15 +210,52 @@ class Experiment(Generic[S, P, R]):
         run = session.run
         session.progress.folder(run.folder)
         with run.lock(), one_thread():
-            found = dict(self.measure(session))
-            values = {"spec": session.spec, "seconds": elapsed(began)} | found
-            if issubclass(self.result, TrainedResult):
-                values["engine"] = session.execution.summary | dict(found.get("engine", {}))
-                values["cpu_seconds"] = cpu_seconds(run)
-            return conclude(run, self.result.restored(run, plain_of(values)), self._write)
+            result = self._result(session, self.measure(session), began)
+            session.rounds.take_away()
+            return conclude(run, result, self._write)
 
-    def _write(self, run: Run, result: R) -> Path:
-        return write_page(run, result, self.report(run, result), self.answer(result), self.runs(result) or None)
+    def _session(self, spec: S, ready: P, run: Run, progress: Progress, stop: Stop, began: float) -> Session[S, P]:
+        def draw(found: Mapping[str, Any], first: str) -> None:
+            self._write(run, self._result(session, found, began), first)
+
+        stages = () if self.stages is None else self.stages(spec, ready)
+        rounds = Rounds(run, self.result.command, spec, stages, self.beside, draw, progress)
+        session = Session(spec, ready, run, progress, stop, rounds)
+        return session
+
+    def _result(self, session: Session[S, P], found: Mapping[str, Any], began: float) -> R:
+        values: dict[str, Any] = {"spec": session.spec, "seconds": elapsed(began)} | dict(found)
+        if issubclass(self.result, TrainedResult):
+            values["engine"] = session.execution.summary | dict(found.get("engine", {}))
+            values["cpu_seconds"] = cpu_seconds(session.run)
+        return self.result.restored(session.run, plain_of(values))
+
+    def _write(self, run: Run, result: R, so_far: str = "") -> Path:
+        runs = self.runs(result) or None
+        return write_page(run, result, self.report(run, result), self.answer(result), runs, so_far)
+
+
+def plan(command: str, model: Model | None = None, data: Data | None = None, **fields: Any) -> TrainingPlan:
+    """Say what a run of an experiment is going to be, from a few steps: copies, time, memory, disk.
+
+    Args:
+        command: What is typed after ``onsphere``, such as ``regimes`` or ``landscape drop``.
+        model: The network, as :meth:`Experiment.start` takes it.
+        data: The data, as it takes them.
+        **fields: Fields of the experiment's spec by name.
+
+    Raises:
+        InputError: There is no such experiment, it trains nothing, or a field, the model or the data is wrong.
+
+    Example:
+        >>> from onsphere.lab import plan
+        >>> plan("regimes", steps=10_000, seeds=8)  # doctest: +SKIP
+    """
+    entry = entry_of(command)
+    if entry is None:
+        names = ", ".join(entry.command for entry in ENTRIES)
+        raise InputError(f"command: {command!r} is not allowed: there are {names}")
+    return entry.experiment.plan(model, data, **fields)
 
 
 def _named(command: str) -> Experiment[Any, Any, Any]:

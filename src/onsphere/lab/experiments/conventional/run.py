@@ -117,9 +117,17 @@ def measure(session: Session[ConventionalSpec, Mapping[Setup, Ready]]) -> dict[s
             own = [run for shard in shards for run in space_runs(given.problem, shard, setup, given.invariant, sphere)]
             runs += settled_runs(own)
         session.progress.finding(describe(runs))
-    runs.sort(key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
+        if setup != spec.setups[-1]:
+            session.so_far(_found(session, runs))
+    return _found(session, runs)
+
+
+def _found(session: Session[ConventionalSpec, Mapping[Setup, Ready]], runs: list[ConventionalRun]) -> dict[str, Any]:
+    """What the runs so far say."""
+    runs = sorted(runs, key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
+    done = [setup for setup in session.spec.setups if setup != "sphere" and any(run.setup == setup for run in runs)]
     return {
-        "distances": [distance(s, [run for run in runs if run.setup == s]) for s in spec.setups if s != "sphere"],
+        "distances": [distance(s, [run for run in runs if run.setup == s]) for s in done],
         "runs": runs,
         "engine": {"invariant": {name: one.invariant for name, one in session.given.items()}},
     }

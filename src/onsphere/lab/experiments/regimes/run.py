@@ -8,6 +8,7 @@ round 1 ...  for each seed, the geometric middle of each gap in which the label 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -98,9 +99,15 @@ def measure(session: Session[RegimesSpec, Problem]) -> dict[str, Any]:
             wanted = next_cells(cells, spec.refine_factor)
             if not wanted:
                 break
-    cells = settled(cells)
-    cells.sort(key=lambda cell: (cell.elr, cell.seed))
-    return {"cells": cells, "boundaries": find_boundaries(cells), "radius": session.given.radius}
+            if number < spec.refine:
+                session.so_far(_found(cells, session.given))
+    return _found(cells, session.given)
+
+
+def _found(cells: Sequence[MapCell], problem: Problem) -> dict[str, Any]:
+    """What all cells so far say."""
+    known = sorted(settled(cells), key=lambda cell: (cell.elr, cell.seed))
+    return {"cells": known, "boundaries": find_boundaries(known), "radius": problem.radius}
 
 
 def map_cells(shard: ShardFolder, round_number: int, problem: Problem, converged_loss: float) -> list[MapCell]:
