@@ -17,7 +17,20 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from onsphere.lab.command import Config, Json, Out, Plan, Stopped, displayed, go_on, listed, rewrite, show_plan, work
+from onsphere.lab.command import (
+    Config,
+    Json,
+    Out,
+    Plan,
+    Stopped,
+    displayed,
+    go_on,
+    listed,
+    rewrite,
+    runs_page,
+    show_plan,
+    work,
+)
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
 from onsphere.lab.options import InputError, Options, one_line
@@ -188,14 +201,25 @@ def report(run: RunFolder) -> None:
     print(visible(rewrite(Run.open(run))))
 
 
-@app.command(help_epilogue=examples("runs", "runs results --json"))
-def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"), *, json: Json = False) -> None:
+@app.command(help_epilogue=examples("runs", "runs results --json", "runs --page"))
+def runs(
+    folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"),
+    *,
+    page: Annotated[
+        bool, Parameter(negative="", help="Also write index.html there: all runs, sortable, with pictures and links.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the runs in a folder, newest first."""
     from onsphere.lab.store import list_runs
 
     rows = [listed(run) for run in list_runs(folder)]
+    written = runs_page(folder, rows) if page else None
     if json:
-        print(json_format.dumps({"command": "runs", "runs": rows}))
+        print(json_format.dumps({"command": "runs", "runs": rows, "page": written and str(written)}))
+        return
+    if written is not None:
+        print(visible(f"page: {written}"))
         return
     if not rows:
         print(visible(f"no runs in {folder}"))

@@ -155,9 +155,16 @@ def experiment_of(run: Run) -> Own:
     return entry.experiment
 
 
-def listed(run: Run) -> dict[str, str]:
+def listed(run: Run) -> dict[str, Any]:
     """A run as a row of the list; one that cannot be read is listed as damaged, with the reason."""
-    row = {"run": str(run.folder), "command": "", "status": "damaged", "created": "", "summary": ""}
+    row: dict[str, Any] = {
+        "run": str(run.folder),
+        "command": "",
+        "status": "damaged",
+        "created": "",
+        "summary": "",
+        "seconds": None,
+    }
     try:
         run.check()
         manifest = run.manifest
@@ -165,13 +172,33 @@ def listed(run: Run) -> dict[str, str]:
         entry = entry_of(manifest["command"])
         if entry is None:
             return row | {"status": "unknown", "summary": f"onsphere {__version__} does not know this experiment"}
+        if not run.done:
+            return row | {"status": run.status}
+        own = entry.experiment
         with run.reading():
-            summary = entry.experiment.one_line(run) if run.done else ""
-        return row | {"status": run.status, "summary": summary}
+            result = own.result.load(run)
+            return row | {"status": "done", "summary": own.describe(result), "seconds": result.seconds}
     except InputError as error:
         return row | {"summary": str(error)}
     except Exception as error:  # the list goes on, whatever is wrong with one run
         return row | {"summary": f"{run.folder} cannot be shown ({type(error).__name__}: {error})"}
+
+
+def runs_page(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write the page of a folder of runs from the rows of the list.
+
+    Raises:
+        InputError: There is no such folder, or the page cannot be written there.
+    """
+    from onsphere.lab.report.runs_page import Listed, write_runs_page
+
+    if not folder.is_dir():
+        raise InputError(f"--page: {folder} is not a folder, so that no page can be written there")
+    found = [Listed(Path(row["run"]), **{name: value for name, value in row.items() if name != "run"}) for row in rows]
+    try:
+        return write_runs_page(folder, found)
+    except OSError as error:
+        raise InputError(f"--page: {folder} cannot be written: {error.strerror or error}") from None
 
 
 def _how_to_go_on(folder: Path | None) -> str:
