@@ -44,7 +44,7 @@ class PlannedStage:
         step_seconds: Processor seconds a copy and step, measured.
         copy_bytes: Memory of a copy: weights, gradients, optimiser state, and what a forward pass keeps.
         worker_bytes: Memory of a worker's copies together, without Python, the libraries and the data.
-        disk_bytes: What it leaves on disk, at most.
+        disk_bytes: What it leaves on disk, about.
         processor_seconds: Processor seconds of its shards together.
         seconds: How long it takes.
     """
@@ -74,7 +74,7 @@ class TrainingPlan:
         stages: The rounds of training, in order.
         data_bytes: Memory of the data.
         process_bytes: The most memory that the measuring process had in all; None where the system does not say.
-        disk_bytes: What the run leaves on disk, at most.
+        disk_bytes: What the run leaves on disk, about; figures and page not counted.
         preparing_seconds: Time before the first step: checks, the choice of a plan, the start of the workers.
         seconds: Time from the start to the end of training.
         ends: When that is, if it is started now: local time as ISO 8601 has it.
@@ -133,7 +133,7 @@ class TrainingPlan:
             f"{copies} {'copy' if copies == 1 else 'copies'}, {steps:,} copy-steps{guess}",
             f"engine: {self.engine}, {min(self.engine.workers, self.processors)} at a time",
             f"memory of a worker: {', '.join(parts)}",
-            f"disk: at most {format_bytes(self.disk_bytes)}",
+            f"disk: about {format_bytes(self.disk_bytes)}",
             f"expected time: {format_duration(self.seconds)}, {format_duration(self.preparing_seconds)} of it before "
             f"the first step; started now it ends {self.ends.replace('T', ' at ')}",
         ]
@@ -220,7 +220,7 @@ def _planned(stage: Stage, cost: Cost, plan: Plan, at_once: int, size: int, begi
         step_seconds=cost.step,
         copy_bytes=one,
         worker_bytes=together,
-        disk_bytes=copies * cost.disk(stage.problem),
+        disk_bytes=sum(cost.disk(stage.problem, own) for own in sizes),
         processor_seconds=sum(each),
         seconds=begins + last_end(each, at_once),
     )

@@ -1,10 +1,12 @@
 """What a shard costs, measured before anything is trained: seconds a step, memory a copy, bytes on disk.
 
-    seconds of a shard = begin + copies (steps * step + evaluations * evaluation)
+    seconds of a shard = fixed + copies (steps * step + evaluations * evaluation)
+    bytes on disk      = files + copies (steps * reading + snapshots * weights + all tensors)
     memory of a copy   = weights, gradients, optimiser state, and what a forward pass keeps for the backward pass
 
-A few steps are really made, by the plan that a run would have, with as many copies as a shard would have. Times are
-processor seconds (on a card: seconds), so that other programs on the machine do not count.
+A few steps are really made, by the plan that a run would have, with as many copies as a shard would have; a shard of
+these few steps, with its files, shows what does not grow with the steps. Times are processor seconds (on a card:
+seconds), so that other programs on the machine do not count.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,11 +25,13 @@ from torch import Tensor, nn
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan, State
 from onsphere.lab.population.evaluate import Evaluator
-from onsphere.lab.population.shard import RING
+from onsphere.lab.population.shard import RING, Shard, run_shard
 from onsphere.lab.population.step import loss_function
 from onsphere.lab.threads import one_thread
 
 GROUPS, LONG = 5, 0.15  # timed groups of steps, and how many seconds each has at least, where one step is short
+FEW = 8  # steps of the shard that shows what does not grow with them
+ROW = 6  # bytes of a reading's step and copy numbers, packed
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +60,18 @@ class Cost:
     """What the copies of a shard cost.
 
     Attributes:
-        begin: Seconds until the first step is done: networks, tracing, compiling.
+        fixed: Seconds that do not depend on the steps: networks, tracing, compiling, files.
         step: Seconds a copy and step.
         evaluation: Seconds a copy and evaluation.
         state: Bytes of a copy's weights, gradients, optimiser state and constants.
         saved: Bytes that the forward pass of a copy keeps for the backward pass.
         weights: Bytes of a copy's trained tensors on disk.
         kept: Bytes of all its tensors on disk, constants included.
-        reading: Bytes of a step's readings of a copy, before they are packed.
+        reading: Bytes of a step's readings of a copy, as they are before they are packed.
+        files: Bytes on disk that do not depend on the steps: what files say of themselves.
     """
 
-    begin: float
+    fixed: float
     step: float
     evaluation: float
     state: int
@@ -72,16 +79,17 @@ class Cost:
     weights: int
     kept: int
     reading: int
+    files: int
 
     def seconds(self, problem: Problem, copies: int) -> float:
         """Seconds of a shard of these copies."""
         many = problem.steps * self.step + len(problem.evaluation_steps()) * self.evaluation
-        return self.begin + copies * many
+        return self.fixed + copies * many
 
-    def disk(self, problem: Problem) -> int:
-        """Bytes that a copy leaves on disk, at most: readings, snapshots and final tensors."""
+    def disk(self, problem: Problem, copies: int) -> int:
+        """Bytes that a shard of these copies leaves on disk: readings, snapshots and final tensors."""
         snapshots = sum(step <= problem.steps for step in problem.snapshots)
-        return problem.steps * self.reading + snapshots * self.weights + self.kept
+        return self.files + copies * (problem.steps * self.reading + snapshots * self.weights + self.kept)
 
 
 def same_cost(problem: Problem) -> tuple[Any, ...]:
@@ -116,30 +124,42 @@ def measure_cost(problem: Problem, copies: Sequence[Copy], plan: Plan) -> Cost:
     fresh = replace(problem, starts=None, snapshots=())
     own = tuple(replace(copy, start=0) for copy in copies)
     with one_thread():
-        started = _clock(fresh)
         engine = Engine(fresh, own, plan)
         evaluator = Evaluator(fresh, engine.constant_names, engine.statistic_names)
         state = engine.initial_state()
         ring = torch.empty((RING, len(own), engine.columns), dtype=fresh.dtype, device=fresh.device)
         state = engine.advance(state, 1, ring)
-        begin = _clock(fresh) - started
         step = _step(engine, state, ring)
         started = _clock(fresh)
         evaluator(_first(state))
         evaluation = _clock(fresh) - started
         saved = _saved(fresh)
+        short = replace(fresh, steps=min(FEW, fresh.steps), evaluations=1)
+        fixed, files = _short(short, own, plan)
     trained, constants = _bytes(state.params, len(own)), _bytes(state.constants, len(own))
     more = _bytes([*state.buffers, *state.statistics], len(own))
+    reading = engine.columns * ring.element_size() + ROW
+    both = len(short.evaluation_steps())
     return Cost(
-        begin=max(begin - step * len(own), 0.0),
+        fixed=max(fixed - len(own) * (short.steps * step + both * evaluation), 0.0),
         step=step,
         evaluation=evaluation,
         state=2 * trained + more + constants,
         saved=saved,
         weights=trained,
         kept=trained + constants,
-        reading=engine.columns * ring.element_size(),
+        reading=reading,
+        files=max(files - len(own) * (short.steps * reading + trained + constants), 0),
     )
+
+
+def _short(problem: Problem, copies: tuple[Copy, ...], plan: Plan) -> tuple[float, int]:
+    """Seconds and bytes on disk of a whole shard."""
+    with TemporaryDirectory() as folder:
+        started = _clock(problem)
+        run_shard(Shard("short", copies), problem, plan, Path(folder))
+        spent = _clock(problem) - started
+        return spent, sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
 def _step(engine: Engine, state: State, ring: Tensor) -> float:
