@@ -19,7 +19,7 @@ RUNS = 1000
 
 def thousand() -> Iterator[str]:
     """``onsphere runs`` and ``onsphere runs --page`` over copies of a small map."""
-    fields = {"train": 60, "widths": (8,), "elrs": 4, "seeds": 2, "steps": 100, "refine": 1, "workers": 1}
+    fields = {"train": 80, "widths": (8,), "elrs": 4, "seeds": 2, "steps": 100, "refine": 1, "workers": 1}
     with TemporaryDirectory() as folder:
         place = Path(folder) / "runs"
         map_regimes(out=place / "0000", mode="loop", compiled="no", **fields)

@@ -112,13 +112,15 @@ def thumbnail(path: Path) -> str:
     from matplotlib.image import imread, imsave
 
     try:
-        pixels = np.asarray(imread(path, format="png"), dtype=np.float32)  # [height, width, colours], 0 to 1
-        high, wide, _ = pixels.shape
+        pixels = np.asarray(imread(path, format="png"))  # [height, width, colours], 0 to 1
+        high, wide, colours = pixels.shape
         block = max(1, -(-wide // SIZE[0]), -(-high // SIZE[1]))
-        cut = pixels[: high - high % block, : wide - wide % block]
-        small = cut.reshape(high // block, block, wide // block, block, -1).mean((1, 3))
+        rows, columns = high // block, wide // block
+        cut = np.ascontiguousarray(pixels[: rows * block, : columns * block])
+        lines = cut.reshape(rows, block, columns * block * colours).mean(1)  # first down, where memory is in a row
+        small = lines.reshape(rows, columns, block, colours).mean(2)
         colour, ground = small[..., :3], small[..., 3:]
-        if ground.shape[-1]:
+        if colours == 4:
             colour = colour * ground + (1 - ground)  # figures are for white paper
         written = BytesIO()
         imsave(written, np.rint(colour * (LEVELS - 1)) / (LEVELS - 1), format="png", pil_kwargs={"optimize": True})
