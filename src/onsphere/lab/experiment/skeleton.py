@@ -139,7 +139,8 @@ class Experiment(Generic[S, P, R]):
             InputError: A field, the model or the data is wrong, or the experiment trains nothing.
         """
         if self.stages is None:
-            raise InputError(f"--plan: is not allowed with onsphere {self.result.command}: it trains nothing")
+            why = "does not say which rounds it trains" if issubclass(self.result, TrainedResult) else "trains nothing"
+            raise InputError(f"--plan: is not allowed with onsphere {self.result.command}: it {why}")
         began = time.monotonic()
         spec, ready = self._asked(model, data, fields, Progress())
         stages, options = self.stages(spec, ready), cast(EngineOptions, spec)
