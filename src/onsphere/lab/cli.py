@@ -201,7 +201,7 @@ def report(run: RunFolder) -> None:
     print(visible(rewrite(Run.open(run))))
 
 
-@app.command(help_epilogue=examples("runs", "runs results --json", "runs --page"))
+@app.command(help_epilogue=examples("runs --page", "runs results --json"))
 def runs(
     folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"),
     *,

@@ -68,9 +68,9 @@ class TrainingPlan:
     """What a run is going to be; nothing of it has been trained.
 
     Attributes:
-        command: The experiment.
+        command: Command of the experiment, without ``onsphere``.
         engine: How copies are going to be executed.
-        processors: Of how many processors that is.
+        processors: How many processors this machine has.
         stages: The rounds of training, in order.
         data_bytes: Memory of the data.
         process_bytes: The most memory that the measuring process had in all; None where the system does not say.
@@ -159,7 +159,7 @@ def plan_of(
     """Measure what stages cost and put the plan together.
 
     Args:
-        command: The experiment.
+        command: Command of the experiment, without ``onsphere``.
         stages: Its rounds, in order.
         execution: How they are executed.
         preparing: Seconds that the checks and the choice of the plan took, which a run needs as well.

@@ -46,7 +46,7 @@ class Rounds:
 
     Args:
         run: The run, or None for no page.
-        command: The experiment.
+        command: Command of the experiment, without ``onsphere``.
         spec: What was asked for.
         stages: The rounds that are expected, in order; none where an experiment does not say.
         beside: What comes after training, in words.

@@ -36,7 +36,7 @@ class Listed:
     Attributes:
         folder: Where the run lies.
         command: Its experiment; empty where that cannot be read.
-        status: One of :data:`STATES`.
+        status: What became of it so far, one of :data:`STATES`.
         created: When it was started, ISO 8601; empty where that cannot be read.
         summary: What was found, in one line, or what is wrong.
         seconds: Wall-clock seconds that it took; None of one that has not ended.

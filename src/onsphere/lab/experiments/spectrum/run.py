@@ -115,7 +115,7 @@ def _read(shards: Sequence[ShardFolder]) -> tuple[list[Cell], dict[Key, NDArray[
 
 
 def stages(spec: SpectrumSpec, problem: Problem) -> list[Stage]:
-    """The grid."""
+    """The one round of training: every ELR with every seed."""
     return [Stage("grid", problem, [Copy(seed, elr) for elr in spec.elr for seed in range(spec.seeds)])]
 
 
