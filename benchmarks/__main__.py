@@ -7,7 +7,20 @@ import sys
 
 import torch
 
-from benchmarks import curvature, ensembles, kept, monitor, optimizer, population, sharded, spectra, symmetry, toys
+from benchmarks import (
+    curvature,
+    ensembles,
+    kept,
+    listing,
+    monitor,
+    optimizer,
+    plans,
+    population,
+    sharded,
+    spectra,
+    symmetry,
+    toys,
+)
 
 BENCHMARKS = {
     "mlp": population.mlp,
@@ -17,6 +30,8 @@ BENCHMARKS = {
     "kept": kept.steps,
     "sharded": sharded.steps,
     "workers": population.workers,
+    "plans": plans.four,
+    "listing": listing.thousand,
     "toys": toys.pairs,
     "symmetry": symmetry.everything,
     "monitor": monitor.overhead,

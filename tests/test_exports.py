@@ -28,6 +28,7 @@ LAB = {
     *("stabilise", "resume_stabilise", "compare_conventional", "resume_conventional"),
     *("compare_schedules", "resume_schedules", "split_budget", "resume_split"),
     *("save_ensemble", "load_ensemble"),
+    *("plan", "TrainingPlan"),
 }
 
 

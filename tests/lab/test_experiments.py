@@ -9,6 +9,7 @@ import json
 import pickle
 import shlex
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,7 @@ from experiment_specs import (
     words,
 )
 from onsphere.lab import InputError, Run
+from onsphere.lab.population import sizing
 from onsphere.lab.registry import entry_of
 from pictures import undrawn
 
@@ -69,6 +71,40 @@ def test_resumed_after_its_end_it_says_the_same_again(tiny):
     assert last_json(again) == last_json(tiny.done)
     shown = here("resume", "run", folder=tiny.place)
     assert shown.stdout.splitlines()[-1] == "page: run/report.html" and len(shown.stdout.splitlines()) > 1
+
+
+def test_its_plan_is_what_it_trained(tiny, monkeypatch):
+    """The rounds that are sure are those that were trained: copies, shards, steps; nothing is left on disk."""
+    monkeypatch.setattr(sizing, "LONG", 1e-4)  # no time is looked at
+    before = sorted(tiny.place.iterdir())
+    told = here(*words(tiny.command), "--plan", "--json", folder=tiny.place)
+    assert sorted(tiny.place.iterdir()) == before
+    rounds = rounds_in(tiny.run)
+    if not rounds:
+        assert (told.returncode, told.stderr) == (
+            2,
+            f"onsphere: --plan: is not allowed with onsphere {tiny.command}: it trains nothing\n",
+        )
+        return
+    assert told.returncode == 0, told.stderr
+    plan = last_json(told)
+    sure = [(one["copies"], one["shards"], one["steps"]) for one in plan["stages"] if one["sure"]]
+    assert Counter(sure) <= Counter(rounds), "a round that is sure was not trained so"
+    assert len(rounds) <= len(plan["stages"]), "a round was trained that no stage stands for"
+    assert plan["engine"] == {name: last_json(tiny.done)["engine"][name] for name in plan["engine"]}
+
+
+def rounds_in(run):
+    """Copies, shards and steps of every round of a run."""
+    found = {}
+    for folder in Run(run).shard_folders():
+        shard = json.loads((folder / "shard.json").read_text("utf-8"))
+        found.setdefault(folder.name.rpartition("-")[0], []).append((len(shard["copies"]), steps_of(folder)))
+    return [(sum(copies for copies, _ in own), len(own), own[0][1]) for own in found.values()]
+
+
+def steps_of(folder):
+    return json.loads((folder / "done.json").read_text("utf-8"))["steps"]
 
 
 def test_it_is_listed_with_a_summary(tiny):

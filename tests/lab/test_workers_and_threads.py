@@ -40,7 +40,7 @@ TENSORS = ("x_train", "y_train", "x_test", "y_test", "noisy")
 @pytest.fixture(autouse=True)
 def _unwritten(monkeypatch):
     """No pages, which take longer than all the rest."""
-    monkeypatch.setattr("onsphere.lab.experiment.write_page", lambda *arguments, **options: None)
+    monkeypatch.setattr("onsphere.lab.experiment.skeleton.write_page", lambda *arguments, **options: None)
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@
 ``map_spectrum``, ``drop_elr``, ``map_zones``, ``stabilise``, ``compare_conventional`` and ``learn_features`` look at
 the regimes from inside; ``compare_schedules`` proposes a schedule and tries it; ``split_budget`` splits a memory
 budget; ``measure_thermo`` reads temperature, pressure and entropy of a stationary state; ``onsphere.lab.claims``
-decides the papers' claims; ``symmetries_page`` draws what may be rescaled, ``monitor_page`` what a monitor saw. The
-same experiments are commands (``onsphere --help``). Needs the extra ``onsphere[lab]``.
+decides the papers' claims; ``plan`` says beforehand what a run will take; ``symmetries_page`` draws what may be
+rescaled, ``monitor_page`` what a monitor saw. The same experiments are commands (``onsphere --help``). Needs the extra
+``onsphere[lab]``.
 """
 
 from importlib import import_module
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from onsphere.lab.ensemble_files import load_ensemble as load_ensemble
     from onsphere.lab.ensemble_files import save_ensemble as save_ensemble
     from onsphere.lab.execution import Interrupted as Interrupted
+    from onsphere.lab.experiment import TrainingPlan as TrainingPlan
+    from onsphere.lab.experiment import plan as plan
     from onsphere.lab.experiments.conventional.run import compare_conventional as compare_conventional
     from onsphere.lab.experiments.conventional.run import resume_conventional as resume_conventional
     from onsphere.lab.experiments.drop.run import drop_elr as drop_elr
@@ -53,8 +56,10 @@ _HOME = {
     "InputError": "onsphere.lab.options",
     "Interrupted": "onsphere.lab.execution",
     "Run": "onsphere.lab.store",
+    "TrainingPlan": "onsphere.lab.experiment",
     "load_ensemble": "onsphere.lab.ensemble_files",
     "monitor_page": "onsphere.lab.monitored",
+    "plan": "onsphere.lab.experiment",
     "save_ensemble": "onsphere.lab.ensemble_files",
     "symmetries_page": "onsphere.lab.experiments.symmetries.page",
     "write_readings": "onsphere.lab.monitored",

@@ -17,7 +17,20 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from onsphere.lab.command import Config, Json, Out, Stopped, displayed, go_on, listed, rewrite, work
+from onsphere.lab.command import (
+    Config,
+    Json,
+    Out,
+    Plan,
+    Stopped,
+    displayed,
+    go_on,
+    listed,
+    rewrite,
+    runs_page,
+    show_plan,
+    work,
+)
 from onsphere.lab.config import with_config
 from onsphere.lab.console import visible
 from onsphere.lab.options import InputError, Options, one_line
@@ -90,12 +103,17 @@ def command_of(entry: Entry) -> Callable[..., None]:
         spec: Options = options(),  # noqa: B008 (frozen)
         out: Path | None = None,
         json: bool = False,
+        plan: bool = False,
         config: Path | None = None,
     ) -> None:
         del config  # read before parsing, see with_config
-        fields = spec.model_dump(exclude_unset=True) | {"out": out}
+        fields = spec.model_dump(exclude_unset=True)
         if given and given[0] is not None:
             fields[entry.positional] = given[0]
+        if plan:
+            show_plan(entry.experiment.plan(**fields), json)
+            return
+        fields["out"] = out
         work(entry.experiment, json, lambda own, progress, stop: own.start(**fields, progress=progress, stop=stop))
 
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -103,6 +121,7 @@ def command_of(entry: Entry) -> Callable[..., None]:
         "spec": (options(), Annotated[options, Parameter(name="*")]),
         "out": (None, Out),
         "json": (False, Json),
+        "plan": (False, Plan),
         "config": (None, Config),
     }
     parameters = [inspect.Parameter(n, kind, default=d, annotation=a) for n, (d, a) in annotations.items()]
@@ -182,14 +201,25 @@ def report(run: RunFolder) -> None:
     print(visible(rewrite(Run.open(run))))
 
 
-@app.command(help_epilogue=examples("runs", "runs results --json"))
-def runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"), *, json: Json = False) -> None:
+@app.command(help_epilogue=examples("runs --page", "runs results --json"))
+def runs(
+    folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"),
+    *,
+    page: Annotated[
+        bool, Parameter(negative="", help="Also write index.html there: all runs, sortable, with pictures and links.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the runs in a folder, newest first."""
     from onsphere.lab.store import list_runs
 
     rows = [listed(run) for run in list_runs(folder)]
+    written = runs_page(folder, rows) if page else None
     if json:
-        print(json_format.dumps({"command": "runs", "runs": rows}))
+        print(json_format.dumps({"command": "runs", "runs": rows, "page": written and str(written)}))
+        return
+    if written is not None:
+        print(visible(f"page: {written}"))
         return
     if not rows:
         print(visible(f"no runs in {folder}"))

@@ -19,7 +19,7 @@ from onsphere.lab.registry import entry_of
 
 if TYPE_CHECKING:
     from onsphere.lab.display import Display
-    from onsphere.lab.experiment import Experiment
+    from onsphere.lab.experiment import Experiment, TrainingPlan
     from onsphere.lab.result import ExperimentResult
     from onsphere.lab.store import Run
 
@@ -30,6 +30,12 @@ T = TypeVar("T")
 Out = Annotated[Path | None, Parameter(help="Folder of the run; new or empty (default: runs/COMMAND-DATE-TIME).")]
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print the result as one JSON object, the last line of output.")
+]
+Plan = Annotated[
+    bool,
+    Parameter(
+        negative="", help="Say what it will take, by a few steps: copies, time, memory, disk; then stop, without a run."
+    ),
 ]
 Config = Annotated[Path | None, Parameter(help="TOML file with the same fields; options given here win.")]
 
@@ -49,6 +55,16 @@ def work(own: Own, as_json: bool, call: Callable[[Own, Display, Callable[[], boo
         from onsphere.lab.terminal import show
 
         show(own, result)
+
+
+def show_plan(plan: TrainingPlan, as_json: bool) -> None:
+    """Print what a run is going to be."""
+    if as_json:
+        print(json_format.dumps(plan.to_dict()), flush=True)
+        return
+    from onsphere.lab.terminal import show_tables
+
+    show_tables([plan.table(), "", *plan.lines()])
 
 
 def displayed(call: Callable[[Display, Callable[[], bool]], T], how_to_go_on: Callable[[Path | None], str]) -> T:
@@ -139,9 +155,16 @@ def experiment_of(run: Run) -> Own:
     return entry.experiment
 
 
-def listed(run: Run) -> dict[str, str]:
+def listed(run: Run) -> dict[str, Any]:
     """A run as a row of the list; one that cannot be read is listed as damaged, with the reason."""
-    row = {"run": str(run.folder), "command": "", "status": "damaged", "created": "", "summary": ""}
+    row: dict[str, Any] = {
+        "run": str(run.folder),
+        "command": "",
+        "status": "damaged",
+        "created": "",
+        "summary": "",
+        "seconds": None,
+    }
     try:
         run.check()
         manifest = run.manifest
@@ -149,13 +172,33 @@ def listed(run: Run) -> dict[str, str]:
         entry = entry_of(manifest["command"])
         if entry is None:
             return row | {"status": "unknown", "summary": f"onsphere {__version__} does not know this experiment"}
+        if not run.done:
+            return row | {"status": run.status}
+        own = entry.experiment
         with run.reading():
-            summary = entry.experiment.one_line(run) if run.done else ""
-        return row | {"status": run.status, "summary": summary}
+            result = own.result.load(run)
+            return row | {"status": "done", "summary": own.describe(result), "seconds": result.seconds}
     except InputError as error:
         return row | {"summary": str(error)}
     except Exception as error:  # the list goes on, whatever is wrong with one run
         return row | {"summary": f"{run.folder} cannot be shown ({type(error).__name__}: {error})"}
+
+
+def runs_page(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write the page of a folder of runs from the rows of the list.
+
+    Raises:
+        InputError: There is no such folder, or the page cannot be written there.
+    """
+    from onsphere.lab.report.runs_page import Listed, write_runs_page
+
+    if not folder.is_dir():
+        raise InputError(f"--page: {folder} is not a folder, so that no page can be written there")
+    found = [Listed(Path(row["run"]), **{name: value for name, value in row.items() if name != "run"}) for row in rows]
+    try:
+        return write_runs_page(folder, found)
+    except OSError as error:
+        raise InputError(f"--page: {folder} cannot be written: {error.strerror or error}") from None
 
 
 def _how_to_go_on(folder: Path | None) -> str:

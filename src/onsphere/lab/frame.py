@@ -58,14 +58,21 @@ class Report:
 
 
 def write_page(
-    run: Run, result: ExperimentResult, report: Report, answer: Sequence[str], runs: int | None = None
+    run: Run,
+    result: ExperimentResult,
+    report: Report,
+    answer: Sequence[str],
+    runs: int | None = None,
+    so_far: str = "",
 ) -> Path:
     """Write ``report.html``, which is returned, and ``figures/`` into the run's folder.
 
-    The first sentence of the answer stands by itself; ``runs`` says how many the time was for, if several.
+    The first sentence of the answer stands by itself; ``runs`` says how many the time was for, if several. Of a run
+    that has not ended ``so_far`` says what is still to come: it stands first, and no figures are written.
     """
     said = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
-    save_figures([*said, *report.figures], report.subtitle, run.folder)
+    if not so_far:
+        save_figures([*said, *report.figures], report.subtitle, run.folder)
     values = result.to_dict()
     engine = dict(values.get("engine", {}) if report.engine is None else report.engine)
     execution = read_execution(run)
@@ -75,12 +82,12 @@ def write_page(
     given = {name: value for name, value in fields.items() if value not in (None, [])}
     page = _page(
         replace(report, summary=[*report.summary, format_duration(result.seconds)]),
-        answer,
+        [*([so_far] if so_far else []), *answer],
         values,
         cost_section(result.seconds, runs, engine, run.manifest["environment"]),
         repeat_section(repeated(result, report.left_out), to_toml(given)),
-        onward=_onward(result, run.folder, repeated(result, report.left_out)),
-        footer=" The figures folder beside this page holds its charts as PNG and SVG.",
+        onward=None if so_far else _onward(result, run.folder, repeated(result, report.left_out)),
+        footer="" if so_far else " The figures folder beside this page holds its charts as PNG and SVG.",
     )
     return page.write(run.folder / "report.html")
 

@@ -22,12 +22,7 @@ _NARROWEST = 10  # letters of a heading that is not broken
 
 def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> None:
     """Print a result."""
-    console = PlainConsole()
-    for block in experiment.printed(result):
-        if isinstance(block, Table):
-            console.print(_lines(block, console))
-        else:
-            console.print(block)
+    console = show_tables(experiment.printed(result))
     console.print()
     for sentence in experiment.answer(result):
         console.print(sentence)
@@ -36,6 +31,14 @@ def show(experiment: Experiment[Any, Any, Any], result: ExperimentResult) -> Non
     engine = getattr(result, "engine", None)
     console.print(cost if engine is None else f"{cost} ({engine})")
     console.print(f"page: {result.report}")
+
+
+def show_tables(blocks: Sequence[Table | str]) -> PlainConsole:
+    """Print tables and lines, and return the console that they were printed on."""
+    console = PlainConsole()
+    for block in blocks:
+        console.print(_lines(block, console) if isinstance(block, Table) else block)
+    return console
 
 
 def _lines(table: Table, console: Console) -> Lines:

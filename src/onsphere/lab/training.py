@@ -266,9 +266,14 @@ class Trainer:
 
     def shards(self, name: str, copies: Sequence[Copy]) -> list[Shard]:
         """The shards that a round of these copies has: its number of copies depends on plan and workers alone."""
-        size = max(1, min(self.plan.chunk, -(-len(copies) // self.workers)))
+        size = shard_size(self.plan, len(copies), self.workers)
         parts = [copies[i : i + size] for i in range(0, len(copies), size)]
         return [Shard(f"{name}-{i:03d}", tuple(part), self.asked) for i, part in enumerate(parts)]
+
+
+def shard_size(plan: Plan, copies: int, workers: int) -> int:
+    """How many copies a shard of a round has, at most."""
+    return max(1, min(plan.chunk, -(-copies // workers)))
 
 
 @contextmanager
@@ -285,7 +290,7 @@ def open_trainer(
     found = read_execution(run)
     workers = options.workers if found is None else found.workers
     with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds) as executor:
-        execution = found or _choose(problem, options, copies)
+        execution = found or choose_execution(problem, options, copies)
         if execution.data != problem.data.fingerprint():
             raise InputError(
                 f"the data are not those that {run.folder} was started with; put them back as they were, or start a "
@@ -297,11 +302,17 @@ def open_trainer(
 
 
 def cpu_seconds(run: Run) -> float:
-    """Processor seconds of all shards, those of earlier, interrupted calls included; rounded to 1e-3."""
-    return round(sum(ShardFolder(folder).seconds for folder in run.shard_folders()), 3)
+    """Processor seconds of all shards that have ended, earlier, interrupted calls included; rounded to 1e-3."""
+    shards = (ShardFolder(folder) for folder in run.shard_folders())
+    return round(sum(shard.seconds for shard in shards if shard.done), 3)
 
 
-def _choose(problem: Problem, options: EngineOptions, copies: int) -> Execution:
+def choose_execution(problem: Problem, options: EngineOptions, copies: int) -> Execution:
+    """Choose how the copies of a new run are executed.
+
+    Raises:
+        InputError: The network does not support the mode that was asked for.
+    """
     try:
         plan, timings = choose_plan(
             problem, copies, options.workers, mode=options.mode, chunk=options.chunk, compiled=options.compiled

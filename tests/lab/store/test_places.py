@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import onsphere.lab.experiment as experiment
+import onsphere.lab.experiment.skeleton as experiment
 from command import flags, here
 from onsphere.lab import InputError, Interrupted, map_regimes, resume_regimes
 from onsphere.lab.console import PlainConsole, visible

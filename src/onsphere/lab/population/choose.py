@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onsphere.lab.population.copies import Copy, Problem
 from onsphere.lab.population.engine import Engine, Plan
@@ -44,6 +44,7 @@ def choose_plan(
     """Choose a plan for the copies of a first round that some worker processes share.
 
     What ``mode``, ``chunk`` and ``compiled`` say is taken in place of what a timing finds, or of the mode's default.
+    Where they leave nothing to choose nothing is timed: one step shows whether the network can be trained so.
 
     Returns:
         The plan, and the timings behind it: seconds of process CPU time per copy and step.
@@ -64,7 +65,11 @@ def choose_plan(
             other, timings[other.mode] = _time(problem, other)
             plan = other if timings[other.mode] * MARGIN < timings[likely.mode] else likely
     else:
-        plan, timings[mode] = _time(problem, batched if mode == "vmap" else single)
+        plan = batched if mode == "vmap" else single
+        if compiled == "no" or (compiled == "auto" and mode == "loop"):
+            tried = _tried(problem, plan)
+            return tried or _explain(problem, plan, f"the model cannot be trained in mode {mode}; use mode auto"), {}
+        plan, timings[mode] = _time(problem, plan)
     if timings[plan.mode] == FAILED:
         _explain(
             problem, plan, f"the model cannot be trained in mode {plan.mode}" + ("; use mode auto" * (mode != "auto"))
@@ -92,15 +97,36 @@ def _decide_compiled(
 
 def _time(problem: Problem, plan: Plan) -> tuple[Plan, float]:
     """Seconds of CPU time per copy and step, and the plan that could really be run (untraced where it must)."""
-    width = min(plan.chunk, PROBE_COPIES) if plan.mode == "vmap" else 1
-    copies = tuple(Copy(seed=k % 2, lr=1e-6) for k in range(width))
+    copies = _probes(plan)
     try:
         with one_thread():
-            return plan, _seconds(Engine(problem, copies, plan)) / width
+            return plan, _seconds(Engine(problem, copies, plan)) / len(copies)
     except Exception:  # any failure of vmap, tracing or compiling means: not this way
         if plan.traced and not plan.compiled:
             return _time(problem, replace(plan, traced=False))
         return plan, FAILED
+
+
+def _tried(problem: Problem, plan: Plan) -> Plan | None:
+    """The plan that one step shows can be run (untraced where it must), or None."""
+    try:
+        with one_thread():
+            engine = Engine(problem, _probes(plan), plan)
+            engine.advance(engine.initial_state(), 1, _ring(engine, 1))
+    except Exception:  # as in a timing
+        return _tried(problem, replace(plan, traced=False)) if plan.traced else None
+    return plan
+
+
+def _probes(plan: Plan) -> tuple[Copy, ...]:
+    """Copies to try a plan with."""
+    width = min(plan.chunk, PROBE_COPIES) if plan.mode == "vmap" else 1
+    return tuple(Copy(seed=k % 2, lr=1e-6) for k in range(width))
+
+
+def _ring(engine: Engine, steps: int) -> Tensor:
+    shape = (steps, len(engine.copies), engine.columns)
+    return torch.empty(shape, dtype=engine.problem.dtype, device=engine.problem.device)
 
 
 def _explain(problem: Problem, plan: Plan, message: str) -> NoReturn:
@@ -115,8 +141,7 @@ def _explain(problem: Problem, plan: Plan, message: str) -> NoReturn:
 
 def _seconds(engine: Engine) -> float:
     state = engine.initial_state()
-    shape = (_STEPS_AT_ONCE, len(engine.copies), engine.columns)
-    ring = torch.empty(shape, dtype=state.params[0].dtype, device=state.alive.device)
+    ring = _ring(engine, _STEPS_AT_ONCE)
     times: list[float] = []
     for number in range(4):  # the first traces or compiles and does not count
         # What a call costs once would count for half of a small network's single step.

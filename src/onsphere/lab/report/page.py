@@ -255,13 +255,13 @@ class Page:
         """Assemble the HTML text, plotly.js included when there is a chart."""
         charts = any(isinstance(block, Chart) for section in self.sections for block in section.blocks)
         return (
-            _environment()
+            environment()
             .get_template("page.html.j2")
             .render(
                 page=self,
-                style=_asset("page.css"),
-                guard=_asset("guard.js"),
-                script=_asset("page.js"),
+                style=asset("page.css"),
+                guard=asset("guard.js"),
+                script=asset("page.js"),
                 plotly=_plotly() if charts else "",
                 data=json_for_script(self.data),
             )
@@ -279,7 +279,8 @@ class Page:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates beside this module; every text is escaped."""
     return Environment(
         loader=PackageLoader(__package__ or "onsphere.lab.report"),
         autoescape=True,
@@ -290,11 +291,11 @@ def _environment() -> Environment:
 
 
 @cache
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """A style sheet or script of the package: our own text, so it goes into the page unescaped."""
-    environment = _environment()
-    assert environment.loader is not None
-    source, _, _ = environment.loader.get_source(environment, name)
+    templates = environment()
+    assert templates.loader is not None
+    source, _, _ = templates.loader.get_source(templates, name)
     return Markup(source)
 
 

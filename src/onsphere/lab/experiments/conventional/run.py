@@ -36,7 +36,7 @@ from onsphere.lab.experiments.regimes.classify import Cell, classify, finite_mea
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.intervals import geometric_mean
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, problem_of
@@ -117,9 +117,17 @@ def measure(session: Session[ConventionalSpec, Mapping[Setup, Ready]]) -> dict[s
             own = [run for shard in shards for run in space_runs(given.problem, shard, setup, given.invariant, sphere)]
             runs += settled_runs(own)
         session.progress.finding(describe(runs))
-    runs.sort(key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
+        if setup != spec.setups[-1]:
+            session.so_far(_found(session, runs))
+    return _found(session, runs)
+
+
+def _found(session: Session[ConventionalSpec, Mapping[Setup, Ready]], runs: list[ConventionalRun]) -> dict[str, Any]:
+    """What the runs so far say."""
+    runs = sorted(runs, key=lambda run: (SETUPS.index(run.setup), run.lr, run.seed))
+    done = [setup for setup in session.spec.setups if setup != "sphere" and any(run.setup == setup for run in runs)]
     return {
-        "distances": [distance(s, [run for run in runs if run.setup == s]) for s in spec.setups if s != "sphere"],
+        "distances": [distance(s, [run for run in runs if run.setup == s]) for s in done],
         "runs": runs,
         "engine": {"invariant": {name: one.invariant for name, one in session.given.items()}},
     }
@@ -245,6 +253,11 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def stages(spec: ConventionalSpec, given: Mapping[Setup, Ready]) -> list[Stage]:
+    """The runs of every set-up."""
+    return [Stage(TITLES[setup], given[setup].problem, copies_of(spec, setup)) for setup in spec.setups]
+
+
 EXPERIMENT = Experiment(
     spec=ConventionalSpec,
     result=ConventionalResult,
@@ -255,5 +268,6 @@ EXPERIMENT = Experiment(
     describe=lambda result: describe(result.runs),
     runs=lambda result: len(result.runs),
     printed=printed,
+    stages=stages,
 )
 resume_conventional = EXPERIMENT.resume

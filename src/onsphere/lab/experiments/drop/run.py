@@ -38,7 +38,7 @@ from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.networks import Evaluation
 from onsphere.lab.networks.minima import Minima, Place, Point
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, Stage, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
@@ -129,9 +129,7 @@ def prepare(spec: DropSpec, model: Model, data: Data, progress: Progress) -> Rea
 def measure(session: Session[DropSpec, Ready]) -> dict[str, Any]:
     """Train both rounds, measure what lies between them, and analyse the rows."""
     spec, given = session.spec, session.given
-    copies = [_copy(spec, seed, rate) for rate in spec.all_starts() for seed in range(spec.seeds)]
-    single = len(copies)
-    copies += [_staged_copy(spec, seed, staged) for staged in spec.staged() for seed in range(spec.seeds)]
+    copies, single = _copies(spec), len(spec.all_starts()) * spec.seeds
     cells: list[Cell] = []
 
     def told(ended: list[ShardFolder]) -> str:
@@ -301,6 +299,20 @@ def _continuations(
     return sorted(rows, key=lambda each: (each[1].end, each[1].start, each[1].seed))
 
 
+def stages(spec: DropSpec, given: Ready) -> list[Stage]:
+    """The runs before the drop, and each at every final rate after it."""
+    copies = _copies(spec)
+    after = replace(given.problem, steps=spec.drop_steps, snapshots=())
+    wanted = [_copy(spec, copy.seed, end) for end in spec.ends for copy in copies]
+    return [Stage("before the drop", given.problem, copies), Stage("after the drop", after, wanted)]
+
+
+def _copies(spec: DropSpec) -> list[Copy]:
+    """The runs before the drop: those at one rate, then those in stages."""
+    single = [_copy(spec, seed, rate) for rate in spec.all_starts() for seed in range(spec.seeds)]
+    return single + [_staged_copy(spec, seed, staged) for staged in spec.staged() for seed in range(spec.seeds)]
+
+
 EXPERIMENT = Experiment(
     spec=DropSpec,
     result=DropResult,
@@ -311,5 +323,7 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: result.runs,
     printed=printed,
+    stages=stages,
+    beside="averages, paths and sharpness, measured after training",
 )
 resume_drop = EXPERIMENT.resume

@@ -38,7 +38,7 @@ from onsphere.lab.experiments.regimes.classify import Cell, settled
 from onsphere.lab.experiments.regimes.run import read_cells
 from onsphere.lab.networks import Evaluation, evaluate, network
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.report.words import format_number
 from onsphere.lab.result import Real
@@ -270,6 +270,16 @@ def _rows(
     return run, [PartAccuracy(origin.lr, origin.seed, part.part, a, w) for part, a, w in accuracies]
 
 
+def stages(spec: FeaturesSpec, problem: Problem) -> list[Stage]:
+    """The runs before the drop, and each once more after it."""
+    copies = [Copy(seed, elr) for elr in spec.all_starts() for seed in range(spec.seeds)]
+    after = replace(problem, steps=spec.drop_steps)
+    return [
+        Stage("before the drop", problem, copies),
+        Stage("after the drop", after, [Copy(c.seed, spec.end) for c in copies]),
+    ]
+
+
 EXPERIMENT = Experiment(
     spec=FeaturesSpec,
     result=FeaturesResult,
@@ -280,5 +290,7 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: len(result.cells) + len(result.runs),
     printed=printed,
+    stages=stages,
+    beside="the accuracy by parts, measured after training",
 )
 resume_features = EXPERIMENT.resume

@@ -25,12 +25,12 @@ from onsphere.lab.experiments.periods.science.minima import find_minima
 from onsphere.lab.experiments.periods.science.runs import analyse
 from onsphere.lab.experiments.periods.science.setups import Ready, ready
 from onsphere.lab.experiments.periods.science.sharpness import measure_sharpness
-from onsphere.lab.experiments.periods.science.sphere import SphereSide, compare, sphere_side
+from onsphere.lab.experiments.periods.science.sphere import FACTORS, SphereSide, compare, sphere_side
 from onsphere.lab.experiments.periods.science.traces import measure_traces, trace_steps
 from onsphere.lab.experiments.periods.spec import PeriodsSpec
 from onsphere.lab.experiments.periods.words import answer, describe
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage
 from onsphere.lab.population.copies import Schedule
 from onsphere.lab.population.course import courses_of
 from onsphere.lab.population.phases import Phase
@@ -123,8 +123,7 @@ def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
             runs.sort(key=lambda run: (list(widths).index(run.width), settings.index(run.setting), run.seed))
             return describe(runs)
 
-        title = "whole space" if width is None else f"width {width}"
-        shards += session.train(problem, round_name(width), copies_of(spec), title, told=told)
+        shards += session.train(problem, round_name(width), copies_of(spec), title_of(width), told=told)
     side = on_sphere(session, runs) if spec.compare_sphere else SphereSide([], [])
     return {
         "runs": runs,
@@ -136,6 +135,11 @@ def measure(session: Session[PeriodsSpec, Ready]) -> dict[str, Any]:
         "fixed": with_norm_fixed(session, copies_of(spec), runs) if spec.fix_norm else [],
         "engine": {"invariant": invariant},
     }
+
+
+def title_of(width: int | None) -> str:
+    """What a round in the whole space is called."""
+    return "whole space" if width is None else f"width {width}"
 
 
 def copies_of(spec: PeriodsSpec) -> list[Copy]:
@@ -189,6 +193,18 @@ def read_runs(
     ]
 
 
+def stages(spec: PeriodsSpec, given: Ready) -> list[Stage]:
+    """The settings at every width, and beside them what is trained on the sphere or at a fixed norm."""
+    copies, widths = copies_of(spec), dict[int | None, Problem](given.widths.items()) or {None: given.problem}
+    found = [Stage(title_of(width), problem, copies) for width, problem in widths.items()]
+    sphere = replace(given.problem, geometry="sphere", radius=1.0, snapshots=(), schedule="constant")
+    if spec.compare_sphere:
+        found.append(Stage("sphere", sphere, [Copy(c.seed, 1e-3) for c in copies for _ in FACTORS], sure=False))
+    if spec.fix_norm:
+        found.append(Stage("norm fixed", replace(sphere, radius=None), [Copy(c.seed, 1e-3) for c in copies]))
+    return found
+
+
 EXPERIMENT = Experiment(
     spec=PeriodsSpec,
     result=PeriodsResult,
@@ -199,5 +215,7 @@ EXPERIMENT = Experiment(
     describe=lambda result: describe(result.runs),
     runs=lambda result: len(result.runs) + len(result.sphere) + len(result.fixed),
     printed=printed,
+    stages=stages,
+    beside="minima, sharpness and traces, where they are asked for",
 )
 resume_periods = EXPERIMENT.resume

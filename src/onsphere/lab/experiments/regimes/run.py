@@ -7,6 +7,8 @@ round 1 ...  for each seed, the geometric middle of each gap in which the label 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from onsphere.lab.calling import takes
 from onsphere.lab.experiment import Experiment, Session
 from onsphere.lab.experiments.regimes.classify import (
+    NAMES,
     Cell,
     MapCell,
     find_boundaries,
@@ -30,7 +33,7 @@ from onsphere.lab.experiments.regimes.spec import RegimesSpec
 from onsphere.lab.experiments.regimes.words import answer, describe, describe_boundaries
 from onsphere.lab.models.trained_head import TrainedHead
 from onsphere.lab.options import InputError
-from onsphere.lab.population import Copy, Problem, ShardFolder, Spheres
+from onsphere.lab.population import Copy, Problem, ShardFolder, Spheres, Stage
 from onsphere.lab.population.evaluate import SUBSETS
 from onsphere.lab.population.running import momenta
 from onsphere.lab.preparation import prepare_model, prepare_with_others
@@ -96,9 +99,15 @@ def measure(session: Session[RegimesSpec, Problem]) -> dict[str, Any]:
             wanted = next_cells(cells, spec.refine_factor)
             if not wanted:
                 break
-    cells = settled(cells)
-    cells.sort(key=lambda cell: (cell.elr, cell.seed))
-    return {"cells": cells, "boundaries": find_boundaries(cells), "radius": session.given.radius}
+            if number < spec.refine:
+                session.so_far(_found(cells, session.given))
+    return _found(cells, session.given)
+
+
+def _found(cells: Sequence[MapCell], problem: Problem) -> dict[str, Any]:
+    """What all cells so far say."""
+    known = sorted(settled(cells), key=lambda cell: (cell.elr, cell.seed))
+    return {"cells": known, "boundaries": find_boundaries(known), "radius": problem.radius}
 
 
 def map_cells(shard: ShardFolder, round_number: int, problem: Problem, converged_loss: float) -> list[MapCell]:
@@ -125,6 +134,16 @@ def read_cells(shard: ShardFolder, round_number: int, classes: int = 0) -> list[
     return summarise(shard.readings(), shard.evaluations(), elrs, seeds, round_number, guessed)
 
 
+def stages(spec: RegimesSpec, problem: Problem) -> list[Stage]:
+    """The grid, and a middle a boundary and seed in every round that brackets of the grid's ratio need."""
+    copies = [Copy(seed, elr, momentum=spec.momentum) for seed in range(spec.seeds) for elr in spec.grid()]
+    ratio = math.log(spec.elr_max / spec.elr_min) / max(1, spec.elrs - 1) if spec.elrs > 1 else 0.0
+    rounds = min(spec.refine, max(0, math.ceil(math.log2(max(ratio, 1e-9) / math.log(spec.refine_factor)))))
+    middles = [Copy(seed, spec.elr_min, momentum=spec.momentum) for seed in range(spec.seeds) for _ in NAMES]
+    found = [Stage("grid", problem, copies)]
+    return found + [Stage(f"round {n}", problem, middles, sure=False, joined=True) for n in range(1, rounds + 1)]
+
+
 EXPERIMENT = Experiment(
     spec=RegimesSpec,
     result=RegimesResult,
@@ -135,5 +154,6 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: len(result.cells),
     printed=printed,
+    stages=stages,
 )
 resume_regimes = EXPERIMENT.resume

@@ -27,12 +27,21 @@ from onsphere.lab.calling import takes
 from onsphere.lab.data import Dataset
 from onsphere.lab.data.transforms import standardise_floats
 from onsphere.lab.experiment import Experiment, Session
-from onsphere.lab.experiments.schedule.methods import Setting, boundaries_of, copies_of, settings_of, with_map
+from onsphere.lab.experiments.schedule.methods import (
+    QUICK_ELRS,
+    QUICK_ROUNDS,
+    QUICK_SEEDS,
+    Setting,
+    boundaries_of,
+    copies_of,
+    settings_of,
+    with_map,
+)
 from onsphere.lab.experiments.schedule.page import printed, report
 from onsphere.lab.experiments.schedule.result import Method, Proposal, ScheduleResult, choose, verdict
 from onsphere.lab.experiments.schedule.spec import ScheduleSpec
 from onsphere.lab.experiments.schedule.words import answer, describe
-from onsphere.lab.population import Problem, ShardFolder
+from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, Stage
 from onsphere.lab.population.engine import State
 from onsphere.lab.population.evaluate import Evaluator
 from onsphere.lab.progress import Progress
@@ -183,6 +192,24 @@ def validation_errors(shards: list[ShardFolder], problem: Problem, validation: D
     return np.concatenate(errors)
 
 
+def stages(spec: ScheduleSpec, given: Arena) -> list[Stage]:
+    """The quick map where nothing says the boundaries, the methods on the sphere, those in the whole space."""
+    lr, many = 1e-3, spec.seeds * (1 + len(spec.constant) + len(spec.peaks))
+    found: list[Stage] = []
+    if spec.convergence is None:
+        grid = [Copy(seed, elr) for seed in range(QUICK_SEEDS) for elr in QUICK_ELRS]
+        found.append(Stage("quick map", given.sphere, grid, most=many))
+        for number in range(1, QUICK_ROUNDS + 1):
+            middles = [Copy(seed, lr) for seed in range(QUICK_SEEDS)] * 2
+            found.append(Stage(f"quick map, round {number}", given.sphere, middles, sure=False, joined=True))
+    like = Setting("proposed", lr, lr, phases=(Phase(0, lr),))
+    on_sphere = copies_of([like] * (many // spec.seeds), spec.seeds)
+    found.append(Stage("methods on the sphere", given.sphere, on_sphere, joined=bool(found)))
+    pairs = [(rate, decay) for rate in spec.lr for decay in spec.weight_decay] * 2
+    in_space = copies_of([Setting("space-cosine", *pair, pair[1], (Phase(0, pair[0]),)) for pair in pairs], spec.seeds)
+    return found + [Stage("methods in the whole space", given.space, in_space)] * bool(in_space)
+
+
 EXPERIMENT = Experiment(
     spec=ScheduleSpec,
     result=ScheduleResult,
@@ -194,5 +221,6 @@ EXPERIMENT = Experiment(
     runs=lambda result: result.spec.seeds * len(result.methods),
     printed=printed,
     fields=with_map,
+    stages=stages,
 )
 resume_schedules = EXPERIMENT.resume

@@ -26,7 +26,7 @@ from onsphere.lab.experiments.spectrum.result import Pair, Point, SpectrumResult
 from onsphere.lab.experiments.spectrum.spec import SpectrumSpec
 from onsphere.lab.experiments.spectrum.words import answer, describe
 from onsphere.lab.networks.matched import Search, matched_weights
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
@@ -114,6 +114,11 @@ def _read(shards: Sequence[ShardFolder]) -> tuple[list[Cell], dict[Key, NDArray[
     return settled(sorted(cells, key=lambda cell: (cell.elr, cell.seed))), losses
 
 
+def stages(spec: SpectrumSpec, problem: Problem) -> list[Stage]:
+    """The one round of training: every ELR with every seed."""
+    return [Stage("grid", problem, [Copy(seed, elr) for elr in spec.elr for seed in range(spec.seeds)])]
+
+
 EXPERIMENT = Experiment(
     spec=SpectrumSpec,
     result=SpectrumResult,
@@ -124,5 +129,7 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: len(result.runs),
     printed=printed,
+    stages=stages,
+    beside="sharpness and barriers, measured after training",
 )
 resume_spectrum = EXPERIMENT.resume

@@ -32,10 +32,11 @@ from onsphere.lab.experiments.split.pools.measure import (
     trained_pools,
 )
 from onsphere.lab.experiments.split.pools.points import AtTemperatures, Law, Point
-from onsphere.lab.experiments.split.pools.study import Study, handed_down, prepare
+from onsphere.lab.experiments.split.pools.study import Study, copies_of, handed_down, prepare
 from onsphere.lab.experiments.split.result import METRICS, MORE, BudgetAnswer, Cost, SplitResult, SplitRow
 from onsphere.lab.experiments.split.spec import SplitSpec
 from onsphere.lab.experiments.split.words import answer, describe, headline
+from onsphere.lab.population import Stage
 from onsphere.lab.training import Data, Model
 
 Pools = Mapping[int, Pool]
@@ -218,6 +219,15 @@ def saved(session: Session[SplitSpec, Study], pools: Pools, best: BudgetAnswer, 
     return str(path)
 
 
+def stages(spec: SplitSpec, study: Study) -> list[Stage]:
+    """The pool of every width."""
+    most = max(study.sizes.values())
+    return [
+        Stage(f"width {width}", problem, copies_of(spec, study.sizes[width], width), most=most)
+        for width, problem in study.problems.items()
+    ]
+
+
 EXPERIMENT = Experiment(
     spec=SplitSpec,
     result=SplitResult,
@@ -229,5 +239,7 @@ EXPERIMENT = Experiment(
     runs=lambda result: result.networks,
     printed=printed,
     fields=handed_down,
+    stages=stages,
+    beside="the ensembles of every split",
 )
 resume_split = EXPERIMENT.resume

@@ -32,7 +32,7 @@ from onsphere.lab.experiments.stabilise.result import Distance, StabiliseResult,
 from onsphere.lab.experiments.stabilise.spec import StabiliseSpec
 from onsphere.lab.experiments.stabilise.words import answer, describe
 from onsphere.lab.networks import batches, criterion, network
-from onsphere.lab.population import Copy, Phase, Problem, ShardFolder
+from onsphere.lab.population import Copy, Phase, Problem, ShardFolder, Stage
 from onsphere.lab.training import Data, Model
 from onsphere.landscape import barrier
 
@@ -68,15 +68,9 @@ def stabilise(model: Model = "mlp", data: Data = "digits", **given: Any) -> Stab
 def measure(session: Session[StabiliseSpec, Problem]) -> dict[str, Any]:
     """Train the runs that stay and those that change, compare their levels, measure how far the former wander."""
     spec, change, lags = session.spec, session.spec.change_used, session.spec.lags()
-    staying = [Copy(seed, elr) for elr in (*spec.elrs, *spec.divergence_elrs) for seed in range(spec.seeds)]
-    changing = [
-        Copy(seed, after, phases=(Phase(0, before), Phase(change, after)))
-        for before, after in spec.changes()
-        for seed in range(spec.seeds)
-    ]
     kept = replace(session.given, snapshots=tuple(change + lag for lag in lags))
-    shards = session.train(kept, "stay", staying, "runs at one ELR")
-    changed = session.train(session.given, "change", changing, "changes of the ELR")
+    shards = session.train(kept, "stay", _staying(spec), "runs at one ELR")
+    changed = session.train(session.given, "change", _changing(spec), "changes of the ELR")
     runs = [run for shard in (*shards, *changed) for run in courses(shard, change) if run.after in spec.elrs]
     runs.sort(key=lambda run: (run.after, run.before, run.seed))
     far = [row for shard in shards for row in distances(shard, change, lags)]
@@ -215,6 +209,27 @@ def _directions(shard: ShardFolder, step: int) -> Array:
     return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))
 
 
+def stages(spec: StabiliseSpec, problem: Problem) -> list[Stage]:
+    """The runs that stay at one ELR, and those that change it."""
+    kept = replace(problem, snapshots=tuple(spec.change_used + lag for lag in spec.lags()))
+    return [
+        Stage("runs at one ELR", kept, _staying(spec)),
+        Stage("changes of the ELR", problem, _changing(spec)),
+    ]
+
+
+def _staying(spec: StabiliseSpec) -> list[Copy]:
+    return [Copy(seed, elr) for elr in (*spec.elrs, *spec.divergence_elrs) for seed in range(spec.seeds)]
+
+
+def _changing(spec: StabiliseSpec) -> list[Copy]:
+    return [
+        Copy(seed, after, phases=(Phase(0, before), Phase(spec.change_used, after)))
+        for before, after in spec.changes()
+        for seed in range(spec.seeds)
+    ]
+
+
 EXPERIMENT = Experiment(
     spec=StabiliseSpec,
     result=StabiliseResult,
@@ -225,5 +240,7 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: result.runs,
     printed=printed,
+    stages=stages,
+    beside="the barriers along the runs, measured after training",
 )
 resume_stabilise = EXPERIMENT.resume

@@ -33,7 +33,7 @@ from onsphere.lab.experiments.thermo.page import printed, report
 from onsphere.lab.experiments.thermo.result import ThermoResult
 from onsphere.lab.experiments.thermo.spec import SMALL, ThermoSpec
 from onsphere.lab.experiments.thermo.words import answer, describe
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage
 from onsphere.lab.progress import Progress
 from onsphere.lab.training import Data, Model, prepared, problem_of
 
@@ -103,7 +103,7 @@ def measure(session: Session[ThermoSpec, Mapping[str, Problem]]) -> dict[str, An
 def _population(session: Session[ThermoSpec, Mapping[str, Problem]], name: str, problem: Problem) -> list[Run]:
     """Train one population and measure its runs: copy, what was measured, training error at the end."""
     spec = session.spec
-    copies = [Copy(seed, rate, decay) for rate, decay in spec.settings(name) for seed in range(spec.seeds)]
+    copies = _copies(spec, name)
     most = spec.seeds * max(len(spec.settings(other)) for other in spec.populations())
     shards = session.train(problem, name, copies, name.replace("_", " "), most=most)
     session.progress.begin(f"measuring {name.replace('_', ' ')}", len(copies))
@@ -130,6 +130,16 @@ def _shard(session: Session[ThermoSpec, Mapping[str, Problem]], problem: Problem
     return found
 
 
+def stages(spec: ThermoSpec, given: Mapping[str, Problem]) -> list[Stage]:
+    """The runs of every population."""
+    most = spec.seeds * max(len(spec.settings(name)) for name in given)
+    return [Stage(name.replace("_", " "), one, _copies(spec, name), most=most) for name, one in given.items()]
+
+
+def _copies(spec: ThermoSpec, name: str) -> list[Copy]:
+    return [Copy(seed, rate, decay) for rate, decay in spec.settings(name) for seed in range(spec.seeds)]
+
+
 EXPERIMENT = Experiment(
     spec=ThermoSpec,
     result=ThermoResult,
@@ -140,5 +150,7 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: len(result.rows),
     printed=printed,
+    stages=stages,
+    beside="entropies and noise, measured after every population",
 )
 resume_thermo = EXPERIMENT.resume

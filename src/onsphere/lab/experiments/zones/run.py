@@ -26,7 +26,7 @@ from onsphere.lab.experiments.zones.result import Continuation, PathPoint, Zones
 from onsphere.lab.experiments.zones.spec import ZonesSpec
 from onsphere.lab.experiments.zones.words import answer, describe
 from onsphere.lab.networks import batches, criterion, network
-from onsphere.lab.population import Copy, Problem, ShardFolder, stack_starts
+from onsphere.lab.population import Copy, Problem, ShardFolder, Stage, stack_starts
 from onsphere.lab.progress import Progress
 from onsphere.lab.result import Real
 from onsphere.lab.training import Data, Model, prepared, problem_of
@@ -192,6 +192,15 @@ def end_sharpness(session: Session[ZonesSpec, Problem], shards: Sequence[ShardFo
     return found
 
 
+def stages(spec: ZonesSpec, problem: Problem) -> list[Stage]:
+    """The paths, then the continuations of the first ELR's."""
+    copies = [Copy(seed, elr) for elr in spec.path_elrs for seed in range(spec.seeds)]
+    wanted = [Copy(seed, elr) for seed in range(spec.seeds) for _ in spec.branches() for elr in spec.elrs]
+    path = replace(problem, snapshots=tuple(spec.reading_steps()))
+    after = replace(problem, steps=spec.continue_steps)
+    return [Stage("paths", path, copies, most=max(len(copies), len(wanted))), Stage("continuations", after, wanted)]
+
+
 EXPERIMENT = Experiment(
     spec=ZonesSpec,
     result=ZonesResult,
@@ -202,5 +211,7 @@ EXPERIMENT = Experiment(
     describe=describe,
     runs=lambda result: len(result.zones) + len(result.continuations),
     printed=printed,
+    stages=stages,
+    beside="the sharpness along the paths",
 )
 resume_zones = EXPERIMENT.resume

@@ -11,32 +11,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from onsphere.lab.engine_file import Execution, read_execution
-from onsphere.lab.execution import Interrupted
+from onsphere.lab.experiment.planning import TrainingPlan, plan_of
+from onsphere.lab.experiment.rounds import Rounds
+from onsphere.lab.experiment.session import Session, Stop, never
 from onsphere.lab.frame import Report, write_page
-from onsphere.lab.options import InputError, Options
-from onsphere.lab.population import Copy, Problem, ShardFolder
+from onsphere.lab.options import EngineOptions, InputError, Options
+from onsphere.lab.population import Problem, Stage
 from onsphere.lab.progress import Progress
-from onsphere.lab.registry import entry_of
+from onsphere.lab.registry import ENTRIES, entry_of
 from onsphere.lab.report.page import Table
-from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of, typed
-from onsphere.lab.store import Damaged, Run
-from onsphere.lab.store.files import read_json, write_json
+from onsphere.lab.result import ExperimentResult, TrainedResult, conclude, elapsed, plain_of
+from onsphere.lab.store import Run
 from onsphere.lab.store.place import given_back
 from onsphere.lab.threads import one_thread
 from onsphere.lab.training import (
     Data,
     Model,
-    Trainer,
+    choose_execution,
     cpu_seconds,
     fields_of_call,
-    open_trainer,
     prepared,
     problem_of,
     spec_of_run,
@@ -46,13 +44,6 @@ from onsphere.lab.training import (
 S = TypeVar("S", bound=Options)
 P = TypeVar("P")
 R = TypeVar("R", bound=ExperimentResult)
-T = TypeVar("T")
-Stop = Callable[[], bool]
-
-
-def never() -> bool:
-    """The default of every ``stop``: it never asks to stop."""
-    return False
 
 
 class Refused(InputError):  # noqa: N818 (named for what happened)
@@ -66,133 +57,6 @@ def trained(spec: Any, model: Model, data: Data, progress: Progress) -> Problem:
         InputError: Data, batch size, device or model are not usable.
     """
     return prepared(problem_of(spec, model, data), progress)
-
-
-@dataclass(frozen=True)
-class Session(Generic[S, P]):
-    """What a measurement has at hand.
-
-    Attributes:
-        spec: The fields that were asked for.
-        given: What ``prepare`` made, such as the problem that is trained.
-        run: The run that keeps everything.
-        progress: Whoever is told what happens.
-        stop: Asked often; True ends the call at the next checkpoint.
-    """
-
-    spec: S
-    given: P
-    run: Run
-    progress: Progress
-    stop: Stop
-
-    @property
-    def execution(self) -> Execution:
-        """How copies are executed, which is settled once something was trained."""
-        found = read_execution(self.run)
-        assert found is not None
-        return found
-
-    def trainer(self, problem: Problem, copies: int) -> AbstractContextManager[Trainer]:
-        """Open a trainer for several rounds of one problem.
-
-        Args:
-            problem: The problem that is trained.
-            copies: How many copies the largest round has; the plan of a new run is chosen for so many.
-        """
-        options: Any = self.spec
-        return open_trainer(problem, self.run, options, copies, self.progress, self.stop)
-
-    def train(
-        self,
-        problem: Problem,
-        name: str,
-        copies: Sequence[Copy],
-        title: str,
-        *,
-        most: int = 0,
-        told: Callable[[list[ShardFolder]], str] | None = None,
-    ) -> list[ShardFolder]:
-        """Train one round of copies.
-
-        Args:
-            problem: The problem that is trained.
-            name: The shards are called ``NAME-000``, ...
-            copies: The copies that are trained.
-            title: What the display calls the round.
-            most: How many copies a later round of the same plan has, where that is more.
-            told: Says what is known from the shards that have ended so far, in one line.
-
-        Returns:
-            The shards in the order of the copies.
-
-        Raises:
-            Interrupted: The run was asked to stop.
-        """
-        with self.trainer(problem, max(most, len(copies))) as trainer:
-            return self.round(trainer, name, copies, title, told)
-
-    def round(
-        self,
-        trainer: Trainer,
-        name: str,
-        copies: Sequence[Copy],
-        title: str,
-        told: Callable[[list[ShardFolder]], str] | None = None,
-    ) -> list[ShardFolder]:
-        """Train one round on an open trainer; the arguments are those of :meth:`train`."""
-        ended: list[ShardFolder] = []
-        for shard in trainer.round(name, copies, title):
-            ended.append(shard)
-            if told is not None:
-                self.progress.finding(told(ended))
-        return [ShardFolder(trainer.folder / shard.name) for shard in trainer.shards(name, copies)]
-
-    def kept(self, path: str, kind: type[T], measure: Callable[[], T], *, units: int = 1, key: str = "rows") -> T:
-        """Measure once: what was measured is kept on disk as plain values and found there again.
-
-        Args:
-            path: The file within the run's folder, without its ending.
-            kind: What is measured, such as ``list[Row]`` for a dataclass of that name.
-            measure: Called on one thread if the file is not there; tells the progress itself, as :meth:`each` does.
-            units: How much work this is, for the display, if it is found.
-            key: Under which name the file holds the values, of which it may hold several; "" for values that are
-                themselves the whole of the file, such as a dataclass.
-
-        Returns:
-            What the file holds, so that a resumed run computes with the same bits.
-
-        Raises:
-            Interrupted: The run was asked to stop before this was measured.
-        """
-        file = self.run.folder / f"{path}.json"
-        held = read_json(file) if file.exists() else {}
-        if held and key in (*held, ""):
-            self.progress.advance(units)
-        else:
-            if self.stop():
-                raise Interrupted
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with one_thread():
-                found = plain_of(measure())
-            write_json(file, held | {key: found} if key else found)
-            held = read_json(file)
-        try:
-            return typed(kind, held[key] if key else held)
-        except (KeyError, ValueError) as error:
-            raise Damaged(file, f"is damaged: it holds no {key or kind.__name__}") from error
-
-    def each(self, items: Iterable[T]) -> Iterator[T]:
-        """Items of a long measurement: a look at ``stop`` before each, a word to the display after it.
-
-        Raises:
-            Interrupted: The run was asked to stop.
-        """
-        for item in items:
-            if self.stop():
-                raise Interrupted
-            yield item
-            self.progress.advance(1)
 
 
 @dataclass(frozen=True)
@@ -212,6 +76,9 @@ class Experiment(Generic[S, P, R]):
         runs: How many runs the time was for; 0 where there is no telling.
         printed: Tables and lines for the terminal, above the answer.
         fields: From the fields that a user gave to those that the spec is made of.
+        stages: Called with the spec and what ``prepare`` gave: the rounds of training that ``measure`` is going to ask
+            for; None of an experiment that trains nothing.
+        beside: What ``measure`` does besides training, in words; it is in no plan.
     """
 
     spec: type[S]
@@ -224,6 +91,8 @@ class Experiment(Generic[S, P, R]):
     runs: Callable[[R], int]
     printed: Callable[[R], Sequence[Table | str]] = lambda _: ()
     fields: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    stages: Callable[[S, P], Sequence[Stage]] | None = None
+    beside: str = ""
 
     def start(
         self,
@@ -252,27 +121,31 @@ class Experiment(Generic[S, P, R]):
             InputError: A field, the model or the data is wrong; the message is one line.
             Interrupted: ``stop`` returned True; the run can be resumed.
         """
-        named = {name: value for name, value in (("model", model), ("data", data)) if value is not None}
-        given = self.fields({**fields, **named})
-        known = self.spec.model_fields
-        used: dict[str, Any] = {
-            name: given.pop(name, known[name].default) for name in ("model", "data") if name in known
-        }
-        if "data" in used:
-            given = fields_of_call(used["model"], used["data"], given)
-        else:
-            given |= used
         began, told = time.monotonic(), progress or Progress()
-        spec = validated(self.spec, given)
-        ready = self.prepare(spec, used.get("model"), used.get("data"), told)
+        spec, ready = self._asked(model, data, fields, told)
         place = None if out is None else Path(out)
         made = place is None or not os.path.lexists(place)  # no error for a name that no file can have
         run = Run.create(place, self.result.command, spec.model_dump(mode="json"))
         try:
-            return self._do(Session(spec, ready, run, told, stop), began)
+            return self._do(self._session(spec, ready, run, told, stop, began), began)
         except Refused:
             given_back(run.folder, made)
             raise
+
+    def plan(self, model: Model | None = None, data: Data | None = None, **fields: Any) -> TrainingPlan:
+        """Say what a run with these arguments of :meth:`start` is going to be, from a few steps, without a folder.
+
+        Raises:
+            InputError: A field, the model or the data is wrong, or the experiment trains nothing.
+        """
+        if self.stages is None:
+            why = "does not say which rounds it trains" if issubclass(self.result, TrainedResult) else "trains nothing"
+            raise InputError(f"--plan: is not allowed with onsphere {self.result.command}: it {why}")
+        began = time.monotonic()
+        spec, ready = self._asked(model, data, fields, Progress())
+        stages, options = self.stages(spec, ready), cast(EngineOptions, spec)
+        execution = choose_execution(stages[0].problem, options, stages[0].most or len(stages[0].copies))
+        return plan_of(self.result.command, stages, execution, time.monotonic() - began, self.beside)
 
     def resume(
         self,
@@ -306,7 +179,7 @@ class Experiment(Generic[S, P, R]):
         spec = spec_of_run(self.spec, run, model, data, name)
         used = model or getattr(spec, "model", None)
         ready = self.prepare(spec, used, data or getattr(spec, "data", None), told)
-        return self._do(Session(spec, ready, run, told, stop), began)
+        return self._do(self._session(spec, ready, run, told, stop, began), began)
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
         return _named, (self.result.command,)  # by name, as functions are: what resumes runs goes to a pool
@@ -319,19 +192,71 @@ class Experiment(Generic[S, P, R]):
         """The result of an ended run in one line."""
         return self.describe(self.result.load(run))
 
+    def _asked(self, model: Model | None, data: Data | None, fields: Mapping[str, Any], told: Progress) -> tuple[S, P]:
+        """The spec of the arguments of a call, and what its measurement works with."""
+        named = {name: value for name, value in (("model", model), ("data", data)) if value is not None}
+        given = self.fields({**fields, **named})
+        known = self.spec.model_fields
+        used: dict[str, Any] = {
+            name: given.pop(name, known[name].default) for name in ("model", "data") if name in known
+        }
+        if "data" in used:
+            given = fields_of_call(used["model"], used["data"], given)
+        else:
+            given |= used
+        spec = validated(self.spec, given)
+        return spec, self.prepare(spec, used.get("model"), used.get("data"), told)
+
     def _do(self, session: Session[S, P], began: float) -> R:
         run = session.run
         session.progress.folder(run.folder)
         with run.lock(), one_thread():
-            found = dict(self.measure(session))
-            values = {"spec": session.spec, "seconds": elapsed(began)} | found
-            if issubclass(self.result, TrainedResult):
-                values["engine"] = session.execution.summary | dict(found.get("engine", {}))
-                values["cpu_seconds"] = cpu_seconds(run)
-            return conclude(run, self.result.restored(run, plain_of(values)), self._write)
+            result = self._result(session, self.measure(session), began)
+            session.rounds.take_away()
+            return conclude(run, result, self._write)
 
-    def _write(self, run: Run, result: R) -> Path:
-        return write_page(run, result, self.report(run, result), self.answer(result), self.runs(result) or None)
+    def _session(self, spec: S, ready: P, run: Run, progress: Progress, stop: Stop, began: float) -> Session[S, P]:
+        def draw(found: Mapping[str, Any], first: str) -> None:
+            self._write(run, self._result(session, found, began), first)
+
+        stages = () if self.stages is None else self.stages(spec, ready)
+        rounds = Rounds(run, self.result.command, spec, stages, self.beside, draw, progress)
+        session = Session(spec, ready, run, progress, stop, rounds)
+        return session
+
+    def _result(self, session: Session[S, P], found: Mapping[str, Any], began: float) -> R:
+        values: dict[str, Any] = {"spec": session.spec, "seconds": elapsed(began)} | dict(found)
+        if issubclass(self.result, TrainedResult):
+            values["engine"] = session.execution.summary | dict(found.get("engine", {}))
+            values["cpu_seconds"] = cpu_seconds(session.run)
+        return self.result.restored(session.run, plain_of(values))
+
+    def _write(self, run: Run, result: R, so_far: str = "") -> Path:
+        runs = self.runs(result) or None
+        return write_page(run, result, self.report(run, result), self.answer(result), runs, so_far)
+
+
+def plan(command: str, model: Model | None = None, data: Data | None = None, **fields: Any) -> TrainingPlan:
+    """Say what a run of an experiment is going to be, from a few steps: copies, time, memory, disk.
+
+    Args:
+        command: What is typed after ``onsphere``, such as ``regimes`` or ``landscape drop``.
+        model: The network, as :meth:`Experiment.start` takes it.
+        data: The data, as it takes them.
+        **fields: Fields of the experiment's spec by name.
+
+    Raises:
+        InputError: There is no such experiment, it trains nothing, or a field, the model or the data is wrong.
+
+    Example:
+        >>> from onsphere.lab import plan
+        >>> plan("regimes", steps=10_000, seeds=8)  # doctest: +SKIP
+    """
+    entry = entry_of(command)
+    if entry is None:
+        names = ", ".join(entry.command for entry in ENTRIES)
+        raise InputError(f"command: {command!r} is not allowed: there are {names}")
+    return entry.experiment.plan(model, data, **fields)
 
 
 def _named(command: str) -> Experiment[Any, Any, Any]:
