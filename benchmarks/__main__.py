@@ -7,7 +7,19 @@ import sys
 
 import torch
 
-from benchmarks import curvature, ensembles, kept, monitor, optimizer, population, sharded, spectra, symmetry, toys
+from benchmarks import (
+    curvature,
+    ensembles,
+    executors,
+    kept,
+    monitor,
+    optimizer,
+    population,
+    sharded,
+    spectra,
+    symmetry,
+    toys,
+)
 
 BENCHMARKS = {
     "mlp": population.mlp,
@@ -17,6 +29,7 @@ BENCHMARKS = {
     "kept": kept.steps,
     "sharded": sharded.steps,
     "workers": population.workers,
+    "executors": executors.shards,
     "toys": toys.pairs,
     "symmetry": symmetry.everything,
     "monitor": monitor.overhead,
