@@ -10,6 +10,7 @@ import torch
 from benchmarks import (
     curvature,
     ensembles,
+    executors,
     kept,
     listing,
     monitor,
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "workers": population.workers,
     "plans": plans.four,
     "listing": listing.thousand,
+    "executors": executors.shards,
     "toys": toys.pairs,
     "symmetry": symmetry.everything,
     "monitor": monitor.overhead,

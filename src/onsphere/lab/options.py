@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from onsphere.lab.keyed import Keyed
+from onsphere.lab.placement import Local, Placement, parse
 
 # Far beyond what makes sense, far within what memory, float32 and a folder of files carry; a field's own may be less.
 MOST = 10**9
@@ -186,6 +187,22 @@ class ElrOptions(Options):
         return {"all": None, "weights": "weights"}.get(self.elr_of, tuple(self.elr_of.split(",")))
 
 
+def _placed(value: str | None) -> str | None:
+    """Refuse a text that names no executor; a validator that runs after the field's own."""
+    if value is not None:
+        parse(value)
+    return value
+
+
+def _workers_of(text: str) -> int | None:
+    """The N of ``local:N``; None for every other text, a wrong one included."""
+    try:
+        found = parse(text)
+    except ValueError:
+        return None
+    return found.workers if isinstance(found, Local) else None
+
+
 class EngineOptions(Options):
     """What executes the copies; changes the cost, not the question."""
 
@@ -199,10 +216,35 @@ class EngineOptions(Options):
     """vmap: many copies in one batched step; loop: one copy after another; auto: by a short timing."""
     chunk: Annotated[int, Field(ge=1)] | None = None
     """Copies per shard (default: chosen with the mode)."""
+    executor: Annotated[str | None, AfterValidator(_placed)] = None
+    """Where shards run: local:N (the same as --workers N), ray, ray:num_cpus=1,num_gpus=0.5, ray:address=HOST:PORT or
+    ray://HOST:PORT; with ray, --workers is how many shards a round is split into at least."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between checkpoints: what a killed run loses at most."""
     compiled: Literal["auto", "yes", "no"] = "auto"
     """Compile the whole step with torch.compile (auto: only where it pays for itself)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_means_workers(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("executor"), str):
+            number = _workers_of(values["executor"])
+            if number is not None and str(values.get("workers", number)) != str(number):
+                given, also = values["executor"], values["workers"]
+                raise ValueError(f"--executor: {given} and --workers {also} are not allowed together: leave one out")
+            return values if number is None else values | {"workers": number}
+        return values
+
+    @property
+    def placement(self) -> Placement:
+        """The parsed ``executor``; ``--workers`` processes of this machine where there is none."""
+        found = Local() if self.executor is None else parse(self.executor)
+        return Local(self.workers) if isinstance(found, Local) else found
+
+    @property
+    def senders(self) -> int:
+        """How many processes the problem is sent to: 1 where it stays in this one."""
+        return self.workers if isinstance(self.placement, Local) else max(self.workers, 2)
 
 
 def one_line(error: ValidationError, *, style: Literal["option", "key"] = "option") -> str:

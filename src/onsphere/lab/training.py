@@ -25,6 +25,7 @@ from onsphere.lab.engine_file import ENGINE, Execution, read_execution, write_ex
 from onsphere.lab.execution import Executor, make_executor
 from onsphere.lab.models import ModelError
 from onsphere.lab.options import DataOptions, EngineOptions, InputError, Options, one_line
+from onsphere.lab.placement import Placement, missing_package
 from onsphere.lab.population import Copy, Plan, Problem, Shard, ShardFolder, choose_plan
 from onsphere.lab.population.shard import check_same
 from onsphere.lab.preparation import prepare_model
@@ -45,7 +46,7 @@ def fields_of_call(model: Model, data: Data, fields: Mapping[str, Any]) -> dict[
     if not isinstance(data, str):
         given = {"train": None, "label_noise": 0.0, "standardise": False} | given
     if not isinstance(model, str):
-        given = {"workers": 1} | given
+        given = ({} if given.get("executor") else {"workers": 1}) | given
     return {"model": name_of(model), "data": data if isinstance(data, str) else "arrays"} | given
 
 
@@ -138,6 +139,13 @@ def check_device(device: str) -> None:
         raise InputError(f"--device: {device!r} is not usable here ({reason}); cpu always is") from None
 
 
+def check_placement(placement: Placement) -> None:
+    """Raise :class:`InputError` if the package of that executor is not installed."""
+    missing = missing_package(placement)
+    if missing is not None:
+        raise InputError(f"--executor: {missing}")
+
+
 def check_sendable(model: Model, workers: int) -> None:
     """Raise :class:`InputError` if workers, which are other processes, cannot import the factory by its name."""
     if isinstance(model, str) or workers == 1:
@@ -188,7 +196,8 @@ def problem_of(
     batch_size = len(dataset.x_train) if spec.batch_size == "full" else spec.batch_size
     check_batch_size(batch_size, dataset)
     check_device(spec.device)
-    check_sendable(model, spec.workers)
+    check_placement(spec.placement)
+    check_sendable(model, spec.senders)
     if more.get("augment"):
         check_images(dataset)
     paper = getattr(spec, "preset", "sphere") == "paper"
@@ -289,7 +298,8 @@ def open_trainer(
     """
     found = read_execution(run)
     workers = options.workers if found is None else found.workers
-    with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds) as executor:
+    place = options.placement
+    with make_executor(problem, run.shards, workers, stop, options.checkpoint_seconds, place) as executor:
         execution = found or choose_execution(problem, options, copies)
         if execution.data != problem.data.fingerprint():
             raise InputError(

@@ -32,7 +32,7 @@ from onsphere.lab.handover import Handed, hand_over
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
 from onsphere.tracing import trace
 
-__all__ = ["DEATHS", "Interrupted", "WorkerDied", "Workers", "abandon"]
+__all__ = ["DEATHS", "Interrupted", "WorkerDied", "Workers", "abandon", "error_from", "pickled"]
 
 #: A shard is begun again three times where it gets no further; the fourth death is the last.
 DEATHS = 4
@@ -154,7 +154,7 @@ class Workers:
                     else:
                         unended.remove(task)
                     if kind == "failed":
-                        raise _error(*value)
+                        raise error_from(*value)
                     if kind == "ended" and value:
                         yield task.shard.name
                     left |= (kind == "ended" and not value) or (kind == "died" and stopping)
@@ -250,9 +250,10 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _error(pickled: bytes, there: str) -> Exception:
+def error_from(sent: bytes, there: str) -> Exception:
+    """The error that :func:`pickled` made bytes of elsewhere, with its traceback there as its cause."""
     try:
-        error: Exception = pickle.loads(pickled)
+        error: Exception = pickle.loads(sent)
     except Exception:  # of a class that can be made there alone
         error = RuntimeError(there.strip().splitlines()[-1])
     error.__cause__ = _There(f"\n{there}")
@@ -277,7 +278,7 @@ def _serve(pipe: Connection, handed: Handed, checkpoint_seconds: float) -> None:
         except MemoryError:
             os._exit(1)  # begun anew when others may have ended
         except Exception as error:
-            pipe.send(("failed", (_pickled(error), traceback.format_exc())))
+            pipe.send(("failed", (pickled(error), traceback.format_exc())))
 
 
 def _listen(pipe: Connection, tasks: queue.SimpleQueue[Any], stopping: threading.Event) -> None:
@@ -325,7 +326,8 @@ def _work(
     return ended
 
 
-def _pickled(error: Exception) -> bytes:
+def pickled(error: Exception) -> bytes:
+    """An error as bytes; empty if it is of a class that cannot be sent."""
     try:
         return pickle.dumps(error)
     except Exception:

@@ -35,6 +35,7 @@ from onsphere.lab.training import (
     check_batch_size,
     check_device,
     check_images,
+    check_placement,
     check_sendable,
     load_data,
     prepared,
@@ -157,7 +158,8 @@ def prepare(spec: SplitSpec, model: Model, data: Data, progress: Progress) -> St
     dataset = load_data(spec.model_copy(update={"pool": factor}), spec.seed, data)
     check_batch_size(spec.batch_size, dataset)
     check_device(spec.device)
-    check_sendable(model, spec.workers)
+    check_placement(spec.placement)
+    check_sendable(model, spec.senders)
     if spec.augment:
         check_images(dataset)
     family = Family.of(model, spec, dataset)
