@@ -1,4 +1,4 @@
-"""Who runs shards: this process, worker processes of this machine, or Ray. Nothing else in the laboratory knows.
+"""Who runs shards: this process, worker processes of this machine, Ray, or Slurm. Nothing else in the laboratory knows.
 
 An executor takes shards and a folder and yields the names of the shards as they end. What is trained and how comes with
 the shards; where it is trained changes no bit.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from onsphere.lab.placement import Placement, RayCluster
+from onsphere.lab.placement import Placement, RayCluster, SlurmCluster
 from onsphere.lab.population import Plan, Problem, Shard, run_shard
 from onsphere.lab.threads import one_thread
 from onsphere.lab.workers import Interrupted, WorkerDied, Workers, abandon
@@ -80,6 +80,10 @@ def make_executor(
     with ExitStack() as stack:
         if isinstance(placement, RayCluster):
             yield stack.enter_context(_on_ray(problem, folder, placement, stop, checkpoint_seconds))
+        elif isinstance(placement, SlurmCluster):
+            from onsphere.lab.executors.on_slurm import on_slurm
+
+            yield stack.enter_context(on_slurm(problem, folder, placement, workers, stop, checkpoint_seconds))
         elif workers == 1:
             yield InProcess(problem, folder, stop, checkpoint_seconds)
         else:

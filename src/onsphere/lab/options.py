@@ -217,8 +217,8 @@ class EngineOptions(Options):
     chunk: Annotated[int, Field(ge=1)] | None = None
     """Copies per shard (default: chosen with the mode)."""
     executor: Annotated[str | None, AfterValidator(_placed)] = None
-    """Where shards run: local:N (the same as --workers N), ray, ray:num_cpus=1,num_gpus=0.5, ray:address=HOST:PORT or
-    ray://HOST:PORT; with ray, --workers is how many shards a round is split into at least."""
+    """Where shards run: local:N (the same as --workers N), ray, ray:num_cpus=1,num_gpus=0.5, ray:address=HOST:PORT,
+    ray://HOST:PORT, or slurm:partition=NAME,time=MINUTES; there --workers is how many shards run at once at most."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between checkpoints: what a killed run loses at most."""
     compiled: Literal["auto", "yes", "no"] = "auto"
