@@ -142,7 +142,8 @@ class OnSlurm:
         """The shards whose jobs have ended."""
         time.sleep(HEAR_SECONDS)
         for name, job in list(self._out.items()):
-            over = not self._is_at_work(name) if job is None else job.done()
+            silent = self._file(name, "told").exists() and not self._is_at_work(name)
+            over = silent or (job is not None and job.done())  # Slurm need not keep account of what it ran
             file = self._file(name, "word")
             if file.exists():
                 said = read_json(file)
@@ -154,6 +155,8 @@ class OnSlurm:
                 yield Outcome(name, "lost") if job is None and word.kind == "stopped" else word.outcome(name)
             elif over:
                 del self._out[name]
+                if job is not None and silent:
+                    job.cancel(check=False)  # so that no two train one shard
                 yield self._unsaid(name, job)
 
     def _unsaid(self, name: str, job: Any) -> Outcome:
