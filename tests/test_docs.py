@@ -52,7 +52,13 @@ def test_options_named_in_the_docs_exist(page):
 
     text = page.read_text(encoding="utf-8")
     for entry in ENTRIES:
-        known = {name.replace("_", "-") for name in entry.options.model_fields} | {"out", "json", "config", "help"}
+        known = {name.replace("_", "-") for name in entry.options.model_fields} | {
+            "out",
+            "json",
+            "config",
+            "help",
+            "plan",
+        }
         for line in re.findall(rf"onsphere {entry.command}(?![\w-])[^`\n]*", text):
             for option in re.findall(r"--(?:no-)?([a-z][a-z-]*)", line):
                 assert option in known, f"{page.name}: {entry.command} --{option}"

@@ -67,7 +67,7 @@ def make_executor(
     """An executor where it was asked for; on this machine, this process for one worker, worker processes for more.
 
     Args:
-        problem: What is trained.
+        problem: The network, data and training of all copies.
         folder: The folder of the shards.
         workers: How many processes of this machine there are.
         stop: Asked now and then; True stops at a checkpoint.

@@ -150,12 +150,17 @@ def test_runs_that_became_non_finite_are_marked_along_the_top(regimes: Map) -> N
     assert not crosses(map_chart(regimes.result).panels[0].marks)
 
 
+def boundaries(run):
+    (found,) = (one for one in report_of(run.result, run.courses).sections if one.id == "boundaries")
+    return found
+
+
 def test_unresolved_boundaries_are_called_that(regimes: Map) -> None:
     both = regimes.but(boundaries={"convergence": UNKNOWN, "divergence": replace(UNKNOWN, low=0.4, reason="raise it")})
     assert answer(both.result)[0] == (
         "Where convergence ends is not resolved. Where divergence begins is not resolved (somewhere above 0.4)."
     )
-    texts = [block.text for block in report_of(both.result, both.courses).sections[0].blocks if isinstance(block, Text)]
+    texts = [block.text for block in boundaries(both).blocks if isinstance(block, Text)]
     assert texts == [
         "The end of convergence is not resolved: no run interpolates; train longer",
         "The onset of divergence is not resolved: raise it",
@@ -172,6 +177,6 @@ def test_no_middle_regime_is_said(regimes: Map) -> None:
 
 def test_the_spread_over_seeds_is_told(regimes: Map) -> None:
     same = regimes.bounded("divergence", per_seed=[Bracket(seed, 0.1, 0.4) for seed in range(5)])
-    tables = [one for one in report_of(same.result, same.courses).sections[0].blocks if isinstance(one, Table)]
+    tables = [one for one in boundaries(same).blocks if isinstance(one, Table)]
     said = [cell.text for row in tables[0].cells for cell in row]
     assert "3.9e-3 – 4.81e-3, a factor of 1.23 (5 seeds)" in said and "none: 0.2 (5 seeds)" in said

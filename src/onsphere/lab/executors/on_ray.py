@@ -183,7 +183,7 @@ def _train(
     desk: Any,
     number: int,
 ) -> Word:
-    """The task."""
+    """Train a shard as a task of Ray."""
     import ray
 
     def taken() -> Problem:

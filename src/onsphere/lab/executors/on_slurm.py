@@ -218,7 +218,7 @@ class OnSlurm:
 
 
 def _train(handed: Handed, shard: Shard, plan: Plan, folder: Path, checkpoint_seconds: float, jobs: Path) -> str:
-    """The job."""
+    """Train a shard as a job of Slurm, and leave its last word."""
     begun: list[int] = []
 
     def tell(done: int, first: bool) -> bool:

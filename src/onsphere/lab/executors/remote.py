@@ -24,10 +24,10 @@ class Word:
 
     Attributes:
         kind: ``ended``, ``stopped`` at its checkpoint, ``failed``, or ``lost`` for want of memory.
-        done: Copy-steps done.
-        node: Where that was.
+        done: How many copy-steps are done by then.
+        node: The name of the machine that trained it.
         error: What was raised, as bytes.
-        there: Its traceback.
+        there: The traceback of the error, as text.
     """
 
     kind: Literal["ended", "stopped", "failed", "lost"]
@@ -56,7 +56,7 @@ def train(
     """Train a shard to its end, on one thread, from its checkpoint if there is one.
 
     Args:
-        shard: The shard.
+        shard: The copies that are trained together.
         problem: Gives the problem; asked once, unless the shard is to stop before it begins.
         plan: How it is executed.
         folder: The shard's own folder.
