@@ -61,9 +61,8 @@ Try first:
   onsphere doctor                                     whether everything is here
 
 In your own training loop, any optimiser:
-  groups = onsphere.sphere_groups(model, batch)
-  monitor = onsphere.Monitor(optimizer, groups)
-  print(*monitor.diagnose(), sep="\\n")
+  monitor = onsphere.Monitor(optimizer, onsphere.sphere_groups(model, batch))
+  print(monitor.report())
 
 All commands: onsphere --help; of one: onsphere regimes --help"""
 

@@ -130,6 +130,16 @@ def release(optimizer: object) -> None:
     Raises:
         TypeError: Something is not an optimiser.
         ValueError: One of them is neither kept nor corrected.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> optimizer = torch.optim.SGD([weight], lr=1.0)
+        >>> optimizer = onsphere.keep_on_sphere(optimizer, [{"params": [weight], "sphere": "joint"}])
+        >>> onsphere.release(optimizer)
+        >>> weight.grad = torch.tensor([1.0, 0.0])
+        >>> optimizer.step()
+        >>> weight.detach()
+        tensor([2., 4.])
     """
     optimizers = torch_optimizers(optimizer, "release")
     if not all(one in _KEPT or is_corrected(one) for one in optimizers):

@@ -130,6 +130,12 @@ def fuse(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: A matrix is split over processes: gather the model first.
         ValueError: Nothing in it is decoupled, or a matrix has other parametrisations besides the gains.
+
+    Example:
+        >>> model, x = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2)), torch.randn(16, 4)
+        >>> groups = onsphere.decouple(model, onsphere.norm_groups(model, x))
+        >>> list(onsphere.fuse(model).state_dict())
+        ['0.weight', '0.bias', '1.weight', '1.bias', '2.weight', '2.bias']
     """
     found = [
         (module, name, own)

@@ -154,6 +154,11 @@ def make_scale_invariant(
             that is a norm, is parametrised, shares its weight or has norm zero; ``head_norm`` or ``eps``
             not positive and finite; lazy parameters; a forward pass that fails on the batch.
         SymmetryError: with ``check``, if the symmetries cannot be found.
+
+    Example:
+        >>> model = onsphere.make_scale_invariant(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 2)))
+        >>> [name for name, p in model.named_parameters() if p.requires_grad]
+        ['0.weight']
     """
     if not (math.isfinite(head_norm) and head_norm > 0):
         raise ValueError(f"head_norm must be positive and finite, not {head_norm}; the papers use 10")

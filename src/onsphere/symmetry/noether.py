@@ -38,6 +38,12 @@ def noether_residual(
         ValueError: There is no tensor, or lengths or shapes do not match.
 
     Source: Noether's theorem for scaling; Lobacheva, Kodryan et al., NeurIPS 2021 (orthogonality).
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> (weight[0] / weight.norm()).backward()  # scale-invariant: the gradient is orthogonal to the weights
+        >>> bool(onsphere.noether_residual([weight]) < 1e-6)
+        True
     """
     given: Any = tensors["params"] if isinstance(tensors, Mapping) else tensors
     thetas: list[Tensor] = [given] if isinstance(given, Tensor) else list(given)

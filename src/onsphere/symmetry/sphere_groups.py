@@ -82,6 +82,12 @@ def sphere_groups(
 
     Source: the scale-invariant parameters as the published code counts them, Lobacheva, Kodryan et al., NeurIPS 2021,
         and Kodryan et al., NeurIPS 2022 (``only="weights"``).
+
+    Example:
+        >>> layers = nn.Linear(6, 8, bias=False), nn.LayerNorm(8, elementwise_affine=False), nn.Linear(8, 2)
+        >>> groups = onsphere.sphere_groups(nn.Sequential(*layers), torch.randn(16, 6))
+        >>> [(group["sphere"], group["names"]) for group in groups]
+        [('joint', ['0.weight']), (None, ['2.weight', '2.bias'])]
     """
     check_spheres(spheres)
     check_only(only)
