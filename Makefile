@@ -6,7 +6,7 @@ JOBS ?= 2
 # Every process that a test starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench science search laws docs clean help
+.PHONY: demo test check bench science cluster search laws docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make check    linters, types and import contracts only"
 	@echo "make science  the phenomena, trained anew on real data (SECOND=no: each claim on its first data set alone)"
 	@echo "make search   the property tests with new random examples, other ones each time"
+	@echo "make cluster  two nodes of Ray on loopback: a lost node, a killed driver, an orderly stop (minutes)"
 	@echo "make docs     the documentation as a site that works offline, in site/, and its checks"
 	@echo "make laws     draw the figures of docs/laws.md and print its numbers"
 	@echo "make bench    measured ratios (minutes; an otherwise idle machine)"
@@ -24,7 +25,7 @@ demo: .venv/lab
 	$(BIN)/onsphere regimes --out $(RUN)
 
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore=tests/science --ignore=tests/site
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore=tests/science --ignore=tests/site --ignore=tests/lab/executors/test_ray.py
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -34,6 +35,9 @@ check: .venv/dev
 
 science: .venv/dev
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(if $(filter no,$(SECOND)),-m "not second") tests/science
+
+cluster: .venv/dev
+	$(BIN)/pytest tests/lab/executors/test_ray.py
 
 search: .venv/dev
 	$(BIN)/pytest -n $(JOBS) --hypothesis-profile=search -m hypothesis
