@@ -67,7 +67,7 @@ def _known(history: GroupHistory) -> tuple[Optimizer, Equilibrium] | None:
 
 def _balance(history: GroupHistory) -> list[Finding]:
     good = history.finite
-    if good.sum() < ENOUGH or history.on_sphere or _is_short(history):
+    if good.sum() < ENOUGH or history.on_sphere or _hardly(history):
         return []
     known = _known(history)
     if known is None or known[1].radius is None:
@@ -158,9 +158,14 @@ def _elapsed(history: GroupHistory) -> float:
     return float(np.nan_to_num(history.shrunk).sum() * history.every)
 
 
+def _hardly(history: GroupHistory) -> bool:
+    """Whether decay, of which there is some, has hardly acted: what it leads to cannot be told yet."""
+    return history.shrunk is not None and 0 < _elapsed(history) < _LITTLE
+
+
 def _is_short(history: GroupHistory) -> bool:
-    """Whether decay, of which there is some, has hardly acted."""
-    return history.shrunk is not None and 0 < _elapsed(history) < _LITTLE and _steps(history) >= _EARLY
+    """Whether decay has hardly acted after steps enough to say so."""
+    return _hardly(history) and _steps(history) >= _EARLY
 
 
 def _steps(history: GroupHistory) -> int:
