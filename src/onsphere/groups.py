@@ -14,7 +14,7 @@ makes such groups, the optimisers step them and the monitor reads them; what all
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_only",
     "given_names",
     "is_counted",
+    "listed_params",
     "matches",
     "parameter_names",
     "same_slices",
@@ -58,6 +59,11 @@ def sphere_group(parameters: Mapping[str, Tensor], kind: str | None) -> dict[str
         The group ``{"params": [...], "names": [...], "sphere": kind}``, as torch optimisers take it.
     """
     return {"params": list(parameters.values()), "names": list(parameters), "sphere": kind}
+
+
+def listed_params(params: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The tensors of a param group's ``params``, which torch lets be a single one."""
+    return [params] if isinstance(params, Tensor) else list(params)
 
 
 def matches(name: str, select: str | Sequence[str]) -> bool:

@@ -81,9 +81,11 @@ def make_executor(
         if isinstance(placement, RayCluster):
             yield stack.enter_context(_on_ray(problem, folder, placement, stop, checkpoint_seconds))
         elif isinstance(placement, SlurmCluster):
-            from onsphere.lab.executors.on_slurm import on_slurm
+            from onsphere.lab.executors.on_slurm import OnSlurm
 
-            yield stack.enter_context(on_slurm(problem, folder, placement, workers, stop, checkpoint_seconds))
+            jobs = OnSlurm(problem, folder.absolute(), placement, workers, stop, checkpoint_seconds)
+            stack.callback(jobs.close)
+            yield jobs
         elif workers == 1:
             yield InProcess(problem, folder, stop, checkpoint_seconds)
         else:

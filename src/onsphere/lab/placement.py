@@ -118,14 +118,12 @@ def missing_package(placement: Placement) -> str | None:
     if isinstance(placement, Local):
         return None
     kind, package = ("ray", "ray") if isinstance(placement, RayCluster) else ("slurm", "submitit")
-    if importlib.util.find_spec(package) is not None:
-        alone = isinstance(placement, SlurmCluster) and placement.cluster == "slurm" and shutil.which("sbatch") is None
-        return (
-            "there is no sbatch on this machine, so it belongs to no Slurm cluster; run it on a login node"
-            if alone
-            else None
-        )
-    return f"{kind} needs the package {package}, which is not installed: pip install 'onsphere[{kind}]'"
+    if importlib.util.find_spec(package) is None:
+        return f"{kind} needs the package {package}, which is not installed: pip install 'onsphere[{kind}]'"
+    needs = ("sbatch", "srun") if isinstance(placement, SlurmCluster) and placement.cluster == "slurm" else ()
+    if not all(map(shutil.which, needs)):
+        return "there is no sbatch on this machine, so it belongs to no Slurm cluster; run it on a login node"
+    return None
 
 
 def _ray(rest: str) -> RayCluster:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from onsphere.functional.wrappers import plain_name
-from onsphere.groups import Only, check_only, given_names, is_counted, matches, sphere_kind
+from onsphere.groups import Only, check_only, given_names, is_counted, listed_params, matches, sphere_kind
 from onsphere.monitor.forces import Rule, rule_of
 from onsphere.monitor.titles import common_pattern
 from onsphere.optim.keep import GROUP_KEY
@@ -132,7 +132,7 @@ def watch(
     count: dict[str, int] = {}
     seen: set[int] = set()
     for group in given:
-        kind, params = sphere_kind(group), _listed(group["params"])
+        kind, params = sphere_kind(group), listed_params(group["params"])
         base = "sphere" if kind else str(group.get("_name", "rest"))
         count[base] = count.get(base, 0) + 1
         _check(params, called, home, seen, optimizers)
@@ -245,7 +245,11 @@ def _only(
 ) -> list[dict[str, Any]]:
     """The groups with what does not count on spheres moved into one ordinary group, the first if there is one."""
     counted = {
-        id(p) for g in groups if sphere_kind(g) for p in _listed(g["params"]) if is_counted(called[id(p)], p, only)
+        id(p)
+        for g in groups
+        if sphere_kind(g)
+        for p in listed_params(g["params"])
+        if is_counted(called[id(p)], p, only)
     }
     if not counted:
         raise ValueError(f"only={only!r} leaves no tensor on a sphere; groups must have a sphere with such tensors")
@@ -257,10 +261,10 @@ def _only(
                 "tensors together; give onsphere.sphere_groups(model, batch, only=...) to the optimizer instead"
             )
     found = [
-        dict(g) | {"params": [p for p in _listed(g["params"]) if not sphere_kind(g) or id(p) in counted]}
+        dict(g) | {"params": [p for p in listed_params(g["params"]) if not sphere_kind(g) or id(p) in counted]}
         for g in groups
     ]
-    moved = [p for g in groups if sphere_kind(g) for p in _listed(g["params"]) if id(p) not in counted]
+    moved = [p for g in groups if sphere_kind(g) for p in listed_params(g["params"]) if id(p) not in counted]
     for group in found:
         group.pop("names", None)  # they are known by now
     rest = next((group for group in found if not sphere_kind(group)), None)
@@ -288,10 +292,6 @@ def _names(
     for i, p in enumerate(everything):
         called.setdefault(id(p), f"param {i}")
     return called
-
-
-def _listed(params: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    return [params] if isinstance(params, Tensor) else list(params)
 
 
 def _check(

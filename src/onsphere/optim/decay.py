@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-from onsphere.groups import parameter_names, sphere_kind
+from onsphere.groups import listed_params, parameter_names, sphere_kind
 from onsphere.optim.rates import check_lr
 from onsphere.optim.wrappers import torch_optimizers
 
@@ -73,7 +72,7 @@ def correct_decay(
         raise ValueError("the decay of this optimizer is corrected already; call onsphere.release(optimizer) first")
     if peak_lr is not None:
         check_lr(peak_lr, "peak_lr")
-    invariant = {id(p) for group in groups if sphere_kind(group) is not None for p in _listed(group["params"])}
+    invariant = {id(p) for group in groups if sphere_kind(group) is not None for p in listed_params(group["params"])}
     peaks = [_peaks(one, invariant, peak_lr) for one in optimizers]
     if not any(any(own) for own in peaks):
         raise ValueError(
@@ -143,7 +142,3 @@ def _peaks(optimizer: Optimizer, invariant: set[int], peak_lr: float | None) -> 
             raise ValueError(f"the peak of the learning rate is {peak:g}; give peak_lr, the largest of the schedule")
         found.append(peak)
     return found
-
-
-def _listed(params: Any) -> list[Tensor]:
-    return [params] if isinstance(params, Tensor) else list(params)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from onsphere.groups import parameter_names, settle_radius, slices_of, sphere_kind
+from onsphere.groups import listed_params, parameter_names, settle_radius, slices_of, sphere_kind
 from onsphere.optim.decay import is_corrected, uncorrect_decay
 from onsphere.optim.hooks import StepHooks
 from onsphere.optim.inplace import project_
@@ -275,7 +275,7 @@ def _saved_radii(optimizer: Optimizer, saved: Sequence[Mapping[str, Any]]) -> di
 def _as_list(group: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the group whose ``params`` is a list."""
     params = group["params"]
-    return dict(group) | {"params": [params] if isinstance(params, Tensor) else list(params)}
+    return dict(group) | {"params": listed_params(params)}
 
 
 def _check_parameters(optimizers: Sequence[Optimizer], groups: list[dict[str, Any]]) -> None:

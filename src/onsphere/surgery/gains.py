@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from onsphere.groups import sphere_kind
+from onsphere.groups import listed_params, sphere_kind
 from onsphere.sharding import check_parts, is_spread
 
 __all__ = ["Gains", "decouple", "fuse"]
@@ -95,7 +94,7 @@ def decouple(model: nn.Module, groups: Iterable[Mapping[str, Any]], gains: Which
     """
     if gains not in get_args(Which):
         raise ValueError(f"gains is {gains!r}; it must be one of {', '.join(get_args(Which))}")
-    given = [dict(group) | {"params": _listed(group["params"])} for group in groups]
+    given = [dict(group) | {"params": listed_params(group["params"])} for group in groups]
     chosen = [p for group in given if sphere_kind(group) is not None for p in group["params"] if p.dim() >= 2]
     if not chosen:
         raise ValueError(
@@ -192,7 +191,3 @@ def _check(p: Tensor, where: list[tuple[str, nn.Module, str]]) -> None:
     check_parts(p, names[0])
     if is_spread(p):
         raise TypeError(f"{names[0]} is split over processes; decouple the model ahead of fully_shard")
-
-
-def _listed(params: Any) -> list[Tensor]:
-    return [params] if isinstance(params, torch.Tensor) else list(params)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +30,12 @@ from onsphere.lab.placement import SlurmCluster
 from onsphere.lab.population import Plan, Problem, Shard
 from onsphere.lab.store.files import read_json, write_json
 
-__all__ = ["OnSlurm", "on_slurm"]
+__all__ = ["OnSlurm"]
 
 #: Seconds from one word of a job to the next, and from one look of the driver to the next.
 TELL_SECONDS, HEAR_SECONDS = 2.0, 0.5
 #: Seconds after which a job that has said nothing is not at work any more, and for jobs to come to their checkpoints.
 SILENT_SECONDS, LEAVE_SECONDS = 60.0, 60.0
-
-
-@contextmanager
-def on_slurm(
-    problem: Problem,
-    folder: Path,
-    place: SlurmCluster,
-    at_once: int,
-    stop: Callable[[], bool],
-    checkpoint_seconds: float,
-) -> Iterator[OnSlurm]:
-    """An executor on the Slurm cluster that this machine belongs to.
-
-    Raises:
-        InputError: There is no ``sbatch`` here, or Slurm does not take the jobs.
-    """
-    pool = OnSlurm(problem, folder.absolute(), place, at_once, stop, checkpoint_seconds)
-    try:
-        yield pool
-    finally:
-        pool.close()
 
 
 class OnSlurm:
@@ -87,13 +66,7 @@ class OnSlurm:
         self.jobs.mkdir(parents=True, exist_ok=True)
         (self.jobs / "stop").unlink(missing_ok=True)
         self._handed = hand_over(problem, self.jobs / "problem")
-        try:
-            self._executor = submitit.AutoExecutor(folder=self.jobs / "logs", cluster=place.cluster)
-        except RuntimeError as error:
-            raise InputError(
-                "--executor: there is no sbatch on this machine, so it belongs to no Slurm cluster; run it on "
-                "a login node"
-            ) from error
+        self._executor = submitit.AutoExecutor(folder=self.jobs / "logs", cluster=place.cluster)
         self._executor.update_parameters(**place.parameters(at_once))
         self._out: dict[str, Any] = {}  # the job of each shard that was given out; None: one of an earlier driver
         self._given: set[str] = set()
